@@ -1,0 +1,59 @@
+//! What can go wrong in storage.
+
+use std::path::PathBuf;
+
+/// A storage error. Each names the thing at fault.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The operating system refused.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file does not hold what its format says: damaged or truncated.
+    #[error("{path} is damaged: {what}")]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and where.
+        what: String,
+    },
+    /// The data directory was written by another version of the format.
+    #[error(
+        "{path} has format version {found}, this program reads version {expected}: use the program that wrote it, or load the data anew"
+    )]
+    Version {
+        /// The data directory.
+        path: PathBuf,
+        /// Version found.
+        found: u32,
+        /// Version that this program reads.
+        expected: u32,
+    },
+    /// Another process uses the data directory.
+    #[error("{path} is in use by another process{}", .pid.map(|p| format!(" (pid {p})")).unwrap_or_default())]
+    Locked {
+        /// The data directory.
+        path: PathBuf,
+        /// The other process, if it could be read.
+        pid: Option<u32>,
+    },
+    /// No table of this name.
+    #[error("there is no table '{0}'")]
+    NoSuchTable(String),
+    /// A table or view of this name exists.
+    #[error("'{0}' already exists")]
+    AlreadyExists(String),
+    /// The request does not fit the table: a NULL in a NOT NULL column, a wrong type, ...
+    #[error("{0}")]
+    Invalid(String),
+    /// Arrow refused.
+    #[error(transparent)]
+    Arrow(#[from] arrow::error::ArrowError),
+}
+
+/// Result of a storage call.
+pub type Result<T> = std::result::Result<T, Error>;

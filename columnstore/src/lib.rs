@@ -1,0 +1,17 @@
+//! Compressed column segments on disk: encodings, zone maps, bitmap indexes, partitions, the data directory.
+//!
+//! A [`Database`] is one locked data directory with a catalog of tables. A [`Table`] is an immutable snapshot: per [`Partition`] a
+//! list of [`Segment`]s, each one mmapped file of up to 2^20 rows. A [`Column`] of a segment filters and reads itself in its encoded
+//! form. Rows are addressed in blocks of [`BLOCK_ROWS`].
+//!
+//! Column types are the canonical Arrow types of the plan (`Utf8View` for strings, `Decimal64` up to 18 digits, `Decimal128` above,
+//! `Date32`, `Timestamp(Microsecond)`, `Binary`, integers, floats, `Boolean`).
+
+mod error;
+pub mod predicate;
+
+pub use error::{Error, Result};
+pub use predicate::{Datum, KeySet, Predicate};
+
+/// Rows of a block, the unit of zone maps, bit-packing and random access.
+pub const BLOCK_ROWS: usize = 1024;

@@ -1,0 +1,150 @@
+//! What a running query shares: settings, cancellation, memory, profile.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crate::{Error, Result};
+
+/// Settings of a query. Tests set hostile values through `STOA_*` variables ([`Settings::from_env`]).
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Rows that an operator aims to have in a batch. `STOA_VECTOR_SIZE`.
+    pub vector_size: usize,
+    /// All hashes are zero, so that every collision path runs. `STOA_HASH_ZERO=1`.
+    pub hash_zero: bool,
+    /// Aggregate states are serialized and read back after every step. `STOA_SERIALIZE_STATES=1`.
+    pub serialize_states: bool,
+    /// Fast paths on encoded data decline. `STOA_NO_FAST_PATHS=1`.
+    pub no_fast_paths: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings { vector_size: 4096, hash_zero: false, serialize_states: false, no_fast_paths: false }
+    }
+}
+
+impl Settings {
+    /// The defaults, overridden by the environment.
+    #[must_use]
+    pub fn from_env() -> Settings {
+        let on = |name: &str| std::env::var(name).is_ok_and(|v| v == "1");
+        let vector_size = std::env::var("STOA_VECTOR_SIZE").ok().and_then(|v| v.parse().ok()).filter(|n| *n > 0);
+        Settings {
+            vector_size: vector_size.unwrap_or(Settings::default().vector_size),
+            hash_zero: on("STOA_HASH_ZERO"),
+            serialize_states: on("STOA_SERIALIZE_STATES"),
+            no_fast_paths: on("STOA_NO_FAST_PATHS"),
+        }
+    }
+}
+
+/// Cancels a query from another thread.
+#[derive(Clone, Debug, Default)]
+pub struct CancelToken(Arc<AtomicBool>);
+
+impl CancelToken {
+    /// Asks the query to stop; it does so at its next batch.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// An error if the query was asked to stop. Operators call it once a batch.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`].
+    #[inline]
+    pub fn check(&self) -> Result<()> {
+        if self.0.load(Ordering::Relaxed) { Err(Error::Cancelled) } else { Ok(()) }
+    }
+}
+
+/// The memory that a query may hold.
+#[derive(Debug)]
+pub struct MemoryBudget {
+    limit: usize,
+    used: AtomicUsize,
+    peak: AtomicUsize,
+}
+
+impl MemoryBudget {
+    /// A budget of `limit` bytes.
+    #[must_use]
+    pub fn new(limit: usize) -> Arc<MemoryBudget> {
+        Arc::new(MemoryBudget { limit, used: AtomicUsize::new(0), peak: AtomicUsize::new(0) })
+    }
+
+    /// The most bytes that were held at once.
+    #[must_use]
+    pub fn peak(&self) -> usize {
+        self.peak.load(Ordering::Relaxed)
+    }
+
+    /// An empty reservation for `operator`; grow it before allocating, drop it to give the memory back.
+    #[must_use]
+    pub fn reserve(self: &Arc<Self>, operator: &str) -> Reservation {
+        Reservation { budget: self.clone(), operator: operator.to_owned(), bytes: 0 }
+    }
+}
+
+/// Memory held by one operator; given back on drop.
+#[derive(Debug)]
+pub struct Reservation {
+    budget: Arc<MemoryBudget>,
+    operator: String,
+    bytes: usize,
+}
+
+impl Reservation {
+    /// Sets the bytes held.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] if the budget does not have them; the reservation is unchanged then.
+    pub fn resize(&mut self, bytes: usize) -> Result<()> {
+        if bytes <= self.bytes {
+            self.budget.used.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
+            self.bytes = bytes;
+            return Ok(());
+        }
+        let more = bytes - self.bytes;
+        let used = self.budget.used.fetch_add(more, Ordering::Relaxed).saturating_add(more);
+        if used > self.budget.limit {
+            self.budget.used.fetch_sub(more, Ordering::Relaxed);
+            return Err(Error::Memory { limit: self.budget.limit, operator: self.operator.clone() });
+        }
+        self.budget.peak.fetch_max(used, Ordering::Relaxed);
+        self.bytes = bytes;
+        Ok(())
+    }
+
+    /// Holds `more` bytes more.
+    ///
+    /// # Errors
+    /// As [`Reservation::resize`].
+    pub fn grow(&mut self, more: usize) -> Result<()> {
+        self.resize(self.bytes.saturating_add(more))
+    }
+
+    /// The bytes held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// What a running query shares.
+#[derive(Clone, Debug)]
+pub struct QueryContext {
+    /// Settings.
+    pub settings: Settings,
+    /// Cancellation.
+    pub cancel: CancelToken,
+    /// Memory.
+    pub memory: Arc<MemoryBudget>,
+}

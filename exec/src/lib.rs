@@ -1,0 +1,13 @@
+//! Vectorized, morsel-driven execution of plans in rayon pools.
+//!
+//! [`execute`](query::execute) runs a distributed [`stoa_plan::Query`]: fragments once a partition, each ending in partial states or
+//! rows, then the merge above them. Operators pass [`Batch`]es; a column of a batch is an Arrow array, canonical for its logical type
+//! or one of the encodings that [`batch`] names.
+
+pub mod batch;
+pub mod context;
+mod error;
+
+pub use batch::{Batch, Bounds, Layout, LayoutColumn};
+pub use context::{CancelToken, MemoryBudget, QueryContext, Reservation, Settings};
+pub use error::{Error, Result};
