@@ -4,9 +4,11 @@
 //! rows, then the merge above them. Operators pass [`Batch`]es; a column of a batch is an Arrow array, canonical for its logical type
 //! or one of the encodings that [`batch`] names.
 
+pub mod aggregate;
 pub mod batch;
 pub mod context;
 mod error;
+pub mod expression;
 
 pub use batch::{Batch, Bounds, Layout, LayoutColumn};
 pub use context::{CancelToken, MemoryBudget, QueryContext, Reservation, Settings};
