@@ -7,9 +7,11 @@
 //! Column types are the canonical Arrow types of the plan (`Utf8View` for strings, `Decimal64` up to 18 digits, `Decimal128` above,
 //! `Date32`, `Timestamp(Microsecond)`, `Binary`, integers, floats, `Boolean`).
 
+pub mod encoding;
 mod error;
 pub mod predicate;
 
+pub use encoding::{Encoded, EncodedColumn, Encoding, PreparedPredicate, encode};
 pub use error::{Error, Result};
 pub use predicate::{Datum, KeySet, Predicate};
 

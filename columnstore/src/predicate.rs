@@ -65,6 +65,12 @@ impl fmt::Debug for Predicate {
     }
 }
 
+impl fmt::Debug for ValueFunction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.description)
+    }
+}
+
 /// A set of integer join keys: exact bits over a dense range, or a Bloom filter over a sparse one.
 #[derive(Clone, Debug)]
 pub struct KeySet {
