@@ -7,9 +7,13 @@
 //!
 //! What it keeps true: every column of a query has one [`ColumnId`], defined by exactly one node and visible only above it.
 
+pub mod distribute;
+pub mod explain;
 pub mod expr;
 pub mod ir;
+pub mod optimizer;
 pub mod statistics;
+mod traverse;
 pub mod types;
 
 pub use expr::{AggregateCall, AggregateFunction, BinaryOp, Expr, UnaryOp};

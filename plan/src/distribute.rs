@@ -1,0 +1,200 @@
+//! Cuts a query into fragments: what runs once a partition, and the merge above it.
+//!
+//! Tables are hash-partitioned on their shard key. [`distribute`] follows where the rows of every node are ([`Place`]) and puts a
+//! [`Node::Exchange`] wherever a node needs them elsewhere. What it keeps true:
+//! - Every plan ends in the merging fragment: there is an exchange between its root and every scan of a partitioned table.
+//! - A fragment runs once a partition if it reads a partitioned table without an exchange between ([`runs_per_partition`]), else once.
+//! - No row of a result is made by two fragments: a join that emits unmatched or marked rows of its build side never has that side
+//!   broadcast or replicated under a partitioned probe side.
+
+mod joins;
+#[cfg(test)]
+mod tests;
+
+use crate::{Aggregate, ColumnId, ExchangeKind, Expr, Node, Phase, Plan, Query, Scan};
+
+/// Where the rows of a node are.
+#[derive(Clone, Debug, PartialEq)]
+enum Place {
+    /// In the merging fragment.
+    Merged,
+    /// Every fragment has, or may compute, all of them: REFERENCE tables, literal rows, shared subplans.
+    Everywhere,
+    /// Each in one partition's fragment. Each entry is a list of columns by whose hash they are partitioned, in shard key order.
+    Partitioned(Vec<Vec<ColumnId>>),
+}
+
+/// Adds exchanges, splits aggregates into phases, numbers the nodes.
+#[must_use]
+pub fn distribute(mut query: Query) -> Query {
+    for plan in query.plans_mut() {
+        let taken = std::mem::replace(plan, Plan::new(Node::Values(crate::Values { fields: vec![], rows: vec![] })));
+        let (placed, place) = place(taken);
+        *plan = merged(placed, &place);
+    }
+    query.number();
+    query
+}
+
+/// Whether the fragment whose root is `plan` runs once a partition; otherwise it runs once. Does not look below exchanges.
+#[must_use]
+pub fn runs_per_partition(plan: &Plan) -> bool {
+    match &plan.node {
+        Node::Scan(scan) => !scan.reference,
+        Node::Exchange { kind, .. } => matches!(kind, ExchangeKind::Shuffle(_)),
+        _ => plan.inputs().into_iter().any(runs_per_partition),
+    }
+}
+
+/// `plan` in the merging fragment.
+fn merged(plan: Plan, place: &Place) -> Plan {
+    match place {
+        Place::Partitioned(_) => exchange(plan, ExchangeKind::Gather),
+        Place::Merged | Place::Everywhere => plan,
+    }
+}
+
+fn exchange(input: Plan, kind: ExchangeKind) -> Plan {
+    Plan { id: input.id, rows: input.rows, node: Node::Exchange { input: Box::new(input), kind } }
+}
+
+fn place(plan: Plan) -> (Plan, Place) {
+    let Plan { id, rows, node } = plan;
+    let again = |node| Plan { id, rows, node };
+    match node {
+        Node::Scan(scan) => {
+            let place = scan_place(&scan);
+            (again(Node::Scan(scan)), place)
+        }
+        node @ (Node::Values(_) | Node::SubplanScan(_)) => (again(node), Place::Everywhere),
+        Node::Filter { input, predicate } => {
+            let (input, place) = place(*input);
+            (again(Node::Filter { input: Box::new(input), predicate }), place)
+        }
+        Node::Project { input, exprs } => {
+            let (input, place) = place(*input);
+            let place = rename(place, &|id| exprs.iter().find(|(_, e)| e.as_column() == Some(id)).map(|(field, _)| field.id));
+            (again(Node::Project { input: Box::new(input), exprs }), place)
+        }
+        Node::Join(join) => joins::place_join(id, rows, *join),
+        Node::Aggregate(aggregate) => place_aggregate(again, *aggregate),
+        Node::Sort { input, keys, fetch, skip } => {
+            let (input, place) = place(*input);
+            let below = |input, fetch| Node::Sort { input, keys: keys.clone(), fetch, skip: 0 };
+            let input = first_rows(input, &place, fetch, skip, &below);
+            (again(Node::Sort { input: Box::new(input), keys, fetch, skip }), Place::Merged)
+        }
+        Node::Limit { input, fetch, skip } => {
+            let (input, place) = place(*input);
+            let input = first_rows(input, &place, fetch, skip, &|input, fetch| Node::Limit { input, fetch, skip: 0 });
+            (again(Node::Limit { input: Box::new(input), fetch, skip }), Place::Merged)
+        }
+        Node::Union { inputs, fields } => {
+            let (inputs, place) = place_union(inputs, &fields);
+            (again(Node::Union { inputs, fields }), place)
+        }
+        Node::Window { input, calls } => {
+            let (input, place) = place(*input);
+            let stays =
+                calls.iter().all(|call| covers(&place, &|id| call.partition_by.iter().any(|e| e.as_column() == Some(id))));
+            let (input, place) = if stays { (input, place) } else { (merged(input, &place), Place::Merged) };
+            (again(Node::Window { input: Box::new(input), calls }), place)
+        }
+        node @ Node::Exchange { .. } => (again(node), Place::Merged),
+    }
+}
+
+fn scan_place(scan: &Scan) -> Place {
+    if scan.reference {
+        return Place::Everywhere;
+    }
+    let column = |ordinal: &u32| scan.columns.iter().find(|c| c.ordinal == *ordinal).map(|c| c.field.id);
+    let key: Option<Vec<ColumnId>> = scan.shard_key.iter().map(column).collect();
+    Place::Partitioned(key.filter(|k| !k.is_empty()).into_iter().collect())
+}
+
+/// The place under new column names; keys with a column that has none are forgotten.
+fn rename(place: Place, new: &dyn Fn(ColumnId) -> Option<ColumnId>) -> Place {
+    match place {
+        Place::Partitioned(keys) => {
+            Place::Partitioned(keys.iter().filter_map(|key| key.iter().map(|id| new(*id)).collect()).collect())
+        }
+        other => other,
+    }
+}
+
+/// Whether rows that agree on the columns `has` accepts are all in one fragment.
+fn covers(place: &Place, has: &dyn Fn(ColumnId) -> bool) -> bool {
+    match place {
+        Place::Partitioned(keys) => keys.iter().any(|key| key.iter().all(|id| has(*id))),
+        Place::Merged | Place::Everywhere => true,
+    }
+}
+
+/// Below the gather, only the rows that can be among the first `fetch + skip` of all.
+fn first_rows(input: Plan, place: &Place, fetch: Option<u64>, skip: u64, below: &dyn Fn(Box<Plan>, Option<u64>) -> Node) -> Plan {
+    let keep = fetch.and_then(|fetch| fetch.checked_add(skip));
+    match (place, keep) {
+        (Place::Partitioned(_), Some(keep)) => {
+            let rows = input.rows.min(keep as f64);
+            let top = Plan { id: input.id, rows, node: below(Box::new(input), Some(keep)) };
+            exchange(top, ExchangeKind::Gather)
+        }
+        _ => merged(input, place),
+    }
+}
+
+fn place_aggregate(again: impl Fn(Node) -> Plan, aggregate: Aggregate) -> (Plan, Place) {
+    let Aggregate { input, keys, grouping_sets, grouping_id, calls, phase } = aggregate;
+    let (input, place) = place(input);
+    let build = |input, phase| {
+        let (keys, grouping_sets) = (keys.clone(), grouping_sets.clone());
+        let (grouping_id, calls) = (grouping_id.clone(), calls.clone());
+        again(Node::Aggregate(Box::new(Aggregate { input, keys, grouping_sets, grouping_id, calls, phase })))
+    };
+    let has = |id| keys.iter().any(|(_, e)| e.as_column() == Some(id));
+    let whole = grouping_sets.is_empty() && covers(&place, &has);
+    if phase != Phase::Single || whole || !matches!(place, Place::Partitioned(_)) {
+        let after = rename(place, &|id| keys.iter().find(|(_, e)| e.as_column() == Some(id)).map(|(field, _)| field.id));
+        return (build(input, phase), after);
+    }
+    let partial = build(input, Phase::Partial);
+    (build(exchange(partial, ExchangeKind::Gather), Phase::Final), Place::Merged)
+}
+
+type UnionInput = (Plan, Vec<ColumnId>);
+
+fn place_union(inputs: Vec<UnionInput>, fields: &[crate::Field]) -> (Vec<UnionInput>, Place) {
+    let placed: Vec<(Plan, Place, Vec<ColumnId>)> = inputs
+        .into_iter()
+        .map(|(plan, ids)| {
+            let (plan, place) = place(plan);
+            let place =
+                rename(place, &|id| ids.iter().position(|other| *other == id).and_then(|i| fields.get(i)).map(|field| field.id));
+            (plan, place, ids)
+        })
+        .collect();
+    let mut keys: Option<Vec<Vec<ColumnId>>> = None;
+    let mut everywhere = true;
+    let mut partitioned = true;
+    for (_, place, _) in &placed {
+        everywhere &= *place == Place::Everywhere;
+        match place {
+            Place::Partitioned(these) => match &mut keys {
+                Some(keys) => keys.retain(|key| these.contains(key)),
+                None => keys = Some(these.clone()),
+            },
+            Place::Merged | Place::Everywhere => partitioned = false,
+        }
+    }
+    if everywhere || partitioned {
+        let place = if everywhere { Place::Everywhere } else { Place::Partitioned(keys.unwrap_or_default()) };
+        return (placed.into_iter().map(|(plan, _, ids)| (plan, ids)).collect(), place);
+    }
+    (placed.into_iter().map(|(plan, place, ids)| (merged(plan, &place), ids)).collect(), Place::Merged)
+}
+
+/// Whether `left` and `right` are the same bare columns on the two sides of one of the equalities.
+fn equates(on: &[(Expr, Expr)], left: ColumnId, right: ColumnId) -> bool {
+    on.iter().any(|(l, r)| l.as_column() == Some(left) && r.as_column() == Some(right) && l.data_type() == r.data_type())
+}
