@@ -1,21 +1,46 @@
 //! Scalar expressions: compiled once, evaluated per batch.
+//!
+//! [`Expression::compile`] turns a plan expression into a closed set of physical nodes whose strategies are chosen from the types
+//! and the [`Bounds`] of their operands. What it keeps true: a result is right for every input or an [`crate::Error::User`]; narrow
+//! decimals appear only where the bounds prove that they fit; a part that may fail is evaluated only for the rows that need it in
+//! AND, OR, CASE and COALESCE.
+
+mod arithmetic;
+mod bits;
+mod bounds;
+mod calendar;
+mod case;
+mod cast;
+mod compare;
+mod compile;
+mod describe;
+mod entries;
+mod function;
+mod list;
+mod logic;
+mod node;
+mod pattern;
+mod predicate;
+mod text;
+mod value;
 
 use std::collections::HashMap;
 
 use arrow::array::{ArrayRef, BooleanArray};
-use stoa_columnstore::Predicate;
-use stoa_plan::{ColumnId, DataType, Expr, Literal, ParameterId, ScanColumn};
+use stoa_plan::{DataType, Expr, Literal, ParameterId};
 
-use crate::{Batch, Bounds, Error, Layout, Result, Settings};
+pub(crate) use entries::same;
+pub use predicate::scan_predicate;
+
+use crate::{Batch, Bounds, Layout, Result, Settings};
 
 /// The values of scalar subplans that ran before.
 pub type Parameters = HashMap<ParameterId, Literal>;
 
-/// A compiled expression.
+/// A compiled expression; shared by the workers of a stage.
 #[derive(Debug)]
 pub struct Expression {
-    ty: DataType,
-    bounds: Bounds,
+    root: node::Compiled,
     text: String,
 }
 
@@ -25,8 +50,8 @@ impl Expression {
     /// # Errors
     /// If the plan is malformed or uses what cannot run.
     pub fn compile(expr: &Expr, layout: &Layout, parameters: &Parameters, settings: &Settings) -> Result<Expression> {
-        let _ = (layout, parameters, settings);
-        Ok(Expression { ty: expr.data_type(), bounds: Bounds::default(), text: String::new() })
+        let root = compile::Compiler { layout, parameters, settings }.root(expr)?;
+        Ok(Expression { root, text: describe::describe(expr, layout) })
     }
 
     /// The value for every row of the batch, `batch.rows` long, canonical or in an encoded form of [`crate::batch`].
@@ -34,8 +59,7 @@ impl Expression {
     /// # Errors
     /// Overflow, division by zero, bad casts and the like.
     pub fn evaluate(&self, batch: &Batch) -> Result<ArrayRef> {
-        let _ = batch;
-        Err(Error::Unsupported("expressions".into()))
+        self.root.evaluate(batch)?.into_array(batch.rows)
     }
 
     /// The rows for which a boolean expression is true (no NULLs in the result).
@@ -43,20 +67,20 @@ impl Expression {
     /// # Errors
     /// As [`Expression::evaluate`].
     pub fn filter(&self, batch: &Batch) -> Result<BooleanArray> {
-        let _ = batch;
-        Err(Error::Unsupported("expressions".into()))
+        let value = self.root.boolean(batch)?;
+        Ok(BooleanArray::new(logic::truths(&value), None))
     }
 
     /// What is known of its values.
     #[must_use]
     pub fn bounds(&self) -> Bounds {
-        self.bounds
+        self.root.bounds
     }
 
     /// The logical type.
     #[must_use]
     pub fn data_type(&self) -> DataType {
-        self.ty
+        self.root.ty
     }
 
     /// For people.
@@ -64,18 +88,22 @@ impl Expression {
     pub fn description(&self) -> &str {
         &self.text
     }
-}
 
-/// Turns a conjunct over exactly one of `columns` into a predicate in the column's own terms; `None` if it reads several or none.
-///
-/// # Errors
-/// As [`Expression::compile`].
-pub fn scan_predicate(
-    expr: &Expr,
-    columns: &[ScanColumn],
-    parameters: &Parameters,
-    settings: &Settings,
-) -> Result<Option<(ColumnId, Predicate)>> {
-    let _ = (expr, columns, parameters, settings);
-    Ok(None)
+    /// The value, if it is the same for all rows: one element.
+    #[must_use]
+    pub fn constant(&self) -> Option<&ArrayRef> {
+        self.root.constant()
+    }
+
+    /// The position of the column that it is, if it is a bare column.
+    #[must_use]
+    pub fn column(&self) -> Option<usize> {
+        if let node::Node::Column(position) = self.root.node { Some(position) } else { None }
+    }
+
+    /// Whether two evaluations may differ (`random()`).
+    #[must_use]
+    pub fn is_volatile(&self) -> bool {
+        self.root.volatile
+    }
 }
