@@ -1,1 +1,24 @@
-//! stoa-sql
+//! SQL text to plans.
+//!
+//! [`parse`] splits a text into [`Statement`]s; [`bind_query`] and [`bind_insert`] turn the ones that read rows into a
+//! [`stoa_plan::Query`]. Parsing, name resolution, typing and the logical rewrites (decorrelation, simplification, push-down,
+//! pruning) are DataFusion's; this is the only crate that knows it. Join order, statistics and distribution come later, in
+//! `stoa-plan`.
+//!
+//! What it keeps true: no text makes it panic; every error says what is wrong and, where it is known, the line and column;
+//! what the plan cannot express is rejected by name, never dropped.
+
+mod bind;
+mod catalog;
+mod convert;
+mod error;
+mod parse;
+mod statement;
+mod token;
+mod types;
+
+pub use bind::{bind_insert, bind_query};
+pub use catalog::{Catalog, TableColumn, TableInfo};
+pub use error::{Location, SqlError};
+pub use parse::parse;
+pub use statement::{BitmapIndex, ColumnDef, CreateTable, Insert, QueryText, Statement};

@@ -1,0 +1,69 @@
+//! From a parsed query to a plan: names and types by the front end, its logical rewrites, then [`crate::convert`].
+
+mod fold;
+mod names;
+mod not_in;
+mod provider;
+mod rewrite;
+mod rules;
+
+use datafusion_common::DataFusionError;
+use datafusion_expr::{DmlStatement, LogicalPlan};
+use datafusion_sql::planner::{NullOrdering, ParserOptions, SqlToRel};
+use datafusion_sql::sqlparser::ast::Statement as Ast;
+use stoa_plan::Query;
+
+use crate::token::{self, on_deep_stack};
+use crate::{Catalog, Insert, QueryText, SqlError};
+use provider::Provider;
+pub(crate) use provider::Table;
+
+/// Binds a query: its columns and tables are found in `catalog`, everything is typed, subqueries are decorrelated and the result
+/// is a plan in the order in which the query was written (the optimizer of `stoa-plan` orders the joins).
+///
+/// # Errors
+/// What is wrong with the query, with the place where it is known.
+pub fn bind_query(query: &QueryText, catalog: &dyn Catalog) -> Result<Query, SqlError> {
+    on_deep_stack(|| {
+        let tokens = names::resolve_case(query.tokens(), catalog);
+        let ast = Ast::Query(Box::new(token::parse_query(&tokens)?));
+        bind(ast, query, catalog)
+    })
+}
+
+/// Binds the source of an INSERT: the plan yields exactly the columns of the table, in their order and types; columns that the
+/// statement does not name are NULL.
+///
+/// # Errors
+/// What is wrong with the statement, with the place where it is known.
+pub fn bind_insert(insert: &Insert, catalog: &dyn Catalog) -> Result<Query, SqlError> {
+    on_deep_stack(|| {
+        let tokens = names::resolve_case(insert.source.tokens(), catalog);
+        bind(token::parse_statement(&tokens)?, &insert.source, catalog)
+    })
+}
+
+fn bind(mut ast: Ast, text: &QueryText, catalog: &dyn Catalog) -> Result<Query, SqlError> {
+    rewrite::statement(&mut ast)?;
+    let provider = Provider::new(catalog);
+    let plan = logical_plan(ast, &provider).map_err(|error| names::locate(&error, text))?;
+    let names: Vec<String> = plan.schema().fields().iter().map(|f| f.name().clone()).collect();
+    let plan = rules::rewrite(plan, &provider).map_err(|error| names::locate(&error, text))?;
+    crate::convert::query(&plan, &names).map_err(|error| names::locate_own(error, text))
+}
+
+/// The front end's plan of a statement, before any rewrite.
+fn logical_plan(ast: Ast, provider: &Provider<'_>) -> Result<LogicalPlan, DataFusionError> {
+    let planner = SqlToRel::new_with_options(provider, parser_options());
+    match planner.sql_statement_to_plan(ast)? {
+        LogicalPlan::Dml(DmlStatement { input, .. }) => Ok(std::sync::Arc::unwrap_or_clone(input)),
+        plan => Ok(plan),
+    }
+}
+
+fn parser_options() -> ParserOptions {
+    ParserOptions::new()
+        .with_parse_float_as_decimal(true)
+        .with_collect_spans(true)
+        .with_default_null_ordering(NullOrdering::NullsMax)
+}

@@ -1,0 +1,217 @@
+//! `IN (subquery)` with SQL's three truth values, before the front end turns it into joins of two.
+//!
+//! In a filter, `x NOT IN (S)` is true exactly if no `s` equals `x`, no `s` is NULL, and `x` is not NULL unless `S` is empty.
+//! Written that way, each part is a plain anti join. Elsewhere than in a conjunct of a filter, an IN that may be NULL becomes a
+//! CASE over EXISTS. Parts that nullability rules out are left away, so that the usual `NOT IN` over a key stays one anti join.
+
+use std::sync::Arc;
+
+use datafusion_common::config::ConfigOptions;
+use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion_common::{Column, DFSchema, ExprSchema, Result, ScalarValue};
+use datafusion_expr::expr::{Exists, InSubquery};
+use datafusion_expr::logical_plan::{Filter, Subquery};
+use datafusion_expr::utils::{conjunction, split_conjunction_owned};
+use datafusion_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, lit};
+use datafusion_functions_aggregate::expr_fn::count;
+use datafusion_optimizer::AnalyzerRule;
+
+use crate::SqlError;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct ThreeValuedIn;
+
+impl AnalyzerRule for ThreeValuedIn {
+    fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
+        rewrite_plan(plan)
+    }
+
+    fn name(&self) -> &'static str {
+        "three_valued_in"
+    }
+}
+
+fn rewrite_plan(plan: LogicalPlan) -> Result<LogicalPlan> {
+    Ok(plan.transform_up_with_subqueries(|node| rewrite_node(node).map(Transformed::yes))?.data)
+}
+
+fn rewrite_node(node: LogicalPlan) -> Result<LogicalPlan> {
+    match node {
+        LogicalPlan::Filter(filter) => {
+            let schema = Arc::clone(filter.input.schema());
+            let mut conjuncts = Vec::new();
+            for conjunct in split_conjunction_owned(filter.predicate) {
+                conjuncts.push(conjunct_of_filter(conjunct, &schema)?);
+            }
+            let predicate = conjunction(conjuncts).unwrap_or_else(|| lit(true));
+            Ok(LogicalPlan::Filter(Filter::try_new(predicate, filter.input)?))
+        }
+        LogicalPlan::Projection(projection) => {
+            let schema = Arc::clone(projection.input.schema());
+            let node = LogicalPlan::Projection(projection);
+            let changed = node.map_expressions(|expr| {
+                let name = expr.schema_name().to_string();
+                let done = expr.transform_up(|e| value(e, &schema, true))?;
+                if !done.transformed {
+                    return Ok(done);
+                }
+                done.map_data(|e| Ok(if e.schema_name().to_string() == name { e } else { e.alias(name) }))
+            })?;
+            changed.data.recompute_schema()
+        }
+        other => Ok(other),
+    }
+}
+
+/// A conjunct of a filter: NULL and false are the same there.
+fn conjunct_of_filter(expr: Expr, schema: &DFSchema) -> Result<Expr> {
+    let expr = match expr {
+        Expr::Not(inner) => match *inner {
+            Expr::InSubquery(found) => Expr::InSubquery(InSubquery { negated: !found.negated, ..found }),
+            other => Expr::Not(Box::new(other)),
+        },
+        other => other,
+    };
+    match expr {
+        Expr::InSubquery(found) if !found.negated => Ok(Expr::InSubquery(found)),
+        Expr::InSubquery(found) => not_in(found, schema),
+        other if is_positive(&other)? => Ok(other),
+        other => Ok(other.transform_up(|e| value(e, schema, false))?.data),
+    }
+}
+
+/// Whether every IN below is under AND and OR alone and not negated, so that its NULL is as good as false.
+fn is_positive(expr: &Expr) -> Result<bool> {
+    match expr {
+        Expr::BinaryExpr(binary) if matches!(binary.op, Operator::And | Operator::Or) => {
+            Ok(is_positive(&binary.left)? && is_positive(&binary.right)?)
+        }
+        Expr::InSubquery(found) => Ok(!found.negated),
+        other => {
+            let mut clean = true;
+            other.apply(|e| {
+                if matches!(e, Expr::InSubquery(_)) {
+                    clean = false;
+                    return Ok(TreeNodeRecursion::Stop);
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })?;
+            Ok(clean)
+        }
+    }
+}
+
+/// What an IN needs: its operand as seen from inside the subquery, and what may be NULL.
+struct Parts {
+    operand: Expr,
+    inside: Expr,
+    column: Column,
+    subquery: Subquery,
+    operand_nullable: bool,
+    column_nullable: bool,
+}
+
+impl Parts {
+    fn new(found: &InSubquery, schema: &DFSchema) -> Result<Self> {
+        let operand = (*found.expr).clone();
+        let subschema = found.subquery.subquery.schema();
+        let (qualifier, field) = subschema.qualified_field(0);
+        let inside = operand
+            .clone()
+            .transform_up(|e| match e {
+                Expr::Column(c) => {
+                    let field = Arc::new(schema.field_from_column(&c)?.as_ref().clone());
+                    Ok(Transformed::yes(Expr::OuterReferenceColumn(field, c)))
+                }
+                Expr::OuterReferenceColumn(..) | Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) => {
+                    Err(SqlError::unsupported("IN (subquery) whose left side holds a subquery or a column of an outer query")
+                        .into())
+                }
+                other => Ok(Transformed::no(other)),
+            })?
+            .data;
+        Ok(Parts {
+            operand_nullable: operand.nullable(schema)?,
+            column_nullable: field.is_nullable(),
+            column: Column::new(qualifier.cloned(), field.name()),
+            subquery: found.subquery.clone(),
+            operand,
+            inside,
+        })
+    }
+
+    /// `[NOT] EXISTS (SELECT * FROM S WHERE condition)`; where a filter may not hold it, as a count.
+    fn exists(&self, condition: Option<Expr>, negated: bool, as_count: bool) -> Result<Expr> {
+        let mut builder = LogicalPlanBuilder::from(self.subquery.subquery.as_ref().clone());
+        let mut outer = self.subquery.outer_ref_columns.clone();
+        if let Some(condition) = condition {
+            condition.apply(|e| {
+                if matches!(e, Expr::OuterReferenceColumn(..)) && !outer.contains(e) {
+                    outer.push(e.clone());
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })?;
+            builder = builder.filter(condition)?;
+        }
+        let subquery =
+            Subquery { subquery: Arc::new(builder.build()?), outer_ref_columns: outer, spans: self.subquery.spans.clone() };
+        match as_count {
+            true => counted(&Exists { subquery, negated }),
+            false => Ok(Expr::Exists(Exists { subquery, negated })),
+        }
+    }
+
+    fn equal(&self) -> Expr {
+        self.inside.clone().eq(Expr::Column(self.column.clone()))
+    }
+}
+
+fn not_in(found: InSubquery, schema: &DFSchema) -> Result<Expr> {
+    if !found.expr.nullable(schema)? && !found.subquery.subquery.schema().field(0).is_nullable() {
+        return Ok(Expr::InSubquery(found));
+    }
+    let parts = Parts::new(&found, schema)?;
+    let mut all = parts.exists(Some(parts.equal()), true, false)?;
+    if parts.column_nullable {
+        all = all.and(parts.exists(Some(Expr::Column(parts.column.clone()).is_null()), true, false)?);
+    }
+    if parts.operand_nullable {
+        all = all.and(parts.operand.clone().is_not_null().or(parts.exists(None, true, false)?));
+    }
+    Ok(all)
+}
+
+/// An IN or EXISTS whose value matters, NULL included. In a projection (`as_count`) the front end has no joins for EXISTS.
+fn value(expr: Expr, schema: &DFSchema, as_count: bool) -> Result<Transformed<Expr>> {
+    match expr {
+        Expr::Exists(exists) if as_count => Ok(Transformed::yes(counted(&exists)?)),
+        Expr::InSubquery(found) => {
+            let parts = Parts::new(&found, schema)?;
+            let null = Expr::Literal(ScalarValue::Boolean(None), None);
+            let mut cases = datafusion_expr::when(parts.exists(Some(parts.equal()), false, as_count)?, lit(!found.negated));
+            if parts.operand_nullable {
+                let empty = parts.exists(None, false, as_count)?;
+                cases.when(parts.operand.clone().is_null().and(empty), null.clone());
+            }
+            if parts.column_nullable {
+                cases.when(parts.exists(Some(Expr::Column(parts.column.clone()).is_null()), false, as_count)?, null);
+            }
+            Ok(Transformed::yes(cases.otherwise(lit(found.negated))?))
+        }
+        other => Ok(Transformed::no(other)),
+    }
+}
+
+/// `(SELECT count(*) FROM S) > 0`, or `= 0`.
+fn counted(exists: &Exists) -> Result<Expr> {
+    let plan = LogicalPlanBuilder::from(exists.subquery.subquery.as_ref().clone())
+        .aggregate(Vec::<Expr>::new(), vec![count(lit(1i64))])?
+        .build()?;
+    let subquery = Expr::ScalarSubquery(Subquery {
+        subquery: Arc::new(plan),
+        outer_ref_columns: exists.subquery.outer_ref_columns.clone(),
+        spans: exists.subquery.spans.clone(),
+    });
+    Ok(if exists.negated { subquery.eq(lit(0i64)) } else { subquery.gt(lit(0i64)) })
+}

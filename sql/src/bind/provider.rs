@@ -1,0 +1,279 @@
+//! The front end's view of the catalog and of the function library.
+
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+
+use arrow_schema::{DataType as Arrow, Field, FieldRef, Schema, SchemaRef};
+use datafusion_common::config::ConfigOptions;
+use datafusion_common::{DataFusionError, Result, TableReference};
+use datafusion_expr::planner::{ContextProvider, ExprPlanner, TypePlanner};
+use datafusion_expr::{
+    AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableProviderFilterPushDown, TableSource, TableType, WindowUDF,
+};
+use datafusion_sql::sqlparser::ast::{DataType as SqlType, Statement as Ast};
+
+use crate::error::nearest;
+use crate::{Catalog, SqlError, TableInfo, token, types};
+
+/// Views may name views, so deep.
+const MAX_VIEW_DEPTH: u32 = 32;
+
+/// A table, as scans carry it.
+pub(crate) struct Table {
+    pub(crate) info: TableInfo,
+    schema: SchemaRef,
+}
+
+impl TableSource for Table {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        Ok(filters
+            .iter()
+            .map(|f| match f.is_volatile() {
+                true => TableProviderFilterPushDown::Unsupported,
+                false => TableProviderFilterPushDown::Exact,
+            })
+            .collect())
+    }
+}
+
+/// A view: its plan takes the place of the scan.
+struct View {
+    plan: LogicalPlan,
+    schema: SchemaRef,
+}
+
+impl TableSource for View {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::View
+    }
+
+    fn get_logical_plan(&self) -> Option<Cow<'_, LogicalPlan>> {
+        Some(Cow::Borrowed(&self.plan))
+    }
+}
+
+/// The catalog and the functions of one statement.
+pub(crate) struct Provider<'a> {
+    catalog: &'a dyn Catalog,
+    options: Arc<ConfigOptions>,
+    view_depth: Cell<u32>,
+    tables: RefCell<HashMap<String, Arc<dyn TableSource>>>,
+}
+
+impl<'a> Provider<'a> {
+    pub(crate) fn new(catalog: &'a dyn Catalog) -> Self {
+        let mut options = ConfigOptions::default();
+        options.optimizer.max_passes = 3;
+        options.optimizer.skip_failed_rules = false;
+        options.optimizer.filter_null_join_keys = false;
+        options.execution.time_zone = None;
+        Provider { catalog, options: Arc::new(options), view_depth: Cell::new(0), tables: RefCell::default() }
+    }
+
+    pub(crate) fn config(&self) -> &Arc<ConfigOptions> {
+        &self.options
+    }
+
+    fn plan_view(&self, name: &str, sql: &str) -> Result<View> {
+        if self.view_depth.get() >= MAX_VIEW_DEPTH {
+            return Err(SqlError::new(format!("view '{name}' names itself, or views are nested too deeply")).into());
+        }
+        self.view_depth.set(self.view_depth.get() + 1);
+        let planned = token::tokenize(sql).and_then(|tokens| token::parse_query(&tokens)).map_err(DataFusionError::from);
+        let planned = planned.and_then(|query| {
+            let mut ast = Ast::Query(Box::new(query));
+            super::rewrite::statement(&mut ast)?;
+            super::logical_plan(ast, self)
+        });
+        self.view_depth.set(self.view_depth.get() - 1);
+        let plan = planned.map_err(|error| {
+            let inner = SqlError::from_front_end(&error);
+            DataFusionError::from(SqlError::new(format!("in view '{name}': {inner}")))
+        })?;
+        let schema = Arc::new(plan.schema().as_arrow().clone());
+        Ok(View { plan, schema })
+    }
+
+    fn missing(&self, name: &str) -> DataFusionError {
+        let names = self.catalog.names();
+        let mut message = format!("there is no table '{name}'");
+        if let Some(near) = nearest(name, names.iter().map(String::as_str)) {
+            message.push_str(&format!("; did you mean '{near}'?"));
+        }
+        SqlError::new(message).into()
+    }
+}
+
+fn scan_source(info: TableInfo) -> Table {
+    let fields: Vec<Field> = info.columns.iter().map(|c| Field::new(&c.name, types::front_end_type(c.ty), c.nullable)).collect();
+    Table { info, schema: Arc::new(Schema::new(fields)) }
+}
+
+impl ContextProvider for Provider<'_> {
+    fn get_table_source(&self, reference: TableReference) -> Result<Arc<dyn TableSource>> {
+        let name = reference.table();
+        if reference.schema().is_some() || reference.catalog().is_some() {
+            return Err(SqlError::new(format!("there is no table '{reference}': tables have no schema prefix")).into());
+        }
+        if let Some(known) = self.tables.borrow().get(name) {
+            return Ok(Arc::clone(known));
+        }
+        let source: Arc<dyn TableSource> = if let Some(info) = self.catalog.table(name) {
+            Arc::new(scan_source(info))
+        } else if let Some(sql) = self.catalog.view(name) {
+            Arc::new(self.plan_view(name, &sql)?)
+        } else {
+            return Err(self.missing(name));
+        };
+        self.tables.borrow_mut().insert(name.to_owned(), Arc::clone(&source));
+        Ok(source)
+    }
+
+    fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
+        &functions().planners
+    }
+
+    fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {
+        Some(Arc::new(Types))
+    }
+
+    fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        functions().scalar.get(name).cloned()
+    }
+
+    fn get_higher_order_meta(&self, _name: &str) -> Option<Arc<HigherOrderUDF>> {
+        None
+    }
+
+    fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
+        functions().aggregate.get(name).cloned()
+    }
+
+    fn get_window_meta(&self, name: &str) -> Option<Arc<WindowUDF>> {
+        functions().window.get(name).cloned()
+    }
+
+    fn get_variable_type(&self, _names: &[String]) -> Option<Arrow> {
+        None
+    }
+
+    fn options(&self) -> &ConfigOptions {
+        &self.options
+    }
+
+    fn udf_names(&self) -> Vec<String> {
+        functions().scalar.keys().cloned().collect()
+    }
+
+    fn higher_order_function_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn udaf_names(&self) -> Vec<String> {
+        functions().aggregate.keys().cloned().collect()
+    }
+
+    fn udwf_names(&self) -> Vec<String> {
+        functions().window.keys().cloned().collect()
+    }
+}
+
+/// Types in casts mean what they mean in CREATE TABLE.
+#[derive(Debug)]
+struct Types;
+
+impl TypePlanner for Types {
+    fn plan_type_field(&self, ty: &SqlType) -> Result<Option<FieldRef>> {
+        let logical = types::from_sql(ty)?;
+        Ok(Some(Arc::new(Field::new("", types::front_end_type(logical), true))))
+    }
+}
+
+/// The function library by name, aliases included.
+struct Functions {
+    scalar: HashMap<String, Arc<ScalarUDF>>,
+    aggregate: HashMap<String, Arc<AggregateUDF>>,
+    window: HashMap<String, Arc<WindowUDF>>,
+    planners: Vec<Arc<dyn ExprPlanner>>,
+}
+
+/// Further names of aggregates.
+const AGGREGATE_ALIASES: [(&str, &str); 7] = [
+    ("variance", "var_samp"),
+    ("var", "var_samp"),
+    ("variance_pop", "var_pop"),
+    ("std", "stddev_pop"),
+    ("every", "bool_and"),
+    ("approx_count_distinct", "approx_distinct"),
+    ("listagg", "string_agg"),
+];
+
+/// Further names of scalar functions.
+const SCALAR_ALIASES: [(&str, &str); 6] = [
+    ("ucase", "upper"),
+    ("lcase", "lower"),
+    ("ifnull", "nvl"),
+    ("ceiling", "ceil"),
+    ("current_timestamp", "now"),
+    ("len", "character_length"),
+];
+
+fn functions() -> &'static Functions {
+    static FUNCTIONS: OnceLock<Functions> = OnceLock::new();
+    FUNCTIONS.get_or_init(|| {
+        let mut scalar = HashMap::new();
+        for udf in datafusion_functions::all_default_functions() {
+            for alias in udf.aliases() {
+                scalar.insert(alias.clone(), Arc::clone(&udf));
+            }
+            scalar.insert(udf.name().to_owned(), udf);
+        }
+        let mut aggregate = HashMap::new();
+        for udf in datafusion_functions_aggregate::all_default_aggregate_functions() {
+            for alias in udf.aliases() {
+                aggregate.insert(alias.clone(), Arc::clone(&udf));
+            }
+            aggregate.insert(udf.name().to_owned(), udf);
+        }
+        let mut window = HashMap::new();
+        for udf in datafusion_functions_window::all_default_window_functions() {
+            for alias in udf.aliases() {
+                window.insert(alias.clone(), Arc::clone(&udf));
+            }
+            window.insert(udf.name().to_owned(), udf);
+        }
+        add_aliases(&mut scalar, &SCALAR_ALIASES);
+        add_aliases(&mut aggregate, &AGGREGATE_ALIASES);
+        Functions { scalar, aggregate, window, planners: planners() }
+    })
+}
+
+fn add_aliases<T: Clone>(functions: &mut HashMap<String, T>, aliases: &[(&str, &str)]) {
+    for (alias, name) in aliases {
+        if !functions.contains_key(*alias)
+            && let Some(found) = functions.get(*name).cloned()
+        {
+            functions.insert((*alias).to_owned(), found);
+        }
+    }
+}
+
+fn planners() -> Vec<Arc<dyn ExprPlanner>> {
+    vec![
+        Arc::new(datafusion_functions::core::planner::CoreFunctionPlanner::default()),
+        Arc::new(datafusion_functions::datetime::planner::DatetimeFunctionPlanner),
+        Arc::new(datafusion_functions::unicode::planner::UnicodeFunctionPlanner),
+        Arc::new(datafusion_functions_aggregate::planner::AggregateFunctionPlanner),
+        Arc::new(datafusion_functions_window::planner::WindowFunctionPlanner),
+    ]
+}

@@ -1,0 +1,216 @@
+//! Spellings of other dialects, turned into ones that the front end knows, and what it would get wrong, rejected.
+
+use std::ops::ControlFlow;
+
+use datafusion_sql::sqlparser::ast::helpers::attached_token::AttachedToken;
+use datafusion_sql::sqlparser::ast::{
+    BinaryOperator, CaseWhen, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArgumentList,
+    FunctionArguments, GroupByExpr, GroupByWithModifier, Ident, ObjectName, ObjectNamePart, Query, Select, SetExpr, SetOperator,
+    SetQuantifier, Spanned, Statement, TableFactor, Value, VisitMut, VisitorMut,
+};
+use datafusion_sql::sqlparser::tokenizer::Span;
+
+use crate::SqlError;
+
+/// More tables than this in one FROM are refused.
+const MAX_TABLES: usize = 500;
+
+/// Rewrites a statement in place.
+pub(crate) fn statement(statement: &mut Statement) -> Result<(), SqlError> {
+    match statement.visit(&mut Rewriter) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(error) => Err(error),
+    }
+}
+
+struct Rewriter;
+
+impl VisitorMut for Rewriter {
+    type Break = SqlError;
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<SqlError> {
+        if let Some(with) = &query.with
+            && with.recursive
+        {
+            return reject("WITH RECURSIVE", with.span());
+        }
+        if !query.locks.is_empty() {
+            return reject("FOR UPDATE", query.span());
+        }
+        set_expr(&mut query.body)
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<SqlError> {
+        match factor {
+            TableFactor::Derived { lateral: true, .. } | TableFactor::Function { lateral: true, .. } => {
+                reject("LATERAL", factor.span())
+            }
+            TableFactor::UNNEST { .. } => reject("UNNEST", factor.span()),
+            TableFactor::Table { args: Some(_), name, .. } => {
+                let name = name.to_string();
+                reject(&format!("the table function {name}"), factor.span())
+            }
+            TableFactor::Table { sample: Some(_), .. } => reject("TABLESAMPLE", factor.span()),
+            TableFactor::Pivot { .. } | TableFactor::Unpivot { .. } => reject("PIVOT", factor.span()),
+            TableFactor::MatchRecognize { .. } => reject("MATCH_RECOGNIZE", factor.span()),
+            TableFactor::JsonTable { .. } | TableFactor::OpenJsonTable { .. } | TableFactor::XmlTable { .. } => {
+                reject("JSON_TABLE", factor.span())
+            }
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<SqlError> {
+        expression(expr)
+    }
+}
+
+fn reject(what: &str, span: Span) -> ControlFlow<SqlError> {
+    ControlFlow::Break(SqlError::at(format!("{what} is not supported"), span.start))
+}
+
+fn set_expr(body: &mut SetExpr) -> ControlFlow<SqlError> {
+    match body {
+        SetExpr::Select(select) => self::select(select),
+        SetExpr::SetOperation { op, set_quantifier, left, right } => {
+            if matches!(set_quantifier, SetQuantifier::All | SetQuantifier::AllByName)
+                && matches!(op, SetOperator::Except | SetOperator::Intersect | SetOperator::Minus)
+            {
+                return reject(&format!("{op} ALL"), right.span());
+            }
+            set_expr(left)?;
+            set_expr(right)
+        }
+        _ => ControlFlow::Continue(()),
+    }
+}
+
+fn select(select: &mut Select) -> ControlFlow<SqlError> {
+    if select.from.len() > MAX_TABLES {
+        let message = format!("more than {MAX_TABLES} tables in one FROM");
+        return ControlFlow::Break(SqlError::at(message, select.span().start));
+    }
+    if let GroupByExpr::Expressions(exprs, modifiers) = &mut select.group_by
+        && let [GroupByWithModifier::Rollup | GroupByWithModifier::Cube] = modifiers[..]
+    {
+        let each = std::mem::take(exprs).into_iter().map(|e| vec![e]).collect();
+        let set = if modifiers[0] == GroupByWithModifier::Rollup { Expr::Rollup(each) } else { Expr::Cube(each) };
+        exprs.push(set);
+        modifiers.clear();
+    }
+    ControlFlow::Continue(())
+}
+
+fn expression(expr: &mut Expr) -> ControlFlow<SqlError> {
+    match expr {
+        Expr::RLike { negated, expr: input, pattern, .. } => {
+            let op = if *negated { BinaryOperator::PGRegexNotMatch } else { BinaryOperator::PGRegexMatch };
+            *expr = binary(take(input), op, take(pattern));
+        }
+        Expr::Function(function) => {
+            let name = function.name.to_string().to_ascii_lowercase();
+            let rewritten = match name.as_str() {
+                "date_add" | "adddate" => date_arithmetic(function, BinaryOperator::Plus),
+                "date_sub" | "subdate" => date_arithmetic(function, BinaryOperator::Minus),
+                "if" | "iff" => conditional(function),
+                "isnull" => {
+                    plain_args(function).and_then(|args| <[Expr; 1]>::try_from(args).ok()).map(|[x]| Expr::IsNull(Box::new(x)))
+                }
+                "group_concat" => group_concat(function),
+                _ => None,
+            };
+            if let Some(rewritten) = rewritten {
+                *expr = rewritten;
+            }
+        }
+        Expr::Substring { expr: input, substring_from, substring_for, .. } => {
+            let mut args = vec![*take(input)];
+            args.push(substring_from.take().map_or_else(|| Expr::value(Value::Number("1".to_owned(), false)), |from| *from));
+            args.extend(substring_for.take().map(|count| *count));
+            *expr = call("substr", args);
+        }
+        Expr::Lambda(_) => return reject("a lambda", expr.span()),
+        Expr::Array(_) | Expr::Struct { .. } | Expr::Dictionary(_) | Expr::Map(_) => {
+            return reject("a nested value (array, struct, map)", expr.span());
+        }
+        _ => {}
+    }
+    ControlFlow::Continue(())
+}
+
+/// Takes an operand out of an expression that is about to be replaced.
+fn take(expr: &mut Box<Expr>) -> Box<Expr> {
+    std::mem::replace(expr, Box::new(Expr::value(Value::Null)))
+}
+
+/// A plain call.
+fn call(name: &str, args: Vec<Expr>) -> Expr {
+    let args = args.into_iter().map(|arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg))).collect();
+    Expr::Function(Function {
+        name: ObjectName(vec![ObjectNamePart::Identifier(Ident::new(name))]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: vec![] }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: vec![],
+    })
+}
+
+fn binary(left: Box<Expr>, op: BinaryOperator, right: Box<Expr>) -> Expr {
+    Expr::Nested(Box::new(Expr::BinaryOp { left, op, right }))
+}
+
+/// The arguments of a call that has nothing but plain ones.
+fn plain_args(function: &Function) -> Option<Vec<Expr>> {
+    let FunctionArguments::List(list) = &function.args else { return None };
+    if !list.clauses.is_empty() || list.duplicate_treatment.is_some() || function.over.is_some() || function.filter.is_some() {
+        return None;
+    }
+    list.args.iter().map(unnamed).collect()
+}
+
+fn unnamed(arg: &FunctionArg) -> Option<Expr> {
+    match arg {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
+        _ => None,
+    }
+}
+
+/// `date_add(x, INTERVAL 1 DAY)`: `x + INTERVAL 1 DAY`.
+fn date_arithmetic(function: &Function, op: BinaryOperator) -> Option<Expr> {
+    let [date, span]: [Expr; 2] = plain_args(function)?.try_into().ok()?;
+    Some(binary(Box::new(date), op, Box::new(span)))
+}
+
+/// `if(c, a, b)`: `CASE WHEN c THEN a ELSE b END`.
+fn conditional(function: &Function) -> Option<Expr> {
+    let [condition, result, otherwise]: [Expr; 3] = plain_args(function)?.try_into().ok()?;
+    Some(Expr::Case {
+        case_token: AttachedToken::empty(),
+        end_token: AttachedToken::empty(),
+        operand: None,
+        conditions: vec![CaseWhen { condition, result }],
+        else_result: Some(Box::new(otherwise)),
+    })
+}
+
+/// `group_concat([DISTINCT] x [ORDER BY ...] [SEPARATOR s])`: `string_agg(x, s ORDER BY ...)`.
+fn group_concat(function: &Function) -> Option<Expr> {
+    let FunctionArguments::List(list) = &function.args else { return None };
+    let mut list = list.clone();
+    let mut separator = Expr::value(Value::SingleQuotedString(",".to_owned()));
+    list.clauses.retain(|clause| match clause {
+        FunctionArgumentClause::Separator(value) => {
+            separator = Expr::Value(value.clone());
+            false
+        }
+        _ => true,
+    });
+    if list.args.len() == 1 {
+        list.args.push(FunctionArg::Unnamed(FunctionArgExpr::Expr(separator)));
+    }
+    let name = ObjectName(vec![ObjectNamePart::Identifier(Ident::new("string_agg"))]);
+    Some(Expr::Function(Function { name, args: FunctionArguments::List(list), ..function.clone() }))
+}

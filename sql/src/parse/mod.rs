@@ -1,0 +1,193 @@
+//! Texts to [`Statement`]s.
+//!
+//! Queries are only checked here; they are bound later, from their tokens. Definitions are parsed by hand, clause by clause,
+//! because their clauses (SHARD KEY, SORT KEY, bitmap indexes) are Stoa's own.
+
+mod create_table;
+mod cursor;
+
+use datafusion_sql::sqlparser::ast::{Statement as Ast, TableObject};
+use datafusion_sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+
+use crate::token::{self, Lines, on_deep_stack};
+use crate::{Insert, QueryText, SqlError, Statement};
+use cursor::Cursor;
+
+/// Splits a text at its semicolons and parses each statement.
+///
+/// # Errors
+/// The first statement that cannot be parsed, with line and column.
+pub fn parse(sql: &str) -> Result<Vec<Statement>, SqlError> {
+    on_deep_stack(|| {
+        let tokens = token::tokenize(sql)?;
+        let lines = Lines::new(sql);
+        let statements = tokens.split(|t| t.token == Token::SemiColon).filter(|part| !part.is_empty());
+        statements.map(|part| statement(part, &lines)).collect()
+    })
+}
+
+fn statement(tokens: &[TokenWithSpan], lines: &Lines<'_>) -> Result<Statement, SqlError> {
+    let mut cursor = Cursor::new(tokens);
+    let first = cursor.peek_word().unwrap_or_default();
+    match first.as_str() {
+        "SELECT" | "WITH" | "VALUES" | "TABLE" | "(" => Ok(Statement::Query(query(tokens, lines)?)),
+        "EXPLAIN" => {
+            cursor.next();
+            let analyze = cursor.take("ANALYZE") || cursor.take("ANALYSE");
+            cursor.take("VERBOSE");
+            Ok(Statement::Explain { analyze, query: query(cursor.rest(), lines)? })
+        }
+        "PROFILE" => Ok(Statement::Explain { analyze: true, query: query(&tokens[1..], lines)? }),
+        "CREATE" => create(cursor, lines),
+        "DROP" => drop(cursor),
+        "INSERT" => insert(tokens, lines),
+        "SHOW" => show(cursor),
+        "DESCRIBE" | "DESC" => {
+            cursor.next();
+            cursor.take("TABLE");
+            describe(cursor)
+        }
+        _ => {
+            let token = &tokens[0];
+            let message = match &token.token {
+                Token::Word(word) => match crate::error::nearest(&first, STATEMENTS.into_iter()) {
+                    Some(near) => format!("'{}' does not start a statement; did you mean {near}?", word.value),
+                    None if OTHER_STATEMENTS.contains(&first.as_str()) => format!("the statement {first} is not supported"),
+                    None => format!("'{}' does not start a statement", word.value),
+                },
+                other => format!("a statement cannot start with {other}"),
+            };
+            Err(SqlError::at(message, token.span.start))
+        }
+    }
+}
+
+const STATEMENTS: [&str; 11] =
+    ["SELECT", "WITH", "VALUES", "TABLE", "EXPLAIN", "PROFILE", "CREATE", "DROP", "INSERT", "SHOW", "DESCRIBE"];
+
+const OTHER_STATEMENTS: [&str; 18] = [
+    "UPDATE", "DELETE", "MERGE", "ALTER", "TRUNCATE", "COPY", "LOAD", "BEGIN", "COMMIT", "ROLLBACK", "SET", "USE", "GRANT",
+    "REVOKE", "ANALYZE", "CALL", "REPLACE", "START",
+];
+
+/// Checks the syntax of a query and keeps its tokens.
+fn query(tokens: &[TokenWithSpan], lines: &Lines<'_>) -> Result<QueryText, SqlError> {
+    if tokens.is_empty() {
+        return Err(SqlError::new("expected a query, found the end of the statement"));
+    }
+    token::parse_query(tokens)?;
+    Ok(QueryText::new(tokens.to_vec(), lines.slice(tokens)))
+}
+
+fn insert(tokens: &[TokenWithSpan], lines: &Lines<'_>) -> Result<Statement, SqlError> {
+    let Ast::Insert(insert) = token::parse_statement(tokens)? else {
+        return Err(SqlError::at("expected INSERT INTO", tokens[0].span.start));
+    };
+    let plain = insert.or.is_none()
+        && !insert.ignore
+        && insert.on.is_none()
+        && insert.returning.is_none()
+        && insert.assignments.is_empty()
+        && !insert.overwrite
+        && insert.partitioned.is_none()
+        && !insert.replace_into;
+    if !plain {
+        return Err(SqlError::at("INSERT takes VALUES or a query, without further clauses", tokens[0].span.start));
+    }
+    if insert.source.is_none() {
+        return Err(SqlError::at("INSERT without VALUES or a query is not supported", tokens[0].span.start));
+    }
+    let TableObject::TableName(name) = &insert.table else {
+        return Err(SqlError::at("INSERT into a table function is not supported", tokens[0].span.start));
+    };
+    let table = cursor::plain_name(name, tokens[0].span.start)?;
+    Ok(Statement::Insert(Insert { table, source: QueryText::new(tokens.to_vec(), lines.slice(tokens)) }))
+}
+
+fn create(mut cursor: Cursor<'_>, lines: &Lines<'_>) -> Result<Statement, SqlError> {
+    cursor.next();
+    let or_replace = cursor.take("OR");
+    if or_replace {
+        cursor.expect("REPLACE")?;
+    }
+    if cursor.take("VIEW") {
+        return create_view(cursor, or_replace, lines);
+    }
+    if or_replace {
+        return Err(cursor.error("only views can be replaced: expected VIEW"));
+    }
+    let mut reference = false;
+    loop {
+        if cursor.take("REFERENCE") {
+            reference = true;
+        } else if !cursor.take("COLUMNSTORE") {
+            break;
+        }
+    }
+    if !cursor.take("TABLE") {
+        return Err(cursor.error("expected TABLE or VIEW"));
+    }
+    create_table::create_table(cursor, reference, lines)
+}
+
+fn create_view(mut cursor: Cursor<'_>, or_replace: bool, lines: &Lines<'_>) -> Result<Statement, SqlError> {
+    let name = cursor.name()?;
+    let mut columns = Vec::new();
+    if cursor.take_token(&Token::LParen) {
+        loop {
+            columns.push(cursor.name()?);
+            if !cursor.take_token(&Token::Comma) {
+                break;
+            }
+        }
+        cursor.expect_token(&Token::RParen)?;
+    }
+    cursor.expect("AS")?;
+    let mut query = query(cursor.rest(), lines)?;
+    if !columns.is_empty() {
+        let quoted: Vec<String> = columns.iter().map(|c| format!("\"{}\"", c.replace('"', "\"\""))).collect();
+        let sql = format!("SELECT * FROM ({}) AS v ({})", query.sql(), quoted.join(", "));
+        query = QueryText::new(token::tokenize(&sql)?, sql);
+    }
+    Ok(Statement::CreateView { name, or_replace, query })
+}
+
+fn drop(mut cursor: Cursor<'_>) -> Result<Statement, SqlError> {
+    cursor.next();
+    let view = cursor.take("VIEW");
+    if !view {
+        cursor.expect("TABLE")?;
+    }
+    let if_exists = cursor.take("IF");
+    if if_exists {
+        cursor.expect("EXISTS")?;
+    }
+    let mut names = vec![cursor.name()?];
+    while cursor.take_token(&Token::Comma) {
+        names.push(cursor.name()?);
+    }
+    cursor.expect_end()?;
+    Ok(if view { Statement::DropView { names, if_exists } } else { Statement::DropTable { names, if_exists } })
+}
+
+fn show(mut cursor: Cursor<'_>) -> Result<Statement, SqlError> {
+    cursor.next();
+    cursor.take("FULL");
+    if cursor.take("TABLES") {
+        cursor.expect_end()?;
+        return Ok(Statement::ShowTables);
+    }
+    if cursor.take("COLUMNS") || cursor.take("FIELDS") {
+        if !cursor.take("FROM") {
+            cursor.expect("IN")?;
+        }
+        return describe(cursor);
+    }
+    Err(cursor.error("expected SHOW TABLES or SHOW COLUMNS FROM table"))
+}
+
+fn describe(mut cursor: Cursor<'_>) -> Result<Statement, SqlError> {
+    let name = cursor.name()?;
+    cursor.expect_end()?;
+    Ok(Statement::Describe { name })
+}

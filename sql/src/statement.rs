@@ -1,0 +1,145 @@
+//! The statements that a text may hold.
+
+use std::sync::Arc;
+
+use datafusion_sql::sqlparser::tokenizer::TokenWithSpan;
+use stoa_plan::DataType;
+
+/// A query as it was written, ready to be bound.
+#[derive(Clone, PartialEq)]
+pub struct QueryText {
+    tokens: Arc<[TokenWithSpan]>,
+    sql: Arc<str>,
+}
+
+impl std::fmt::Debug for QueryText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("QueryText").field(&self.sql).finish()
+    }
+}
+
+impl QueryText {
+    pub(crate) fn new(tokens: Vec<TokenWithSpan>, sql: impl Into<Arc<str>>) -> Self {
+        QueryText { tokens: tokens.into(), sql: sql.into() }
+    }
+
+    /// Its text.
+    #[must_use]
+    pub fn sql(&self) -> &str {
+        &self.sql
+    }
+
+    pub(crate) fn tokens(&self) -> &[TokenWithSpan] {
+        &self.tokens
+    }
+}
+
+/// A statement. Names are lower-case unless they were quoted.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Statement {
+    /// `SELECT`, `WITH`, `VALUES`, `TABLE`.
+    Query(QueryText),
+    /// `EXPLAIN query`; with `analyze`, `EXPLAIN ANALYZE query` or `PROFILE query`.
+    Explain {
+        /// Whether the query is run.
+        analyze: bool,
+        /// The query.
+        query: QueryText,
+    },
+    /// `CREATE TABLE`.
+    CreateTable(CreateTable),
+    /// `CREATE TABLE ... AS query`: names and types of the columns come from the query.
+    CreateTableAs {
+        /// The rest of the definition; `columns` is empty, or holds only names in place of the query's.
+        table: CreateTable,
+        /// The rows.
+        query: QueryText,
+    },
+    /// `DROP TABLE`.
+    DropTable {
+        /// The tables.
+        names: Vec<String>,
+        /// Whether a missing table is fine.
+        if_exists: bool,
+    },
+    /// `CREATE VIEW`.
+    CreateView {
+        /// The view.
+        name: String,
+        /// Whether an existing view of that name gives way.
+        or_replace: bool,
+        /// What it stands for; its text is what the catalog keeps.
+        query: QueryText,
+    },
+    /// `DROP VIEW`.
+    DropView {
+        /// The views.
+        names: Vec<String>,
+        /// Whether a missing view is fine.
+        if_exists: bool,
+    },
+    /// `INSERT INTO`.
+    Insert(Insert),
+    /// `SHOW TABLES`.
+    ShowTables,
+    /// `DESCRIBE table`, `SHOW COLUMNS FROM table`.
+    Describe {
+        /// The table or view.
+        name: String,
+    },
+}
+
+/// `INSERT INTO table [(columns)] VALUES ... | query`, for [`crate::bind_insert`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Insert {
+    /// The table.
+    pub table: String,
+    /// The whole statement.
+    pub(crate) source: QueryText,
+}
+
+/// The definition of a table.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct CreateTable {
+    /// Its name.
+    pub name: String,
+    /// Whether an existing table of that name is fine.
+    pub if_not_exists: bool,
+    /// Whether every leaf has a copy.
+    pub reference: bool,
+    /// Its columns.
+    pub columns: Vec<ColumnDef>,
+    /// Column names of `SHARD KEY (...)`.
+    pub shard_key: Vec<String>,
+    /// Column names of `SORT KEY (...)`.
+    pub sort_key: Vec<String>,
+    /// Column names of `PRIMARY KEY (...)`; recorded, not enforced.
+    pub primary_key: Vec<String>,
+}
+
+/// A column of a [`CreateTable`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct ColumnDef {
+    /// Its name.
+    pub name: String,
+    /// Its type; [`DataType::Null`] if the query of `CREATE TABLE AS` decides.
+    pub ty: DataType,
+    /// The type as it was written, e.g. `VARCHAR(25)`.
+    pub sql_type: String,
+    /// Whether it may hold NULLs.
+    pub nullable: bool,
+    /// Whether it has a bitmap index.
+    pub bitmap_index: BitmapIndex,
+}
+
+/// What a definition says about a column's bitmap index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum BitmapIndex {
+    /// Nothing: the writer decides.
+    #[default]
+    Auto,
+    /// `WITH (BITMAP INDEX)`.
+    Declared,
+    /// `WITHOUT (BITMAP INDEX)`.
+    None,
+}
