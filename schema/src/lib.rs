@@ -11,3 +11,10 @@ pub mod manifest_capnp;
 #[path = "generated/segment_capnp.rs"]
 #[allow(missing_docs, clippy::all, clippy::pedantic, rust_2018_idioms)]
 pub mod segment_capnp;
+
+#[rustfmt::skip]
+#[path = "generated/plan_capnp.rs"]
+#[allow(missing_docs, clippy::all, clippy::pedantic, rust_2018_idioms)]
+pub mod plan_capnp;
+
+pub mod limits;
