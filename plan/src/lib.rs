@@ -7,14 +7,18 @@
 //!
 //! What it keeps true: every column of a query has one [`ColumnId`], defined by exactly one node and visible only above it.
 
+pub mod codec;
 pub mod distribute;
 pub mod explain;
 pub mod expr;
 pub mod ir;
 pub mod optimizer;
+#[cfg(test)]
+mod sample;
 pub mod statistics;
 mod traverse;
 pub mod types;
+pub mod validate;
 
 pub use expr::{AggregateCall, AggregateFunction, BinaryOp, Expr, UnaryOp};
 pub use ir::*;

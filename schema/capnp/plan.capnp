@@ -192,7 +192,7 @@ enum UnaryOperator {
 
 # A node of the plan and the tree below it.
 struct Plan {
-  id @0 :UInt32;             # unique within the query, or 0 in all nodes; profiles refer to it
+  id @0 :UInt32;             # unique within the query, or 0 in all nodes: not numbered; profiles refer to it
   rows @1 :Float64;          # estimated output rows; 0: no estimate
   union {
     scan @2 :Scan;
