@@ -7,7 +7,7 @@
 
 mod arithmetic;
 mod bits;
-mod bounds;
+pub(crate) mod bounds;
 mod calendar;
 mod case;
 mod cast;
@@ -31,6 +31,7 @@ use stoa_plan::{DataType, Expr, Literal, ParameterId};
 
 pub(crate) use entries::same;
 pub use predicate::scan_predicate;
+pub(crate) use value::{Evaluated, Ints, from_i64, from_i128, int_at};
 
 use crate::{Batch, Bounds, Layout, Result, Settings};
 

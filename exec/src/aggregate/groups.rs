@@ -1,0 +1,163 @@
+//! The groups of an aggregation: numbers for distinct keys.
+
+use arrow::array::ArrayRef;
+use arrow::row::{RowConverter, SortField};
+use hashbrown::HashTable;
+use stoa_plan::DataType;
+
+use super::hash::hash_bytes;
+use super::packed::PackedGroups;
+use crate::{Bounds, Result};
+
+/// Distinct keys, numbered from 0 in order of appearance.
+#[derive(Debug)]
+pub(crate) struct Groups {
+    types: Vec<DataType>,
+    kind: Kind,
+    hash_zero: bool,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// No keys: one group.
+    One,
+    Packed(Box<PackedGroups>),
+    Rows(Box<RowGroups>),
+}
+
+/// How groups are to be found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Choice {
+    /// Most bits of packed keys for a direct array.
+    pub(crate) dense_bits: u32,
+    /// Whether keys may be packed at all.
+    pub(crate) pack: bool,
+    pub(crate) hash_zero: bool,
+}
+
+impl Groups {
+    pub(crate) fn new(keys: &[(DataType, Bounds)], choice: Choice) -> Result<Groups> {
+        let types: Vec<DataType> = keys.iter().map(|(ty, _)| *ty).collect();
+        let packed = if choice.pack { PackedGroups::new(keys, choice.dense_bits, choice.hash_zero) } else { None };
+        let kind = match packed {
+            _ if keys.is_empty() => Kind::One,
+            Some(packed) => Kind::Packed(Box::new(packed)),
+            None => Kind::Rows(Box::new(RowGroups::new(&types)?)),
+        };
+        Ok(Groups { types, kind, hash_zero: choice.hash_zero })
+    }
+
+    /// One group without keys.
+    pub(crate) fn one() -> Groups {
+        Groups { types: vec![], kind: Kind::One, hash_zero: false }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        match &self.kind {
+            Kind::One => 1,
+            Kind::Packed(packed) => packed.len(),
+            Kind::Rows(rows) => rows.ends.len(),
+        }
+    }
+
+    pub(crate) fn memory(&self) -> usize {
+        match &self.kind {
+            Kind::One => 0,
+            Kind::Packed(packed) => packed.memory(),
+            Kind::Rows(rows) => rows.data.capacity() + rows.ends.capacity() * 8 + rows.table.capacity() * 5,
+        }
+    }
+
+    pub(crate) fn describe(&self) -> String {
+        match &self.kind {
+            Kind::One => "no keys".into(),
+            Kind::Packed(packed) => packed.describe(),
+            Kind::Rows(_) => "hash table over rows of keys".into(),
+        }
+    }
+
+    /// Whether there is exactly one group always.
+    pub(crate) fn is_one(&self) -> bool {
+        matches!(self.kind, Kind::One)
+    }
+
+    /// The group of every row.
+    pub(crate) fn assign(&mut self, keys: &[ArrayRef], rows: usize, ids: &mut Vec<u32>) -> Result<()> {
+        if let Kind::Packed(packed) = &mut self.kind {
+            if packed.assign(keys, rows, ids)? {
+                return Ok(());
+            }
+            let mut groups = RowGroups::new(&self.types)?;
+            let so_far = packed.keys()?;
+            groups.assign(&so_far, packed.len(), &self.types, self.hash_zero, ids)?;
+            self.kind = Kind::Rows(Box::new(groups));
+        }
+        match &mut self.kind {
+            Kind::Rows(groups) => groups.assign(keys, rows, &self.types, self.hash_zero, ids),
+            _ => {
+                ids.clear();
+                ids.resize(rows, 0);
+                Ok(())
+            }
+        }
+    }
+
+    /// The keys of all groups, one column per key.
+    pub(crate) fn keys(&self) -> Result<Vec<ArrayRef>> {
+        match &self.kind {
+            Kind::One => Ok(vec![]),
+            Kind::Packed(packed) => packed.keys(),
+            Kind::Rows(rows) => rows.keys(&self.types),
+        }
+    }
+}
+
+/// Groups by the bytes of their keys, in arrow's row format.
+#[derive(Debug)]
+struct RowGroups {
+    converter: RowConverter,
+    table: HashTable<u32>,
+    ends: Vec<usize>,
+    data: Vec<u8>,
+}
+
+impl RowGroups {
+    fn new(types: &[DataType]) -> Result<RowGroups> {
+        let fields = types.iter().map(|ty| SortField::new(ty.to_arrow())).collect();
+        Ok(RowGroups { converter: RowConverter::new(fields)?, table: HashTable::new(), ends: vec![], data: vec![] })
+    }
+
+    fn assign(&mut self, keys: &[ArrayRef], rows: usize, types: &[DataType], hash_zero: bool, ids: &mut Vec<u32>) -> Result<()> {
+        let keys = keys.iter().zip(types).map(|(key, ty)| crate::batch::canonical(key, *ty)).collect::<Result<Vec<_>>>()?;
+        let converted = self.converter.convert_columns(&keys)?;
+        let hash = |bytes: &[u8]| if hash_zero { 0 } else { hash_bytes(bytes) };
+        ids.clear();
+        for row in 0..rows {
+            let row = converted.row(row);
+            let bytes: &[u8] = row.as_ref();
+            let wanted = hash(bytes);
+            let (data, ends) = (&self.data, &self.ends);
+            let slice = |id: u32| &data[if id == 0 { 0 } else { ends[id as usize - 1] }..ends[id as usize]];
+            if let Some(id) = self.table.find(wanted, |id| slice(*id) == bytes) {
+                ids.push(*id);
+                continue;
+            }
+            let id = self.ends.len() as u32;
+            self.table.insert_unique(wanted, id, |id| hash(slice(*id)));
+            self.data.extend_from_slice(bytes);
+            self.ends.push(self.data.len());
+            ids.push(id);
+        }
+        Ok(())
+    }
+
+    fn keys(&self, types: &[DataType]) -> Result<Vec<ArrayRef>> {
+        if self.ends.is_empty() {
+            return Ok(types.iter().map(|ty| arrow::array::new_empty_array(&ty.to_arrow())).collect());
+        }
+        let parser = self.converter.parser();
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        let rows = starts.zip(&self.ends).map(|(start, end)| parser.parse(&self.data[start..*end]));
+        Ok(self.converter.convert_rows(rows)?)
+    }
+}
