@@ -1,9 +1,10 @@
 //! Checks and generators of the repository itself.
 //!
-//! `cargo test -p xtask` runs the style checks over every tracked file; `cargo run -p xtask -- generate` writes the
+//! `cargo test -p xtask` runs the style checks of [`tidy`] over every tracked file; `cargo run -p xtask -- generate` writes the
 //! Rust code of the Cap'n Proto schemas, see [`generate`]. Nothing of Stoa depends on this crate.
 
 pub mod generate;
+pub mod tidy;
 
 use std::path::{Path, PathBuf};
 
