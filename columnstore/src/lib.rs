@@ -11,7 +11,7 @@ pub mod encoding;
 mod error;
 pub mod predicate;
 
-pub use encoding::{Encoded, EncodedColumn, Encoding, PreparedPredicate, encode};
+pub use encoding::{Encoded, EncodedColumn, Encoding, PreparedPredicate, encode, encode_as};
 pub use error::{Error, Result};
 pub use predicate::{Datum, KeySet, Predicate};
 

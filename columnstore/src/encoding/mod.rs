@@ -1,18 +1,44 @@
 //! Encodings of a column of a segment: one blob of bytes that filters and reads itself in its encoded form.
+//!
+//! ```text
+//! blob    = nulls payload
+//! payload = plain | constant | runlength | dictionary | bitpacked | delta | float | fsst | lz4 | zstd
+//! ```
+//! Each module draws its part. Numbers are little-endian. The encoding's tag, the column's type and the number of rows are not in the
+//! blob: the segment knows them. [`EncodedColumn::open`] checks all that later reads rely on; what it does not check (UTF-8, compressed
+//! streams) is checked when it is read. A blob can thus be anything without harm: it opens or not, reads or not.
 
+mod bitpacked;
+mod body;
+mod compressed;
 mod condition;
+mod constant;
+mod delta;
+mod dictionary;
+mod entries;
+mod estimate;
+mod float;
+mod fsst;
+mod kernel;
+mod layout;
+mod nulls;
+mod packed;
+mod plain;
+mod residual;
+mod runlength;
+mod span;
+mod text;
+mod values;
 
-use std::io::Cursor;
-use std::sync::{Arc, OnceLock};
-
-use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
+use arrow::array::ArrayRef;
 use arrow::buffer::Buffer;
-use arrow::datatypes::{DataType, Field, Schema};
-use arrow::ipc::reader::StreamReader;
-use arrow::ipc::writer::StreamWriter;
+use arrow::datatypes::DataType;
 
-use crate::{Error, Predicate, Result};
+use crate::{BLOCK_ROWS, Error, Predicate, Result};
+use body::{Body, Plan};
 use condition::{Condition, Kind};
+use kernel::WORDS;
+use nulls::Nulls;
 
 /// How a blob holds its column. The discriminant is the tag on disk.
 #[repr(u8)]
@@ -99,28 +125,33 @@ pub struct Encoded {
 /// # Errors
 /// [`Error::Invalid`] if the type is not canonical, or there are no rows or more than 2^20.
 pub fn encode(array: &ArrayRef) -> Result<Encoded> {
-    if Kind::of(array.data_type()).is_none() {
-        return Err(Error::Invalid(format!("a column cannot be of type {}", array.data_type())));
-    }
-    let schema = Arc::new(Schema::new(vec![Field::new("v", array.data_type().clone(), true)]));
-    let mut writer = StreamWriter::try_new(Vec::new(), &schema)?;
-    writer.write(&RecordBatch::try_new(schema.clone(), vec![array.clone()])?)?;
-    Ok(Encoded { encoding: Encoding::Plain, bytes: writer.into_inner()? })
+    estimate::encode(array)
+}
+
+/// Encodes a column with the given encoding, or answers `None` if the encoding does not fit it.
+///
+/// # Errors
+/// As [`encode`].
+pub fn encode_as(encoding: Encoding, array: &ArrayRef) -> Result<Option<Encoded>> {
+    estimate::encode_as(encoding, array)
 }
 
 /// A predicate made ready for one column of one segment: everything that need not be done per block is done.
 #[derive(Clone, Debug)]
 pub struct PreparedPredicate {
     condition: Condition,
+    plan: Plan,
 }
 
 /// Reads one encoded column.
 #[derive(Debug)]
 pub struct EncodedColumn {
     encoding: Encoding,
+    ty: DataType,
     kind: Kind,
-    values: ArrayRef,
-    dictionary: OnceLock<ArrayRef>,
+    rows: usize,
+    nulls: Nulls,
+    body: Body,
 }
 
 impl EncodedColumn {
@@ -130,13 +161,10 @@ impl EncodedColumn {
     /// What is wrong with the blob.
     pub fn open(encoding: Encoding, ty: &DataType, rows: usize, bytes: Buffer) -> std::result::Result<Self, String> {
         let kind = Kind::of(ty).ok_or_else(|| format!("a column cannot be of type {ty}"))?;
-        let mut reader = StreamReader::try_new(Cursor::new(bytes.as_slice()), None).map_err(|e| e.to_string())?;
-        let batch = reader.next().ok_or("no values")?.map_err(|e| e.to_string())?;
-        let values = batch.columns().first().ok_or("no values")?.clone();
-        if values.len() != rows || values.data_type() != ty {
-            return Err(format!("{} rows of {} instead of {rows} of {ty}", values.len(), values.data_type()));
-        }
-        Ok(EncodedColumn { encoding, kind, values, dictionary: OnceLock::new() })
+        let mut reader = layout::Reader::new(bytes);
+        let nulls = Nulls::open(&mut reader, rows)?;
+        let body = Body::open(encoding, &mut reader, ty, kind, rows)?;
+        Ok(EncodedColumn { encoding, ty: ty.clone(), kind, rows, nulls, body })
     }
 
     /// The encoding.
@@ -145,22 +173,29 @@ impl EncodedColumn {
         self.encoding
     }
 
+    /// Rows.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
     /// Rows that are NULL.
     #[must_use]
     pub fn null_count(&self) -> usize {
-        self.values.null_count()
+        self.nulls.count(self.rows)
     }
 
-    /// For people, e.g. `dictionary(7)`.
+    /// For people, e.g. `dictionary(7 entries plain, codes 3 bits)`.
     #[must_use]
     pub fn describe(&self) -> String {
-        self.encoding.name().to_string()
+        let detail = self.body.describe();
+        if detail.is_empty() { self.encoding.name().to_string() } else { format!("{}({detail})", self.encoding.name()) }
     }
 
-    /// The distinct values if the column has a dictionary: decoded once, shared by pointer.
+    /// The distinct values, sorted, if the column has a dictionary: decoded once, shared by pointer.
     #[must_use]
     pub fn dictionary(&self) -> Option<ArrayRef> {
-        self.dictionary.get().cloned()
+        self.body.dictionary().cloned()
     }
 
     /// Makes a predicate ready for this column: once per segment, not once per block.
@@ -168,7 +203,12 @@ impl EncodedColumn {
     /// # Errors
     /// [`Error::Invalid`] if the predicate's constants do not fit the column's type; what a function returns.
     pub fn prepare(&self, predicate: &Predicate) -> Result<PreparedPredicate> {
-        Ok(PreparedPredicate { condition: Condition::compile(predicate, self.kind)? })
+        let condition = Condition::compile(predicate, self.kind)?;
+        let plan = match condition {
+            Condition::IsNull | Condition::IsNotNull => Plan::Values,
+            _ => self.body.plan(&condition, self.null_count() > 0)?,
+        };
+        Ok(PreparedPredicate { condition, plan })
     }
 
     /// `mask` &= the predicate over rows `first_row..first_row + rows`; see [`EncodedColumn::filter_prepared`].
@@ -179,21 +219,74 @@ impl EncodedColumn {
         self.filter_prepared(&self.prepare(predicate)?, first_row, rows, mask)
     }
 
-    /// `mask` &= the predicate over rows `first_row..first_row + rows`, where `first_row` is a multiple of
-    /// [`crate::BLOCK_ROWS`] and the mask has `rows.div_ceil(64)` words. Blocks whose mask is all zero are skipped.
+    /// `mask` &= the predicate over rows `first_row..first_row + rows`, where `first_row` is a multiple of [`BLOCK_ROWS`] and the mask
+    /// has `rows.div_ceil(64)` words. Blocks whose mask is all zero are skipped. The predicate was prepared by this column.
     ///
     /// # Errors
     /// [`Error::Invalid`] if the rows are not the column's; what a function returns.
     pub fn filter_prepared(&self, prepared: &PreparedPredicate, first_row: usize, rows: usize, mask: &mut [u64]) -> Result<()> {
         self.check_range(first_row, rows)?;
-        let selection: Vec<u32> =
-            (0..rows as u32).filter(|&i| mask.get(i as usize / 64).is_some_and(|w| w >> (i % 64) & 1 == 1)).collect();
-        let values = self.read(first_row, rows, Some(&selection))?;
-        let passes = scalar(&prepared.condition, &values)?;
-        for (&row, pass) in selection.iter().zip(passes) {
-            if !pass {
-                mask[row as usize / 64] &= !(1 << (row % 64));
+        if !first_row.is_multiple_of(BLOCK_ROWS) || mask.len() != rows.div_ceil(64) {
+            return Err(Error::Invalid(format!("a mask of {} words for rows {first_row}+{rows}", mask.len())));
+        }
+        if !rows.is_multiple_of(64) {
+            if let Some(last) = mask.last_mut() {
+                *last &= u64::MAX >> (64 - rows % 64);
             }
+        }
+        match (&prepared.condition, &prepared.plan) {
+            (Condition::IsNull, _) => self.nulls.retain(false, first_row, rows, mask),
+            (Condition::IsNotNull, _) => self.nulls.retain(true, first_row, rows, mask),
+            (Condition::Function(_), Plan::Entries(set)) if set.null_passes => {
+                let mut nulls = mask.to_vec();
+                self.nulls.retain(false, first_row, rows, &mut nulls);
+                self.nulls.retain(true, first_row, rows, mask);
+                self.filter_blocks(prepared, first_row, rows, mask);
+                mask.iter_mut().zip(nulls).for_each(|(word, nulls)| *word |= nulls);
+            }
+            (Condition::Function(_), Plan::Read | Plan::Values) => self.filter_read(prepared, first_row, rows, mask)?,
+            (_, plan) => {
+                self.nulls.retain(true, first_row, rows, mask);
+                self.filter_blocks(prepared, first_row, rows, mask);
+                if matches!(plan, Plan::Read) {
+                    self.filter_read(prepared, first_row, rows, mask)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Block by block, in the encoded form.
+    fn filter_blocks(&self, prepared: &PreparedPredicate, first_row: usize, rows: usize, mask: &mut [u64]) {
+        let mut passing = [0; WORDS];
+        for (i, words) in mask[..rows.div_ceil(64)].chunks_mut(WORDS).enumerate() {
+            if words.iter().all(|word| *word == 0) {
+                continue;
+            }
+            let block = first_row / BLOCK_ROWS + i;
+            let rows = body::block_rows(self.rows, block);
+            self.body.mask(self.kind, &prepared.condition, &prepared.plan, (block, rows), words, &mut passing);
+            words.iter_mut().zip(passing).for_each(|(word, passing)| *word &= passing);
+        }
+    }
+
+    /// Reads the rows that are still selected and looks at each: one call of a function.
+    fn filter_read(&self, prepared: &PreparedPredicate, first_row: usize, rows: usize, mask: &mut [u64]) -> Result<()> {
+        let selected = count(mask, rows);
+        if selected == 0 {
+            return Ok(());
+        }
+        let mut selection = Vec::with_capacity(selected);
+        for (i, &word) in mask.iter().enumerate() {
+            let mut left = word;
+            while left != 0 {
+                selection.push(i as u32 * 64 + left.trailing_zeros());
+                left &= left - 1;
+            }
+        }
+        let values = self.read(first_row, rows, if selected == rows { None } else { Some(&selection) })?;
+        for (&row, pass) in selection.iter().zip(values::evaluate(&prepared.condition, &values)?) {
+            mask[row as usize / 64] &= !(u64::from(!pass) << (row % 64));
         }
         Ok(())
     }
@@ -205,58 +298,26 @@ impl EncodedColumn {
     /// [`Error::Invalid`] if the rows are not the column's, or the blob is damaged in a way that only reading shows.
     pub fn read(&self, first_row: usize, rows: usize, selection: Option<&[u32]>) -> Result<ArrayRef> {
         self.check_range(first_row, rows)?;
-        let values = self.values.slice(first_row, rows);
-        match selection {
-            None => Ok(values),
-            Some(selection) => Ok(arrow::compute::take(&values, &UInt32Array::from(selection.to_vec()), None)?),
+        if let Some(selection) = selection {
+            if selection.last().is_some_and(|&last| last as usize >= rows) || !selection.is_sorted_by(|a, b| a < b) {
+                return Err(Error::Invalid(format!("a selection that does not ascend within {rows} rows")));
+            }
         }
+        let nulls = self.nulls.read(first_row, rows, selection);
+        self.body.read(&self.ty, self.kind, first_row, rows, selection, nulls)
     }
 
     fn check_range(&self, first_row: usize, rows: usize) -> Result<()> {
-        if first_row.checked_add(rows).is_some_and(|end| end <= self.values.len()) {
+        if first_row.checked_add(rows).is_some_and(|end| end <= self.rows) {
             return Ok(());
         }
-        Err(Error::Invalid(format!("rows {first_row}+{rows} of a column of {} rows", self.values.len())))
+        Err(Error::Invalid(format!("rows {first_row}+{rows} of a column of {} rows", self.rows)))
     }
 }
 
-/// Evaluates a condition value by value.
-fn scalar(condition: &Condition, values: &ArrayRef) -> Result<Vec<bool>> {
-    let valid = |i: usize| values.is_valid(i);
-    Ok(match condition {
-        Condition::IsNull => (0..values.len()).map(|i| !valid(i)).collect(),
-        Condition::IsNotNull => (0..values.len()).map(valid).collect(),
-        Condition::Function(function) => (function.function)(values)?.iter().map(|b| b == Some(true)).collect(),
-        Condition::Int(c) => {
-            let ints = condition_ints(values)?;
-            (0..values.len()).map(|i| valid(i) && c.passes(ints[i])).collect()
-        }
-        Condition::Float(c) => {
-            let floats = arrow::compute::cast(values, &DataType::Float64)?;
-            let floats = arrow::array::AsArray::as_primitive::<arrow::datatypes::Float64Type>(&floats);
-            (0..values.len()).map(|i| valid(i) && c.passes(i128::from(condition::float_key(floats.value(i))))).collect()
-        }
-        Condition::Bytes(c) => {
-            let bytes = arrow::compute::cast(values, &DataType::BinaryView)?;
-            let bytes = arrow::array::AsArray::as_binary_view(&bytes);
-            (0..values.len()).map(|i| valid(i) && c.passes(bytes.value(i))).collect()
-        }
-    })
-}
-
-fn condition_ints(values: &ArrayRef) -> Result<Vec<i128>> {
-    let ty = values.data_type();
-    let data = values.to_data();
-    Ok(match ty {
-        DataType::Boolean => arrow::array::AsArray::as_boolean(values).values().iter().map(i128::from).collect(),
-        DataType::Int8 => data.buffer::<i8>(0)[..values.len()].iter().map(|&v| i128::from(v)).collect(),
-        DataType::Int16 => data.buffer::<i16>(0)[..values.len()].iter().map(|&v| i128::from(v)).collect(),
-        DataType::Int32 | DataType::Date32 => data.buffer::<i32>(0)[..values.len()].iter().map(|&v| i128::from(v)).collect(),
-        DataType::UInt8 => data.buffer::<u8>(0)[..values.len()].iter().map(|&v| i128::from(v)).collect(),
-        DataType::UInt16 => data.buffer::<u16>(0)[..values.len()].iter().map(|&v| i128::from(v)).collect(),
-        DataType::UInt32 => data.buffer::<u32>(0)[..values.len()].iter().map(|&v| i128::from(v)).collect(),
-        DataType::UInt64 => data.buffer::<u64>(0)[..values.len()].iter().map(|&v| i128::from(v)).collect(),
-        DataType::Decimal128(..) => data.buffer::<i128>(0)[..values.len()].to_vec(),
-        _ => data.buffer::<i64>(0)[..values.len()].iter().map(|&v| i128::from(v)).collect(),
-    })
+/// Bits that are set among the first `rows`.
+fn count(mask: &[u64], rows: usize) -> usize {
+    let whole: u32 = mask[..rows / 64].iter().map(|word| word.count_ones()).sum();
+    let part = if rows % 64 == 0 { 0 } else { (mask[rows / 64] & (u64::MAX >> (64 - rows % 64))).count_ones() };
+    (whole + part) as usize
 }
