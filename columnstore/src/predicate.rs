@@ -42,13 +42,16 @@ pub enum Predicate {
     Function(ValueFunction),
 }
 
+/// What a [`ValueFunction`] calls.
+pub type ArrayFunction = dyn Fn(&ArrayRef) -> crate::Result<BooleanArray> + Send + Sync;
+
 /// A boolean function of an array of values.
 #[derive(Clone)]
 pub struct ValueFunction {
     /// For people, e.g. `p_name LIKE '%green%'`.
     pub description: String,
     /// The function.
-    pub function: Arc<dyn Fn(&ArrayRef) -> crate::Result<BooleanArray> + Send + Sync>,
+    pub function: Arc<ArrayFunction>,
 }
 
 impl fmt::Debug for Predicate {

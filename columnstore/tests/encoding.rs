@@ -182,7 +182,7 @@ fn masks(rows: usize) -> Vec<Vec<u64>> {
     (0..rows).step_by(97).for_each(|row| sparse[row / 64] |= 1 << (row % 64));
     all.push(sparse);
     for mask in &mut all {
-        if rows % 64 != 0 {
+        if !rows.is_multiple_of(64) {
             *mask.last_mut().unwrap() &= u64::MAX >> (64 - rows % 64);
         }
     }
@@ -389,7 +389,7 @@ fn floats() {
 fn booleans() {
     check_all(|rows| {
         vec![
-            Arc::new((0..rows).map(|i| Some(noise(i) % 3 == 0)).collect::<BooleanArray>()),
+            Arc::new((0..rows).map(|i| Some(noise(i).is_multiple_of(3))).collect::<BooleanArray>()),
             Arc::new((0..rows).map(|_| Some(true)).collect::<BooleanArray>()),
         ]
     });

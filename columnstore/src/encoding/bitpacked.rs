@@ -6,11 +6,11 @@
 //! The base is the column's smallest value, the divisor the greatest common divisor of all differences to it.
 
 use super::condition::IntCondition;
-use super::kernel::WORDS;
 use super::layout::Reader;
 use super::packed::{self, PackedBlocks};
 use super::residual::{Frame, Integer, ResidualCondition, Residuals, value};
 use super::span;
+use super::width::WORDS;
 
 /// A bit-packed column.
 #[derive(Debug)]
@@ -44,8 +44,8 @@ impl BitPacked {
     /// Reads rows.
     pub(super) fn read<T: Integer>(&self, first_row: usize, rows: usize, selection: Option<&[u32]>) -> Vec<T> {
         let frame = &self.frame;
-        let get = |span: &span::Span<'_>, out: &mut Vec<T>| {
-            span.each(|i| out.push(value(frame, self.blocks.get(span.block, i))));
+        let get = |block: usize, picks: &[u32], out: &mut Vec<T>| {
+            self.blocks.gather(block, picks, |residual| out.push(value(frame, residual)));
         };
         span::collect(
             first_row,

@@ -14,13 +14,13 @@ use super::dictionary::Dictionary;
 use super::entries::EntrySet;
 use super::float::ScaledFloat;
 use super::fsst::Fsst;
-use super::kernel::{PACKED, WORDS};
 use super::layout::Reader;
 use super::plain::Plain;
 use super::residual::{Integer, ResidualCondition};
 use super::runlength::RunLength;
 use super::text::Framing;
 use super::values::{damaged, fixed_array, text_array};
+use super::width::{PACKED, WORDS};
 use crate::Result;
 
 /// An opened payload.

@@ -7,9 +7,9 @@
 
 use arrow::buffer::Buffer;
 
-use super::kernel::PACKED;
 use super::layout::Reader;
 use super::text::{self, Framing, Slices, Store};
+use super::width::PACKED;
 use crate::{Error, Result};
 
 /// zstd's level: beyond it, sizes of text of 30 KB a block hardly fall.

@@ -7,11 +7,11 @@
 //! packs into nothing. A block's residuals lie between its first and the next block's, which is all that a filter needs to skip it.
 
 use super::condition::IntCondition;
-use super::kernel::{PACKED, WORDS};
 use super::layout::Reader;
 use super::packed::{self, PackedBlocks};
 use super::residual::{Frame, Integer, ResidualCondition, Residuals, value};
 use super::span;
+use super::width::{PACKED, WORDS};
 
 /// A delta-encoded column.
 #[derive(Debug)]

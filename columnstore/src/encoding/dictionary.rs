@@ -15,11 +15,11 @@ use hashbrown::HashMap;
 
 use super::condition::Kind;
 use super::entries::{self, EntrySet, Shape};
-use super::kernel::{PACKED, WORDS};
 use super::layout::{self, Reader};
 use super::packed::{self, PackedBlocks};
-use super::span::{self, Span};
+use super::span;
 use super::values::Keys;
+use super::width::{PACKED, WORDS};
 use super::{Encoded, estimate};
 use crate::Result;
 
@@ -109,7 +109,8 @@ impl Dictionary {
             let rows = (rows - block * PACKED).min(PACKED);
             let last = (entries.len() as u64).checked_sub(1).ok_or("no entries")?;
             codes.range(block, 0, last, &mut within);
-            if super::count(&within, rows) != rows {
+            stoa_kernels::mask::clear_tail(&mut within[..rows.div_ceil(64)], rows);
+            if !stoa_kernels::mask::all(&within[..rows.div_ceil(64)], rows) {
                 return Err("a code past the dictionary's end".into());
             }
         }
@@ -135,7 +136,9 @@ impl Dictionary {
         selection: Option<&[u32]>,
         nulls: Option<NullBuffer>,
     ) -> Result<ArrayRef> {
-        let get = |span: &Span<'_>, out: &mut Vec<u32>| span.each(|i| out.push(self.codes.get(span.block, i) as u32));
+        let get = |block: usize, picks: &[u32], out: &mut Vec<u32>| {
+            self.codes.gather(block, picks, |code| out.push(code as u32));
+        };
         let codes = span::collect(first_row, rows, selection, |block, out| self.codes.decode_u32(block, out), Some(&get));
         if kind == Kind::Utf8 {
             return Ok(dictionary_array(codes, &self.entries, nulls));

@@ -7,10 +7,10 @@ use hashbrown::HashSet;
 
 use super::compressed::{self, Codec};
 use super::condition::Kind;
-use super::kernel::PACKED;
 use super::nulls::Nulls;
 use super::residual::Residuals;
 use super::values::{Keys, keys, residuals, strings};
+use super::width::PACKED;
 use super::{Encoded, Encoding, bitpacked, constant, delta, dictionary, float, fsst, packed, plain, runlength};
 use crate::{Error, Result};
 
@@ -215,13 +215,14 @@ fn by_value(array: &ArrayRef, keys: &Keys<'_>, rival: usize, candidates: &mut Ca
             built[0] = Some(blob(array, Encoding::RunLength, |out| runlength::write(&entries, &ends, out))?);
         }
     }
-    if rival > array.len() && few(keys) {
-        if let Some(distinct) = dictionary::distinct(keys, DICTIONARY_LIMIT.min(array.len() / 2)) {
-            let entries = dictionary::encode_entries(array, &distinct.rows)?;
-            candidates.offer(Encoding::Dictionary, dictionary::size(&entries, &distinct));
-            if candidates.best() == Some(Encoding::Dictionary) {
-                built[1] = Some(blob(array, Encoding::Dictionary, |out| dictionary::write(&entries, &distinct, out))?);
-            }
+    if rival > array.len()
+        && few(keys)
+        && let Some(distinct) = dictionary::distinct(keys, DICTIONARY_LIMIT.min(array.len() / 2))
+    {
+        let entries = dictionary::encode_entries(array, &distinct.rows)?;
+        candidates.offer(Encoding::Dictionary, dictionary::size(&entries, &distinct));
+        if candidates.best() == Some(Encoding::Dictionary) {
+            built[1] = Some(blob(array, Encoding::Dictionary, |out| dictionary::write(&entries, &distinct, out))?);
         }
     }
     Ok(built)
@@ -326,17 +327,17 @@ fn texts(array: &ArrayRef) -> Result<Option<Encoded>> {
         candidates.offer(Encoding::Zstd, share(sample.zstd));
     }
     let keys = keys(array)?;
-    if few(&keys) {
-        if let Some(distinct) = dictionary::distinct(&keys, DICTIONARY_LIMIT.min(array.len().div_ceil(2))) {
-            if distinct.rows.len() == 1 {
-                return encode_as(Encoding::Constant, array);
-            }
-            let entries = dictionary::encode_entries(array, &distinct.rows)?;
-            // Codes are so much better to work on than strings that a dictionary may even be larger.
-            let size = dictionary::size(&entries, &distinct);
-            if size < total + framing && size < 2 * share(sample.fsst.min(sample.zstd)) {
-                return blob(array, Encoding::Dictionary, |out| dictionary::write(&entries, &distinct, out)).map(Some);
-            }
+    if few(&keys)
+        && let Some(distinct) = dictionary::distinct(&keys, DICTIONARY_LIMIT.min(array.len().div_ceil(2)))
+    {
+        if distinct.rows.len() == 1 {
+            return encode_as(Encoding::Constant, array);
+        }
+        let entries = dictionary::encode_entries(array, &distinct.rows)?;
+        // Codes are so much better to work on than strings that a dictionary may even be larger.
+        let size = dictionary::size(&entries, &distinct);
+        if size < total + framing && size < 2 * share(sample.fsst.min(sample.zstd)) {
+            return blob(array, Encoding::Dictionary, |out| dictionary::write(&entries, &distinct, out)).map(Some);
         }
     }
     match candidates.best() {

@@ -8,11 +8,11 @@
 
 use super::bitpacked::{self, BitPacked};
 use super::condition::{IntCondition, float_key};
-use super::kernel::{PACKED, WORDS};
 use super::layout::Reader;
 use super::packed::kernel_mask;
 use super::residual::Residuals;
 use super::span::spans;
+use super::width::{PACKED, WORDS};
 
 /// Powers of ten that a double holds exactly and that are tried.
 const EXPONENTS: u8 = 15;

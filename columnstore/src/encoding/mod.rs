@@ -19,7 +19,7 @@ mod entries;
 mod estimate;
 mod float;
 mod fsst;
-mod kernel;
+
 mod layout;
 mod nulls;
 mod packed;
@@ -29,6 +29,7 @@ mod runlength;
 mod span;
 mod text;
 mod values;
+mod width;
 
 use arrow::array::ArrayRef;
 use arrow::buffer::Buffer;
@@ -37,8 +38,9 @@ use arrow::datatypes::DataType;
 use crate::{BLOCK_ROWS, Error, Predicate, Result};
 use body::{Body, Plan};
 use condition::{Condition, Kind};
-use kernel::WORDS;
 use nulls::Nulls;
+use stoa_kernels::mask as kernels;
+use width::WORDS;
 
 /// How a blob holds its column. The discriminant is the tag on disk.
 #[repr(u8)]
@@ -229,11 +231,7 @@ impl EncodedColumn {
         if !first_row.is_multiple_of(BLOCK_ROWS) || mask.len() != rows.div_ceil(64) {
             return Err(Error::Invalid(format!("a mask of {} words for rows {first_row}+{rows}", mask.len())));
         }
-        if !rows.is_multiple_of(64) {
-            if let Some(last) = mask.last_mut() {
-                *last &= u64::MAX >> (64 - rows % 64);
-            }
-        }
+        kernels::clear_tail(mask, rows);
         match (&prepared.condition, &prepared.plan) {
             (Condition::IsNull, _) => self.nulls.retain(false, first_row, rows, mask),
             (Condition::IsNotNull, _) => self.nulls.retain(true, first_row, rows, mask),
@@ -272,19 +270,12 @@ impl EncodedColumn {
 
     /// Reads the rows that are still selected and looks at each: one call of a function.
     fn filter_read(&self, prepared: &PreparedPredicate, first_row: usize, rows: usize, mask: &mut [u64]) -> Result<()> {
-        let selected = count(mask, rows);
-        if selected == 0 {
+        let mut selection = Vec::new();
+        kernels::to_selection(mask, &mut selection);
+        if selection.is_empty() {
             return Ok(());
         }
-        let mut selection = Vec::with_capacity(selected);
-        for (i, &word) in mask.iter().enumerate() {
-            let mut left = word;
-            while left != 0 {
-                selection.push(i as u32 * 64 + left.trailing_zeros());
-                left &= left - 1;
-            }
-        }
-        let values = self.read(first_row, rows, if selected == rows { None } else { Some(&selection) })?;
+        let values = self.read(first_row, rows, if selection.len() == rows { None } else { Some(&selection) })?;
         for (&row, pass) in selection.iter().zip(values::evaluate(&prepared.condition, &values)?) {
             mask[row as usize / 64] &= !(u64::from(!pass) << (row % 64));
         }
@@ -298,10 +289,9 @@ impl EncodedColumn {
     /// [`Error::Invalid`] if the rows are not the column's, or the blob is damaged in a way that only reading shows.
     pub fn read(&self, first_row: usize, rows: usize, selection: Option<&[u32]>) -> Result<ArrayRef> {
         self.check_range(first_row, rows)?;
-        if let Some(selection) = selection {
-            if selection.last().is_some_and(|&last| last as usize >= rows) || !selection.is_sorted_by(|a, b| a < b) {
-                return Err(Error::Invalid(format!("a selection that does not ascend within {rows} rows")));
-            }
+        let ascends = |s: &[u32]| s.last().is_none_or(|&last| (last as usize) < rows) && s.is_sorted_by(|a, b| a < b);
+        if !selection.is_none_or(ascends) {
+            return Err(Error::Invalid(format!("a selection that does not ascend within {rows} rows")));
         }
         let nulls = self.nulls.read(first_row, rows, selection);
         self.body.read(&self.ty, self.kind, first_row, rows, selection, nulls)
@@ -313,11 +303,4 @@ impl EncodedColumn {
         }
         Err(Error::Invalid(format!("rows {first_row}+{rows} of a column of {} rows", self.rows)))
     }
-}
-
-/// Bits that are set among the first `rows`.
-fn count(mask: &[u64], rows: usize) -> usize {
-    let whole: u32 = mask[..rows / 64].iter().map(|word| word.count_ones()).sum();
-    let part = if rows % 64 == 0 { 0 } else { (mask[rows / 64] & (u64::MAX >> (64 - rows % 64))).count_ones() };
-    (whole + part) as usize
 }

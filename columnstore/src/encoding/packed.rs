@@ -7,8 +7,9 @@
 
 use arrow::buffer::Buffer;
 
-use super::kernel::{self, PACKED, WORDS, bits, packed_bytes, width_max};
 use super::layout::Reader;
+use super::width::{PACKED, WORDS, width_max};
+use stoa_kernels::bitpack::{self, packed_block_bytes};
 
 /// Packed blocks, checked.
 #[derive(Debug)]
@@ -23,12 +24,12 @@ pub(super) struct PackedBlocks {
 fn frame(values: &[u64], rebase: bool) -> (u64, u8) {
     let (min, max) = values.iter().fold((u64::MAX, 0), |(min, max), &v| (min.min(v), max.max(v)));
     let base = if rebase { min } else { 0 };
-    (base, bits(max - base))
+    (base, bitpack::width_of(max - base) as u8)
 }
 
 /// Bytes that [`write`] takes.
 pub(super) fn size(values: &[u64], rebase: bool) -> usize {
-    values.chunks(PACKED).map(|block| 9 + packed_bytes(frame(block, rebase).1)).sum()
+    values.chunks(PACKED).map(|block| 9 + packed_block_bytes(frame(block, rebase).1.into())).sum()
 }
 
 /// Writes values; without `rebase` every base is 0.
@@ -41,7 +42,7 @@ pub(super) fn write(values: &[u64], rebase: bool, out: &mut Vec<u8>) {
         for (to, from) in shifted.iter_mut().zip(block) {
             *to = from - base;
         }
-        kernel::pack(&shifted[..block.len()], width, out);
+        bitpack::pack(&shifted[..block.len()], width.into(), out);
     }
 }
 
@@ -58,7 +59,7 @@ impl PackedBlocks {
         let mut end = 0;
         for &width in &widths {
             starts.push(end);
-            end += packed_bytes(width);
+            end += packed_block_bytes(width.into());
         }
         Ok(PackedBlocks { bases, widths, starts, data: reader.take(end)? })
     }
@@ -91,18 +92,29 @@ impl PackedBlocks {
 
     /// The packed bytes of a block.
     pub(super) fn packed(&self, block: usize) -> &[u8] {
-        &self.data[self.starts[block]..self.starts[block] + packed_bytes(self.widths[block])]
+        &self.data[self.starts[block]..self.starts[block] + packed_block_bytes(self.widths[block].into())]
     }
 
     /// One value.
     #[inline]
     pub(super) fn get(&self, block: usize, i: usize) -> u64 {
-        self.bases[block].wrapping_add(kernel::get(self.packed(block), self.widths[block], i))
+        self.bases[block].wrapping_add(bitpack::get(self.packed(block), self.widths[block].into(), i))
+    }
+
+    /// Calls with each of the given values of a block.
+    #[inline]
+    pub(super) fn gather(&self, block: usize, picks: &[u32], mut visit: impl FnMut(u64)) {
+        let mut values = [0; 64];
+        for picks in picks.chunks(64) {
+            let values = &mut values[..picks.len()];
+            bitpack::gather_u64(self.packed(block), self.widths[block].into(), picks, values);
+            values.iter().for_each(|&value| visit(self.bases[block].wrapping_add(value)));
+        }
     }
 
     /// All values of a block.
     pub(super) fn decode(&self, block: usize, out: &mut [u64; PACKED]) {
-        kernel::unpack_u64(self.packed(block), self.widths[block], out);
+        bitpack::unpack_u64(self.packed(block), self.widths[block].into(), out);
         let base = self.bases[block];
         if base != 0 {
             out.iter_mut().for_each(|v| *v = v.wrapping_add(base));
@@ -111,14 +123,14 @@ impl PackedBlocks {
 
     /// All values of a block, plus a base.
     pub(super) fn decode_i64(&self, block: usize, base: i64, out: &mut [i64; PACKED]) {
-        kernel::unpack_i64(self.packed(block), self.widths[block], base.wrapping_add(self.bases[block] as i64), out);
+        bitpack::unpack_i64(self.packed(block), self.widths[block].into(), base.wrapping_add(self.bases[block] as i64), out);
     }
 
     /// All values of a block, plus a base, truncated.
     pub(super) fn decode_i32(&self, block: usize, base: i32, out: &mut [i32; PACKED]) {
         let width = self.widths[block];
         if width <= 32 {
-            return kernel::unpack_i32(self.packed(block), width, base.wrapping_add(self.bases[block] as i32), out);
+            return bitpack::unpack_i32(self.packed(block), width.into(), base.wrapping_add(self.bases[block] as i32), out);
         }
         let mut wide = [0; PACKED];
         self.decode_i64(block, i64::from(base), &mut wide);
@@ -129,10 +141,10 @@ impl PackedBlocks {
     pub(super) fn decode_u32(&self, block: usize, out: &mut [u32; PACKED]) {
         let (width, base) = (self.widths[block], self.bases[block] as u32);
         if width <= 32 {
-            kernel::unpack_u32(self.packed(block), width, out);
+            bitpack::unpack_u32(self.packed(block), width.into(), out);
         } else {
             let mut wide = [0; PACKED];
-            kernel::unpack_u64(self.packed(block), width, &mut wide);
+            bitpack::unpack_u64(self.packed(block), width.into(), &mut wide);
             out.iter_mut().zip(wide).for_each(|(to, from)| *to = from as u32);
         }
         if base != 0 {
@@ -150,7 +162,7 @@ impl PackedBlocks {
         } else {
             let width = self.widths[block];
             let high = (high - base).min(width_max(width));
-            kernel::compare_packed(self.packed(block), width, low.saturating_sub(base), high, out);
+            bitpack::compare_packed(self.packed(block), width.into(), low.saturating_sub(base), high, out);
         }
     }
 
@@ -158,7 +170,7 @@ impl PackedBlocks {
     pub(super) fn members(&self, block: usize, set: &[u64], out: &mut [u64; WORDS]) {
         let (base, width) = (self.base(block), self.width(block));
         if base == 0 && width <= 20 && set.len() >= (1usize << width).div_ceil(64) {
-            return kernel::in_packed(self.packed(block), width, set, out);
+            return bitpack::in_packed(self.packed(block), width.into(), set, out);
         }
         let mut values = [0; PACKED];
         self.decode(block, &mut values);

@@ -14,11 +14,11 @@ use arrow::datatypes::DataType;
 
 use super::condition::{Condition, IntCondition, Kind, float_key};
 use super::fsst::GROUP;
-use super::kernel::{PACKED, WORDS};
 use super::layout::{self, Reader};
 use super::packed::kernel_mask;
 use super::text::{self, Framing};
 use super::values::{damaged, fixed_array, text_array};
+use super::width::{PACKED, WORDS};
 use crate::{Error, Result};
 
 /// A plain column.

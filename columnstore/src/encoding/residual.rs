@@ -5,9 +5,9 @@ use std::sync::Arc;
 use arrow::datatypes::ArrowNativeType;
 
 use super::condition::{IntCondition, key_passes};
-use super::kernel::{PACKED, WORDS};
 use super::layout::Reader;
 use super::packed::{PackedBlocks, kernel_mask};
+use super::width::{PACKED, WORDS};
 use crate::KeySet;
 use crate::predicate::KeyMembers;
 

@@ -11,11 +11,11 @@ use arrow::datatypes::DataType;
 
 use super::condition::Kind;
 use super::entries::{self, EntrySet};
-use super::kernel::{PACKED, WORDS};
 use super::layout::{self, Reader};
 use super::packed::{self, PackedBlocks};
 use super::span;
 use super::values::Keys;
+use super::width::{PACKED, WORDS};
 use super::{Encoded, estimate};
 use crate::Result;
 

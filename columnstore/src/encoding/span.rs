@@ -1,6 +1,6 @@
 //! A range of rows and a selection in it, block by block.
 
-use super::kernel::PACKED;
+use super::width::PACKED;
 
 /// The part of a read that falls into one block.
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +68,9 @@ pub(super) fn spans<'a>(first_row: usize, rows: usize, selection: Option<&'a [u3
     })
 }
 
+/// Appends the values of some rows of a block.
+pub(super) type Gather<'a, T> = &'a dyn Fn(usize, &[u32], &mut Vec<T>);
+
 /// Collects fixed-width values: whole blocks straight into the result, dense selections by way of a decoded block, sparse ones value
 /// by value if `get` is given.
 pub(super) fn collect<T: Copy + Default>(
@@ -75,7 +78,7 @@ pub(super) fn collect<T: Copy + Default>(
     rows: usize,
     selection: Option<&[u32]>,
     mut decode: impl FnMut(usize, &mut [T; PACKED]),
-    get: Option<&dyn Fn(&Span<'_>, &mut Vec<T>)>,
+    get: Option<Gather<'_, T>>,
 ) -> Vec<T> {
     let total = selection.map_or(rows, <[u32]>::len);
     if selection.is_none() && first_row.is_multiple_of(PACKED) {
@@ -88,9 +91,14 @@ pub(super) fn collect<T: Copy + Default>(
     }
     let mut out = Vec::with_capacity(total);
     let mut decoded = [T::default(); PACKED];
+    let mut picks = Vec::new();
     for span in spans(first_row, rows, selection) {
         match get {
-            Some(get) if !span.dense() => get(&span, &mut out),
+            Some(get) if !span.dense() => {
+                picks.clear();
+                span.each(|i| picks.push(i as u32));
+                get(span.block, &picks, &mut out);
+            }
             _ => {
                 decode(span.block, &mut decoded);
                 if span.whole() {

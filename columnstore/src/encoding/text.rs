@@ -8,10 +8,10 @@
 
 use arrow::buffer::Buffer;
 
-use super::kernel::PACKED;
 use super::layout::Reader;
 use super::packed::{self, PackedBlocks};
 use super::span::{Span, spans};
+use super::width::PACKED;
 
 /// Lengths and starts, checked.
 #[derive(Debug)]
