@@ -16,9 +16,18 @@
 //! - Wrong lengths (a mask too short for its values, say) are errors of the caller and panic, like indexing. What can come
 //!   from a file, such as dictionary codes, is checked and reported as a value.
 
+pub mod aggregate;
+pub mod arith;
 pub mod bitpack;
 pub mod compare;
+pub mod decode;
+pub mod filter;
+pub mod gather;
+pub mod grouped;
+pub mod hash;
 pub mod isa;
 pub mod mask;
+pub mod probe;
+pub mod string;
 
 pub use isa::{Isa, isa};

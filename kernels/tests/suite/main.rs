@@ -1,9 +1,14 @@
 //! One suite for every kernel: each level that the CPU has must give what a plain loop gives, for lengths from nothing to
 //! several blocks and for slices that start anywhere.
 
+mod aggregate;
+mod arith;
 mod bitpack;
 mod compare;
 mod mask;
+mod moves;
+mod probe;
+mod string;
 
 use stoa_kernels::Isa;
 
