@@ -194,7 +194,7 @@ impl IntFold {
         match &mut self.wide {
             // The start of a 64-bit minimum is not the start of a 128-bit one.
             Some(wide) if small && value == start => {
-                wide[to] = self.fold.wide(wide[to], self.fold.start_wide()).unwrap_or(wide[to])
+                wide[to] = self.fold.wide(wide[to], self.fold.start_wide())?;
             }
             Some(wide) => wide[to] = self.fold.wide(wide[to], value)?,
             None => self.small[to] = self.fold.wide(self.small[to].into(), value)? as i64,

@@ -16,6 +16,8 @@ mod rows;
 mod sketch;
 mod slot;
 mod state;
+#[cfg(test)]
+mod tests;
 mod values;
 
 use std::sync::Arc;

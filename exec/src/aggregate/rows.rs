@@ -119,7 +119,7 @@ impl Collected {
 
     /// Keeps the rows whose first argument is not NULL, or all of them.
     pub(crate) fn update(&mut self, ids: &Ids<'_>, args: &[ArrayRef]) -> Result<()> {
-        let rows = args.first().map_or(0, |a| a.len());
+        let rows = args.first().map_or(0, Array::len);
         self.ids.extend((0..rows).map(|row| ids.at(row) as u32));
         self.push(args)
     }
@@ -190,7 +190,7 @@ impl Distinct {
     }
 
     pub(crate) fn update(&mut self, ids: &Ids<'_>, args: &[ArrayRef]) -> Result<()> {
-        let rows = args.first().map_or(0, |a| a.len());
+        let rows = args.first().map_or(0, Array::len);
         let groups: Vec<u32> = (0..rows).map(|row| ids.at(row) as u32).collect();
         self.add(groups, args)
     }

@@ -74,12 +74,12 @@ impl Compare {
         match self.domain {
             Domain::Same => {}
             Domain::Small { factors } => {
-                left = small(left, factors.0)?;
-                right = small(right, factors.1)?;
+                left = small(&left, factors.0)?;
+                right = small(&right, factors.1)?;
             }
             Domain::Wide { factors } => {
-                left = wide(left, factors.0)?;
-                right = wide(right, factors.1)?;
+                left = wide(&left, factors.0)?;
+                right = wide(&right, factors.1)?;
             }
             Domain::Float => {
                 left = to_float(left, self.left.ty, &Arrow::Float64)?;
@@ -126,8 +126,8 @@ fn compare_nulls(op: BinaryOp, right: &Evaluated, rows: usize) -> Result<Boolean
     Ok(null)
 }
 
-fn small(value: Evaluated, factor: i64) -> Result<Evaluated> {
-    let ints = Ints::<i64>::of(&value)?;
+fn small(value: &Evaluated, factor: i64) -> Result<Evaluated> {
+    let ints = Ints::<i64>::of(value)?;
     let nulls = ints.nulls;
     let array = match ints.values {
         Data::One(v) => one::<Int64Array>(v.wrapping_mul(factor), nulls.as_ref()),
@@ -142,8 +142,8 @@ fn small(value: Evaluated, factor: i64) -> Result<Evaluated> {
 }
 
 /// Saturates: a value past the limit still compares as it should with every decimal.
-fn wide(value: Evaluated, factor: i128) -> Result<Evaluated> {
-    let ints = Ints::<i128>::of(&value)?;
+fn wide(value: &Evaluated, factor: i128) -> Result<Evaluated> {
+    let ints = Ints::<i128>::of(value)?;
     let nulls = ints.nulls;
     let array: ArrayRef = match ints.values {
         Data::One(v) => Arc::new(Decimal128Array::new(vec![v.saturating_mul(factor)].into(), nulls)),

@@ -21,12 +21,14 @@ mod logic;
 mod node;
 mod pattern;
 mod predicate;
+#[cfg(test)]
+mod tests;
 mod text;
 mod value;
 
 use std::collections::HashMap;
 
-use arrow::array::{ArrayRef, BooleanArray};
+use arrow::array::{ArrayRef, BooleanArray, new_empty_array};
 use stoa_plan::{DataType, Expr, Literal, ParameterId};
 
 pub(crate) use entries::same;
@@ -60,6 +62,9 @@ impl Expression {
     /// # Errors
     /// Overflow, division by zero, bad casts and the like.
     pub fn evaluate(&self, batch: &Batch) -> Result<ArrayRef> {
+        if batch.rows == 0 {
+            return Ok(new_empty_array(&self.root.ty.to_arrow()));
+        }
         self.root.evaluate(batch)?.into_array(batch.rows)
     }
 
@@ -68,6 +73,9 @@ impl Expression {
     /// # Errors
     /// As [`Expression::evaluate`].
     pub fn filter(&self, batch: &Batch) -> Result<BooleanArray> {
+        if batch.rows == 0 {
+            return Ok(BooleanArray::from(Vec::<bool>::new()));
+        }
         let value = self.root.boolean(batch)?;
         Ok(BooleanArray::new(logic::truths(&value), None))
     }

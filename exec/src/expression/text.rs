@@ -26,7 +26,7 @@ impl Substring {
         let skip = usize::try_from(self.start.saturating_sub(1).max(0)).unwrap_or(usize::MAX);
         let end =
             self.length.map(|n| usize::try_from(self.start.saturating_sub(1).saturating_add(n).max(0)).unwrap_or(usize::MAX));
-        let data: Vec<&[u8]> = strings.data_buffers().iter().map(|b| b.as_slice()).collect();
+        let data: Vec<&[u8]> = strings.data_buffers().iter().map(arrow::buffer::Buffer::as_slice).collect();
         let mut views = Vec::with_capacity(strings.len());
         for view in strings.views() {
             let len = *view as u32 as usize;
