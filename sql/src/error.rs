@@ -64,7 +64,8 @@ impl SqlError {
             ParserError::TokenizerError(text) | ParserError::ParserError(text) => text,
             ParserError::RecursionLimitExceeded => return SqlError::new("the statement is nested too deeply"),
         };
-        let Some((message, place)) = text.rsplit_once(" at Line: ") else { return SqlError::new(text) };
+        let text = parser_words(&text);
+        let Some((message, place)) = text.rsplit_once(" at Line: ") else { return SqlError::new(lower_first(text)) };
         let parsed = place
             .split_once(", Column: ")
             .and_then(|(line, column)| Some(Location { line: line.trim().parse().ok()?, column: column.trim().parse().ok()? }));
@@ -99,10 +100,9 @@ impl SqlError {
                 None => SqlError::new(inner.to_string()),
             },
             DataFusionError::NotImplemented(message) => SqlError::new(format!("not supported: {}", first_line(message))),
-            DataFusionError::ArrowError(inner, _) => SqlError::new(first_line(&inner.to_string())),
-            DataFusionError::Plan(message) | DataFusionError::Execution(message) => {
-                SqlError::new(lower_first(first_line(message)))
-            }
+            DataFusionError::ArrowError(inner, _) => arrow_message(inner),
+            DataFusionError::Plan(message) | DataFusionError::Execution(message) => plan_message(message),
+            DataFusionError::Internal(message) if message.contains("failed to match any signature") => plan_message(message),
             DataFusionError::Internal(message) => SqlError::new(format!("not supported: {}", first_line(message))),
             other => SqlError::new(first_line(&other.strip_backtrace())),
         }
@@ -113,6 +113,58 @@ impl From<SqlError> for DataFusionError {
     fn from(error: SqlError) -> Self {
         DataFusionError::External(Box::new(error))
     }
+}
+
+/// The parser's messages, in the words of the others.
+fn parser_words(text: &str) -> String {
+    if let Some((_, rest)) = text.split_once("o infix parser for token ") {
+        let word = rest.split("value: \"").nth(1).and_then(|s| s.split('"').next());
+        let found = word.unwrap_or_else(|| rest.split(" at ").next().unwrap_or_default());
+        let place = rest.rsplit_once(" at Line").map(|(_, place)| format!(" at Line{place}")).unwrap_or_default();
+        return format!("expected an operator, found {found}{place}");
+    }
+    text.replace("Expected: ", "expected ")
+        .replace(", found: EOF", ", found the end of the statement")
+        .replace("found: ", "found ")
+}
+
+/// Messages of the planner that users meet most often, in fewer words.
+fn plan_message(message: &str) -> SqlError {
+    let first = first_line(message);
+    if let Some(rest) = first.strip_prefix("Invalid function '")
+        && let Some((name, _)) = rest.split_once('\'')
+    {
+        let suggestion = message.split_once("Did you mean '").and_then(|(_, s)| s.split_once('\''));
+        let mut text = format!("there is no function '{name}'");
+        if let Some(near) = suggestion.and_then(|(s, _)| nearest(name, std::iter::once(s))) {
+            text.push_str(&format!("; did you mean '{near}'?"));
+        }
+        return SqlError::new(text);
+    }
+    if first.starts_with("Projections require unique expression names") {
+        let name = first.split("the expression \"").nth(1).and_then(|s| s.split('"').next()).unwrap_or_default();
+        let name = name.rsplit(" AS ").next().unwrap_or(name).rsplit('.').next().unwrap_or(name);
+        return SqlError::new(format!("a subquery has two columns '{name}': name one of them anew with AS"));
+    }
+    if let Some((_, rest)) = first.split_once("Function '")
+        && let Some((name, rest)) = rest.split_once("' failed to match any signature")
+    {
+        let received = rest.split("received ").nth(1).and_then(|s| s.split(" (").next());
+        let kind = received.map(|kind| format!(" ({kind})")).unwrap_or_default();
+        return SqlError::new(format!("the function '{name}' does not take these arguments{kind}"));
+    }
+    if first.contains("must appear in the GROUP BY clause")
+        && let Some(column) = first.split("column \"").nth(1).and_then(|s| s.split('"').next())
+    {
+        return SqlError::new(format!("column '{column}' must be in GROUP BY or inside an aggregate"));
+    }
+    SqlError::new(lower_first(first))
+}
+
+fn arrow_message(error: &arrow_schema::ArrowError) -> SqlError {
+    let text = first_line(&error.to_string());
+    let text = text.split_once(" error: ").map_or(text.as_str(), |(_, rest)| rest);
+    SqlError::new(lower_first(text))
 }
 
 fn start_of(span: &Span) -> Location {

@@ -3,7 +3,7 @@
 use datafusion_sql::sqlparser::ast::{Query, Statement as Ast};
 use datafusion_sql::sqlparser::dialect::GenericDialect;
 use datafusion_sql::sqlparser::keywords::Keyword;
-use datafusion_sql::sqlparser::parser::Parser;
+use datafusion_sql::sqlparser::parser::{Parser, ParserError};
 use datafusion_sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 
 use crate::SqlError;
@@ -91,7 +91,7 @@ pub(crate) fn parser(tokens: &[TokenWithSpan]) -> Parser<'static> {
 /// Parses tokens that must be one query.
 pub(crate) fn parse_query(tokens: &[TokenWithSpan]) -> Result<Query, SqlError> {
     let mut parser = parser(tokens);
-    let query = parser.parse_query().map_err(SqlError::from_parser)?;
+    let query = parser.parse_query().map_err(|e| parser_error(e, tokens))?;
     expect_end(&parser)?;
     Ok(*query)
 }
@@ -99,9 +99,18 @@ pub(crate) fn parse_query(tokens: &[TokenWithSpan]) -> Result<Query, SqlError> {
 /// Parses tokens that must be one statement.
 pub(crate) fn parse_statement(tokens: &[TokenWithSpan]) -> Result<Ast, SqlError> {
     let mut parser = parser(tokens);
-    let statement = parser.parse_statement().map_err(SqlError::from_parser)?;
+    let statement = parser.parse_statement().map_err(|e| parser_error(e, tokens))?;
     expect_end(&parser)?;
     Ok(statement)
+}
+
+/// An error at the end of the text has no place of its own: it is that of the last token.
+fn parser_error(error: ParserError, tokens: &[TokenWithSpan]) -> SqlError {
+    let mut error = SqlError::from_parser(error);
+    if error.location.is_none() {
+        error.location = tokens.last().map(|t| t.span.end.into());
+    }
+    error
 }
 
 /// An error unless the parser is at the end.

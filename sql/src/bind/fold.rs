@@ -9,7 +9,7 @@ use datafusion_optimizer::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule
 
 use crate::SqlError;
 
-/// Folds `literal op literal` of one integer type.
+/// Folds `literal op literal` of one integer type, and casts of literals to numbers on the way.
 #[derive(Debug)]
 pub(crate) struct CheckedFold;
 
@@ -40,9 +40,24 @@ fn fold(expr: Expr) -> Result<Transformed<Expr>> {
         && let Some(folded) = arithmetic(a, *op, b)
     {
         let Some(value) = folded else {
-            return Err(SqlError::new(format!("integer overflow in {expr}")).into());
+            return Err(SqlError::new(format!("integer overflow in {a} {op} {b}")).into());
         };
         return Ok(Transformed::yes(Expr::Literal(value, None)));
+    }
+    if let Expr::Cast(cast) = &expr
+        && let Expr::Literal(value, _) = &*cast.expr
+        && cast.field.data_type().is_numeric()
+        && let Ok(folded) = value.cast_to(cast.field.data_type())
+    {
+        return Ok(Transformed::yes(Expr::Literal(folded, None)));
+    }
+    if let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Divide | Operator::Modulo, right }) = &expr
+        && let (Expr::Literal(a, _), Expr::Literal(ScalarValue::Float64(Some(0.0)) | ScalarValue::Float32(Some(0.0)), _)) =
+            (&**left, &**right)
+        && !a.is_null()
+    {
+        // The front end would fold this to infinity.
+        return Err(SqlError::new(format!("division by zero in {a} / 0")).into());
     }
     if let Expr::Negative(inner) = &expr
         && let Expr::Literal(ScalarValue::Int64(Some(i64::MIN)), _) = **inner

@@ -1,11 +1,14 @@
 //! From a parsed query to a plan: names and types by the front end, its logical rewrites, then [`crate::convert`].
 
+mod floats;
 mod fold;
 mod names;
 mod not_in;
+mod output;
 mod provider;
 mod rewrite;
 mod rules;
+mod subqueries;
 
 use datafusion_common::DataFusionError;
 use datafusion_expr::{DmlStatement, LogicalPlan};
@@ -45,9 +48,12 @@ pub fn bind_insert(insert: &Insert, catalog: &dyn Catalog) -> Result<Query, SqlE
 
 fn bind(mut ast: Ast, text: &QueryText, catalog: &dyn Catalog) -> Result<Query, SqlError> {
     rewrite::statement(&mut ast)?;
+    if let Ast::Query(query) = &mut ast {
+        output::name_result(query);
+    }
     let provider = Provider::new(catalog);
     let plan = logical_plan(ast, &provider).map_err(|error| names::locate(&error, text))?;
-    let names: Vec<String> = plan.schema().fields().iter().map(|f| f.name().clone()).collect();
+    let names: Vec<String> = plan.schema().fields().iter().map(|f| output::display_name(f.name())).collect();
     let plan = rules::rewrite(plan, &provider).map_err(|error| names::locate(&error, text))?;
     crate::convert::query(&plan, &names).map_err(|error| names::locate_own(error, text))
 }

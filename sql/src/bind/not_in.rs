@@ -12,7 +12,7 @@ use datafusion_common::{Column, DFSchema, ExprSchema, Result, ScalarValue};
 use datafusion_expr::expr::{Exists, InSubquery};
 use datafusion_expr::logical_plan::{Filter, Subquery};
 use datafusion_expr::utils::{conjunction, split_conjunction_owned};
-use datafusion_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, lit};
+use datafusion_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, lit};
 use datafusion_functions_aggregate::expr_fn::count;
 use datafusion_optimizer::AnalyzerRule;
 
@@ -42,7 +42,7 @@ fn rewrite_node(node: LogicalPlan) -> Result<LogicalPlan> {
             let schema = Arc::clone(filter.input.schema());
             let mut conjuncts = Vec::new();
             for conjunct in split_conjunction_owned(filter.predicate) {
-                conjuncts.push(conjunct_of_filter(conjunct, &schema)?);
+                conjuncts.push(positive(conjunct, &schema)?);
             }
             let predicate = conjunction(conjuncts).unwrap_or_else(|| lit(true));
             Ok(LogicalPlan::Filter(Filter::try_new(predicate, filter.input)?))
@@ -64,42 +64,43 @@ fn rewrite_node(node: LogicalPlan) -> Result<LogicalPlan> {
     }
 }
 
-/// A conjunct of a filter: NULL and false are the same there.
-fn conjunct_of_filter(expr: Expr, schema: &DFSchema) -> Result<Expr> {
-    let expr = match expr {
-        Expr::Not(inner) => match *inner {
-            Expr::InSubquery(found) => Expr::InSubquery(InSubquery { negated: !found.negated, ..found }),
-            other => Expr::Not(Box::new(other)),
-        },
-        other => other,
-    };
+/// A condition of a filter, or a part of one under AND and OR alone: NULL and false are the same there.
+fn positive(expr: Expr, schema: &DFSchema) -> Result<Expr> {
+    if !has_in_subquery(&expr)? {
+        return Ok(expr);
+    }
     match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::And | Operator::Or), right }) => {
+            Ok(datafusion_expr::binary_expr(positive(*left, schema)?, op, positive(*right, schema)?))
+        }
+        Expr::Not(inner) => negative(*inner, schema),
         Expr::InSubquery(found) if !found.negated => Ok(Expr::InSubquery(found)),
         Expr::InSubquery(found) => not_in(found, schema),
-        other if is_positive(&other)? => Ok(other),
         other => Ok(other.transform_up(|e| value(e, schema, false))?.data),
     }
 }
 
-/// Whether every IN below is under AND and OR alone and not negated, so that its NULL is as good as false.
-fn is_positive(expr: &Expr) -> Result<bool> {
+/// The negation of a part: NOT moves towards the leaves, which changes none of the three values.
+fn negative(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     match expr {
-        Expr::BinaryExpr(binary) if matches!(binary.op, Operator::And | Operator::Or) => {
-            Ok(is_positive(&binary.left)? && is_positive(&binary.right)?)
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::And, right }) => {
+            Ok(negative(*left, schema)?.or(negative(*right, schema)?))
         }
-        Expr::InSubquery(found) => Ok(!found.negated),
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => {
+            Ok(negative(*left, schema)?.and(negative(*right, schema)?))
+        }
+        Expr::Not(inner) => positive(*inner, schema),
+        Expr::InSubquery(found) => positive(Expr::InSubquery(InSubquery { negated: !found.negated, ..found }), schema),
+        Expr::Exists(found) => Ok(Expr::Exists(Exists { negated: !found.negated, ..found })),
         other => {
-            let mut clean = true;
-            other.apply(|e| {
-                if matches!(e, Expr::InSubquery(_)) {
-                    clean = false;
-                    return Ok(TreeNodeRecursion::Stop);
-                }
-                Ok(TreeNodeRecursion::Continue)
-            })?;
-            Ok(clean)
+            let inner = other.transform_up(|e| value(e, schema, false))?.data;
+            Ok(Expr::Not(Box::new(inner)))
         }
     }
+}
+
+fn has_in_subquery(expr: &Expr) -> Result<bool> {
+    expr.exists(|e| Ok(matches!(e, Expr::InSubquery(_))))
 }
 
 /// What an IN needs: its operand as seen from inside the subquery, and what may be NULL.

@@ -218,8 +218,27 @@ const AGGREGATE_ALIASES: [(&str, &str); 7] = [
     ("listagg", "string_agg"),
 ];
 
+/// Functions of the library that speak of its own types, or of itself.
+const HIDDEN: [&str; 12] = [
+    "arrow_cast",
+    "arrow_try_cast",
+    "arrow_typeof",
+    "arrow_metadata",
+    "arrow_field",
+    "with_metadata",
+    "cast_to_type",
+    "try_cast_to_type",
+    "union_extract",
+    "union_tag",
+    "version",
+    "get_field_path",
+];
+
 /// Further names of scalar functions.
-const SCALAR_ALIASES: [(&str, &str); 6] = [
+const SCALAR_ALIASES: [(&str, &str); 9] = [
+    ("sign", "signum"),
+    ("truncate", "trunc"),
+    ("mid", "substr"),
     ("ucase", "upper"),
     ("lcase", "lower"),
     ("ifnull", "nvl"),
@@ -238,6 +257,7 @@ fn functions() -> &'static Functions {
             }
             scalar.insert(udf.name().to_owned(), udf);
         }
+        scalar.retain(|name, _| !HIDDEN.contains(&name.as_str()));
         let mut aggregate = HashMap::new();
         for udf in datafusion_functions_aggregate::all_default_aggregate_functions() {
             for alias in udf.aliases() {

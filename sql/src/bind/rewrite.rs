@@ -4,12 +4,14 @@ use std::ops::ControlFlow;
 
 use datafusion_sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion_sql::sqlparser::ast::{
-    BinaryOperator, CaseWhen, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArgumentList,
-    FunctionArguments, GroupByExpr, GroupByWithModifier, Ident, ObjectName, ObjectNamePart, Query, Select, SetExpr, SetOperator,
-    SetQuantifier, Spanned, Statement, TableFactor, Value, VisitMut, VisitorMut,
+    BinaryOperator, CaseWhen, CastKind, DataType, ExactNumberInfo, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArgumentClause, FunctionArgumentList, FunctionArguments, GroupByExpr, GroupByWithModifier, Ident, JoinConstraint,
+    JoinOperator, LimitClause, ObjectName, ObjectNamePart, Query, Select, SetExpr, SetOperator, SetQuantifier, Spanned,
+    Statement, TableFactor, Value, VisitMut, VisitorMut,
 };
 use datafusion_sql::sqlparser::tokenizer::Span;
 
+use super::output;
 use crate::SqlError;
 
 /// More tables than this in one FROM are refused.
@@ -37,7 +39,10 @@ impl VisitorMut for Rewriter {
         if !query.locks.is_empty() {
             return reject("FOR UPDATE", query.span());
         }
-        set_expr(&mut query.body)
+        fetch_to_limit(query);
+        set_expr(&mut query.body)?;
+        output::name_order_keys(query);
+        ControlFlow::Continue(())
     }
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<SqlError> {
@@ -65,13 +70,35 @@ impl VisitorMut for Rewriter {
     }
 }
 
+/// `FETCH FIRST n ROWS ONLY` is `LIMIT n`.
+fn fetch_to_limit(query: &mut Query) {
+    let plain = query.fetch.as_ref().is_some_and(|fetch| !fetch.with_ties && !fetch.percent);
+    if !plain || matches!(query.limit_clause, Some(LimitClause::OffsetCommaLimit { .. })) {
+        return;
+    }
+    let offset = match query.limit_clause.take() {
+        Some(LimitClause::LimitOffset { offset, limit: None, .. }) => offset,
+        None => None,
+        other => {
+            query.limit_clause = other;
+            return;
+        }
+    };
+    let count = query.fetch.take().and_then(|fetch| fetch.quantity);
+    let limit = count.unwrap_or_else(|| Expr::value(Value::Number("1".to_owned(), false)));
+    query.limit_clause = Some(LimitClause::LimitOffset { limit: Some(limit), offset, limit_by: vec![] });
+}
+
 fn reject(what: &str, span: Span) -> ControlFlow<SqlError> {
     ControlFlow::Break(SqlError::at(format!("{what} is not supported"), span.start))
 }
 
 fn set_expr(body: &mut SetExpr) -> ControlFlow<SqlError> {
     match body {
-        SetExpr::Select(select) => self::select(select),
+        SetExpr::Select(select) => {
+            output::name_items(select, false);
+            self::select(select)
+        }
         SetExpr::SetOperation { op, set_quantifier, left, right } => {
             if matches!(set_quantifier, SetQuantifier::All | SetQuantifier::AllByName)
                 && matches!(op, SetOperator::Except | SetOperator::Intersect | SetOperator::Minus)
@@ -89,6 +116,17 @@ fn select(select: &mut Select) -> ControlFlow<SqlError> {
     if select.from.len() > MAX_TABLES {
         let message = format!("more than {MAX_TABLES} tables in one FROM");
         return ControlFlow::Break(SqlError::at(message, select.span().start));
+    }
+    for join in select.from.iter().flat_map(|table| &table.joins) {
+        let (JoinOperator::Right(constraint) | JoinOperator::RightOuter(constraint) | JoinOperator::FullOuter(constraint)) =
+            &join.join_operator
+        else {
+            continue;
+        };
+        if matches!(constraint, JoinConstraint::Using(_) | JoinConstraint::Natural) {
+            // The common column would have to be that of either side.
+            return reject("USING or NATURAL in a RIGHT or FULL join (write ON, and coalesce)", join.relation.span());
+        }
     }
     if let GroupByExpr::Expressions(exprs, modifiers) = &mut select.group_by
         && let [GroupByWithModifier::Rollup | GroupByWithModifier::Cube] = modifiers[..]
@@ -116,6 +154,9 @@ fn expression(expr: &mut Expr) -> ControlFlow<SqlError> {
                 "isnull" => {
                     plain_args(function).and_then(|args| <[Expr; 1]>::try_from(args).ok()).map(|[x]| Expr::IsNull(Box::new(x)))
                 }
+                "year" | "quarter" | "month" | "week" | "day" | "hour" | "minute" | "second" => date_field(function, &name),
+                "dayofmonth" => date_field(function, "day"),
+                "dayofyear" => date_field(function, "doy"),
                 "group_concat" => group_concat(function),
                 _ => None,
             };
@@ -129,8 +170,15 @@ fn expression(expr: &mut Expr) -> ControlFlow<SqlError> {
             args.extend(substring_for.take().map(|count| *count));
             *expr = call("substr", args);
         }
+        Expr::AnyOp { compare_op: BinaryOperator::Eq, right, .. } if matches!(**right, Expr::Subquery(_)) => {
+            in_subquery(expr, false);
+        }
+        Expr::AllOp { compare_op: BinaryOperator::NotEq, right, .. } if matches!(**right, Expr::Subquery(_)) => {
+            in_subquery(expr, true);
+        }
+        Expr::Value(_) => return exponent(expr),
         Expr::Lambda(_) => return reject("a lambda", expr.span()),
-        Expr::Array(_) | Expr::Struct { .. } | Expr::Dictionary(_) | Expr::Map(_) => {
+        Expr::CompoundFieldAccess { .. } | Expr::Array(_) | Expr::Struct { .. } | Expr::Dictionary(_) | Expr::Map(_) => {
             return reject("a nested value (array, struct, map)", expr.span());
         }
         _ => {}
@@ -141,6 +189,43 @@ fn expression(expr: &mut Expr) -> ControlFlow<SqlError> {
 /// Takes an operand out of an expression that is about to be replaced.
 fn take(expr: &mut Box<Expr>) -> Box<Expr> {
     std::mem::replace(expr, Box::new(Expr::value(Value::Null)))
+}
+
+/// `x = ANY (q)` is `x IN (q)`, `x <> ALL (q)` is `x NOT IN (q)`.
+fn in_subquery(expr: &mut Expr, negated: bool) {
+    if let Expr::AnyOp { left, right, .. } | Expr::AllOp { left, right, .. } = expr {
+        let (left, right) = (take(left), *take(right));
+        if let Expr::Subquery(subquery) = right {
+            *expr = Expr::InSubquery { expr: left, subquery, negated };
+        }
+    }
+}
+
+/// A number with an exponent is a DOUBLE; the front end would make a DECIMAL of it.
+fn exponent(expr: &mut Expr) -> ControlFlow<SqlError> {
+    let Expr::Value(value) = expr else { return ControlFlow::Continue(()) };
+    let Value::Number(text, _) = &value.value else { return ControlFlow::Continue(()) };
+    if !text.contains(['e', 'E']) {
+        return ControlFlow::Continue(());
+    }
+    if !text.parse::<f64>().is_ok_and(f64::is_finite) {
+        return ControlFlow::Break(SqlError::at(format!("the number {text} is out of range"), value.span.start));
+    }
+    let text = Expr::value(Value::SingleQuotedString(text.clone()));
+    *expr = Expr::Cast {
+        kind: CastKind::Cast,
+        expr: Box::new(text),
+        data_type: DataType::Double(ExactNumberInfo::None),
+        array: false,
+        format: None,
+    };
+    ControlFlow::Continue(())
+}
+
+/// `year(x)`: `date_part('year', x)`.
+fn date_field(function: &Function, field: &str) -> Option<Expr> {
+    let [date]: [Expr; 1] = plain_args(function)?.try_into().ok()?;
+    Some(call("date_part", vec![Expr::value(Value::SingleQuotedString(field.to_owned())), date]))
 }
 
 /// A plain call.

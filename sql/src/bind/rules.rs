@@ -2,8 +2,12 @@
 
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use datafusion_common::Result;
+use datafusion_common::alias::AliasGenerator;
+use datafusion_common::config::ConfigOptions;
 use datafusion_expr::LogicalPlan;
+use datafusion_expr::registry::{FunctionRegistry, MemoryFunctionRegistry};
 use datafusion_optimizer::analyzer::resolve_grouping_function::ResolveGroupingFunction;
 use datafusion_optimizer::analyzer::type_coercion::TypeCoercion;
 use datafusion_optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
@@ -18,7 +22,7 @@ use datafusion_optimizer::eliminate_outer_join::EliminateOuterJoin;
 use datafusion_optimizer::extract_equijoin_predicate::ExtractEquijoinPredicate;
 use datafusion_optimizer::optimize_projections::OptimizeProjections;
 use datafusion_optimizer::optimize_unions::OptimizeUnions;
-use datafusion_optimizer::optimizer::{Optimizer, OptimizerContext, OptimizerRule};
+use datafusion_optimizer::optimizer::{Optimizer, OptimizerConfig, OptimizerContext, OptimizerRule};
 use datafusion_optimizer::propagate_empty_relation::PropagateEmptyRelation;
 use datafusion_optimizer::push_down_filter::PushDownFilter;
 use datafusion_optimizer::push_down_limit::PushDownLimit;
@@ -28,18 +32,57 @@ use datafusion_optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin;
 use datafusion_optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion_optimizer::{Analyzer, AnalyzerRule};
 
+use super::floats::CompareAsFloat;
 use super::fold::CheckedFold;
 use super::not_in::ThreeValuedIn;
 use super::provider::Provider;
+use super::subqueries::CheckSubqueries;
 
 /// Types every expression, then rewrites the plan until nothing changes.
 pub(crate) fn rewrite(plan: LogicalPlan, provider: &Provider<'_>) -> Result<LogicalPlan> {
     let config = provider.config();
-    let rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> =
-        vec![Arc::new(ResolveGroupingFunction::new()), Arc::new(TypeCoercion::new()), Arc::new(ThreeValuedIn)];
+    let rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![
+        Arc::new(ResolveGroupingFunction::new()),
+        Arc::new(CheckSubqueries),
+        Arc::new(CompareAsFloat),
+        Arc::new(TypeCoercion::new()),
+        Arc::new(ThreeValuedIn),
+    ];
     let typed = Analyzer::with_rules(rules).execute_and_check(plan, config, |_, _| {})?;
-    let context = OptimizerContext::new_with_config_options(Arc::clone(config));
+    let context = Context::new(config)?;
     Optimizer::with_rules(rewrites()).optimize(typed, &context, |_, _| {})
+}
+
+/// The optimizer's own context, and the one function that its rules look up by name.
+struct Context {
+    inner: OptimizerContext,
+    registry: MemoryFunctionRegistry,
+}
+
+impl Context {
+    fn new(config: &Arc<ConfigOptions>) -> Result<Self> {
+        let mut registry = MemoryFunctionRegistry::new();
+        registry.register_udaf(datafusion_functions_aggregate::first_last::first_value_udaf())?;
+        Ok(Context { inner: OptimizerContext::new_with_config_options(Arc::clone(config)), registry })
+    }
+}
+
+impl OptimizerConfig for Context {
+    fn query_execution_start_time(&self) -> Option<DateTime<Utc>> {
+        self.inner.query_execution_start_time()
+    }
+
+    fn alias_generator(&self) -> &Arc<AliasGenerator> {
+        self.inner.alias_generator()
+    }
+
+    fn options(&self) -> Arc<ConfigOptions> {
+        self.inner.options()
+    }
+
+    fn function_registry(&self) -> Option<&dyn FunctionRegistry> {
+        Some(&self.registry)
+    }
 }
 
 /// Left out on purpose: rules that make nested types, that split DISTINCT aggregates (the executor has them), or that add

@@ -145,6 +145,11 @@ fn normalize(mut call: AggregateCall, name: &str) -> Result<AggregateCall, SqlEr
     Ok(call)
 }
 
+/// `1 - p`, without the noise of binary fractions: 0.1 for 0.9.
+fn descending_share(share: f64) -> f64 {
+    ((1.0 - share) * 1e15).round() / 1e15
+}
+
 /// `percentile_cont(p) WITHIN GROUP (ORDER BY x DESC)` is the one of `1 - p` in ascending order.
 fn percentile(call: &mut AggregateCall) -> Result<(), SqlError> {
     let order: Vec<SortKey> = std::mem::take(&mut call.order_by);
@@ -160,7 +165,7 @@ fn percentile(call: &mut AggregateCall) -> Result<(), SqlError> {
     if !(0.0..=1.0).contains(&share) {
         return Err(SqlError::new(format!("the share of a percentile must be from 0 to 1, not {share}")));
     }
-    let share = if order.iter().any(|k| k.descending) { 1.0 - share } else { share };
+    let share = if order.iter().any(|k| k.descending) { descending_share(share) } else { share };
     call.args[1] = expr::cast(Expr::Literal(Literal { ty: DataType::Float64, value: Value::Float(share) }), DataType::Float64);
     Ok(())
 }

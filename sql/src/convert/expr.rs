@@ -4,6 +4,7 @@ use datafusion_expr::expr::{Between, Case, Like};
 use datafusion_expr::{BinaryExpr, Expr as Source, ExprSchemable, Operator};
 use stoa_plan::{BinaryOp, DataType, Expr, Literal, UnaryOp, Value};
 
+use super::simplify::{collect_equalities, compare_as_date, without_true};
 use super::{Converter, MAX_DEPTH, Scope, literal};
 use crate::{SqlError, types};
 
@@ -66,8 +67,8 @@ impl Converter {
                 }
                 Err(correlated("a subquery that is used as a value"))
             }
-            Source::Exists(_) => Err(correlated("EXISTS")),
-            Source::InSubquery(_) => Err(correlated("IN (subquery)")),
+            Source::Exists(e) => Err(left_over("EXISTS", &e.subquery)),
+            Source::InSubquery(e) => Err(left_over("IN (subquery)", &e.subquery)),
             Source::SetComparison(_) => Err(SqlError::unsupported("ANY or ALL (subquery) in this place")),
             Source::OuterReferenceColumn(_, column) => {
                 Err(correlated(&format!("a subquery that refers to the outer column '{}'", column.name)))
@@ -96,6 +97,10 @@ impl Converter {
             flatten(whole, binary.op, &mut operands);
             let operands = operands.into_iter().map(|e| self.any(e, scope)).collect::<Result<Vec<_>, _>>()?;
             let op = if binary.op == Operator::And { BinaryOp::And } else { BinaryOp::Or };
+            let operands = match op {
+                BinaryOp::And => without_true(op, operands),
+                _ => collect_equalities(operands),
+            };
             return balanced(op, operands);
         }
         if let Some((negated, case_insensitive)) = like_operator(binary.op) {
@@ -119,7 +124,13 @@ impl Converter {
             BinaryOp::Concat => DataType::Utf8,
             _ => DataType::Bool,
         };
-        let (left, right) = if is_comparison(op) { comparable(left, right) } else { (left, right) };
+        let (op, left, right) = match is_comparison(op) {
+            true => {
+                let (left, right) = comparable(left, right);
+                compare_as_date(op, left, right)
+            }
+            false => (op, left, right),
+        };
         Ok(Expr::Binary { op, left: Box::new(left), right: Box::new(right), ty })
     }
 
@@ -161,6 +172,14 @@ impl Converter {
         };
         Ok(Expr::Case { branches, otherwise, ty })
     }
+}
+
+/// A subquery predicate that no rewrite took away.
+fn left_over(what: &str, subquery: &datafusion_expr::Subquery) -> SqlError {
+    if subquery.outer_ref_columns.is_empty() {
+        return SqlError::new(format!("{what} is supported in WHERE, HAVING and the SELECT list, not here"));
+    }
+    correlated(what)
 }
 
 fn correlated(what: &str) -> SqlError {

@@ -5,6 +5,8 @@ use stoa_plan::{DataType, Expr, Literal, Value};
 
 use crate::{SqlError, types};
 
+const NANOS_PER_DAY: i64 = 86_400_000_000_000;
+
 /// A typed NULL.
 pub(super) fn null(ty: DataType) -> Expr {
     Expr::Literal(Literal { ty, value: Value::Null })
@@ -54,7 +56,11 @@ fn value(scalar: &ScalarValue) -> Option<Value> {
         }
         ScalarValue::IntervalMonthDayNano(v) => {
             let v = (*v)?;
-            Value::Interval { months: v.months, days: v.days, nanos: v.nanoseconds }
+            // There are no time zones, so that 24 hours are a day.
+            match i32::try_from(v.nanoseconds / NANOS_PER_DAY).ok().and_then(|days| v.days.checked_add(days)) {
+                Some(days) if v.nanoseconds % NANOS_PER_DAY == 0 => Value::Interval { months: v.months, days, nanos: 0 },
+                _ => Value::Interval { months: v.months, days: v.days, nanos: v.nanoseconds },
+            }
         }
         ScalarValue::Dictionary(_, inner) => return value(inner),
         _ => return None,

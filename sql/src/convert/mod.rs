@@ -9,6 +9,7 @@ mod expr;
 mod join;
 mod literal;
 mod scan;
+mod simplify;
 mod window;
 
 use datafusion_common::DFSchema;
@@ -76,6 +77,9 @@ impl Converter {
             LogicalPlan::Filter(filter) => {
                 let input = self.relation(&filter.input)?;
                 let predicate = self.expr(&filter.predicate, input.scope(filter.input.schema()))?;
+                if is_true(&predicate) {
+                    return Ok(input);
+                }
                 Ok(input.map(|plan| Node::Filter { input: Box::new(plan), predicate }))
             }
             LogicalPlan::TableScan(scan) => self.scan(scan),

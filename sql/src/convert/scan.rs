@@ -4,7 +4,7 @@ use datafusion_expr::TableScan;
 use datafusion_expr::utils::split_conjunction;
 use stoa_plan::{ColumnId, Node, Plan, Scan, ScanColumn};
 
-use super::{Converter, Relation, Scope};
+use super::{Converter, Relation, Scope, is_true};
 use crate::SqlError;
 use crate::bind::Table;
 
@@ -21,7 +21,10 @@ impl Converter {
         let scope = Scope { schema: &schema, columns: &all };
         let mut filters = Vec::new();
         for filter in scan.filters.iter().flat_map(|f| split_conjunction(f)) {
-            filters.push(self.expr(filter, scope)?);
+            let filter = self.expr(filter, scope)?;
+            if !is_true(&filter) {
+                filters.push(filter);
+            }
         }
         let chosen: Vec<usize> = match &scan.projection {
             Some(projection) => projection.clone(),

@@ -30,7 +30,7 @@ fn statement(tokens: &[TokenWithSpan], lines: &Lines<'_>) -> Result<Statement, S
     let mut cursor = Cursor::new(tokens);
     let first = cursor.peek_word().unwrap_or_default();
     match first.as_str() {
-        "SELECT" | "WITH" | "VALUES" | "TABLE" | "(" => Ok(Statement::Query(query(tokens, lines)?)),
+        "SELECT" | "WITH" | "VALUES" | "(" => Ok(Statement::Query(query(tokens, lines)?)),
         "EXPLAIN" => {
             cursor.next();
             let analyze = cursor.take("ANALYZE") || cursor.take("ANALYSE");
@@ -62,8 +62,7 @@ fn statement(tokens: &[TokenWithSpan], lines: &Lines<'_>) -> Result<Statement, S
     }
 }
 
-const STATEMENTS: [&str; 11] =
-    ["SELECT", "WITH", "VALUES", "TABLE", "EXPLAIN", "PROFILE", "CREATE", "DROP", "INSERT", "SHOW", "DESCRIBE"];
+const STATEMENTS: [&str; 10] = ["SELECT", "WITH", "VALUES", "EXPLAIN", "PROFILE", "CREATE", "DROP", "INSERT", "SHOW", "DESCRIBE"];
 
 const OTHER_STATEMENTS: [&str; 18] = [
     "UPDATE", "DELETE", "MERGE", "ALTER", "TRUNCATE", "COPY", "LOAD", "BEGIN", "COMMIT", "ROLLBACK", "SET", "USE", "GRANT",

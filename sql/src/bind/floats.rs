@@ -1,0 +1,177 @@
+//! Where a DOUBLE meets a DECIMAL, in a comparison or as results of one CASE, both are DOUBLEs.
+//!
+//! The front end would cast the DOUBLE to a DECIMAL of 30 digits, which fails for large values and rounds small ones.
+
+use std::sync::Arc;
+
+use arrow_schema::DataType as Arrow;
+use datafusion_common::config::ConfigOptions;
+use datafusion_common::tree_node::{Transformed, TreeNode};
+use datafusion_common::{Column, DFSchema, Result};
+use datafusion_expr::expr::{Between, Case, InList, ScalarFunction};
+use datafusion_expr::logical_plan::{Projection, Union};
+use datafusion_expr::utils::merge_schema;
+use datafusion_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, cast};
+use datafusion_optimizer::AnalyzerRule;
+
+/// See the module; runs before types are coerced.
+#[derive(Debug)]
+pub(crate) struct CompareAsFloat;
+
+impl AnalyzerRule for CompareAsFloat {
+    fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
+        Ok(plan.transform_up_with_subqueries(rewrite_node)?.data)
+    }
+
+    fn name(&self) -> &'static str {
+        "compare_as_float"
+    }
+}
+
+fn rewrite_node(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    if let LogicalPlan::Union(union) = node {
+        return union_as_float(union);
+    }
+    let schema = merge_schema(&node.inputs());
+    let top_level_names = matches!(node, LogicalPlan::Projection(_) | LogicalPlan::Aggregate(_) | LogicalPlan::Window(_));
+    node.map_expressions(|expr| {
+        let name = expr.schema_name().to_string();
+        let done = expr.transform_up(|e| Ok(rewrite(e, &schema)))?;
+        if !done.transformed || !top_level_names {
+            return Ok(done);
+        }
+        done.map_data(|e| Ok(if e.schema_name().to_string() == name { e } else { e.alias(name) }))
+    })
+}
+
+fn rewrite(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
+    match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_comparison(op) => {
+            match (family(&left, schema), family(&right, schema)) {
+                (Family::Float, Family::Decimal) => changed(BinaryExpr { left, op, right: as_float(*right) }),
+                (Family::Decimal, Family::Float) => changed(BinaryExpr { left: as_float(*left), op, right }),
+                _ => Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })),
+            }
+        }
+        Expr::Between(Between { expr, negated, low, high }) => {
+            let families = [&expr, &low, &high].map(|e| family(e, schema));
+            if !(families.contains(&Family::Float) && families.contains(&Family::Decimal)) {
+                return Transformed::no(Expr::Between(Between { expr, negated, low, high }));
+            }
+            let [expr, low, high] =
+                [expr, low, high].map(|e| if family(&e, schema) == Family::Decimal { as_float(*e) } else { e });
+            Transformed::yes(Expr::Between(Between { expr, negated, low, high }))
+        }
+        Expr::InList(InList { expr, list, negated }) => {
+            if family(&expr, schema) != Family::Float || list.iter().all(|e| family(e, schema) != Family::Decimal) {
+                return Transformed::no(Expr::InList(InList { expr, list, negated }));
+            }
+            let list = list.into_iter().map(|e| if family(&e, schema) == Family::Decimal { cast(e, Arrow::Float64) } else { e });
+            Transformed::yes(Expr::InList(InList { expr, list: list.collect(), negated }))
+        }
+        Expr::ScalarFunction(ScalarFunction { func, args }) if COMMON_TYPE.contains(&func.name()) => {
+            let (args, done) = all_as_float(args, schema);
+            Transformed::new_transformed(Expr::ScalarFunction(ScalarFunction { func, args }), done)
+        }
+        Expr::Case(case) => case_as_float(case, schema),
+        other => Transformed::no(other),
+    }
+}
+
+/// Functions whose result has the common type of their arguments.
+const COMMON_TYPE: [&str; 6] = ["coalesce", "nvl", "nvl2", "nullif", "greatest", "least"];
+
+/// The columns of a UNION are results of one type too.
+fn union_as_float(union: Union) -> Result<Transformed<LogicalPlan>> {
+    let width = union.inputs.iter().map(|input| input.schema().fields().len()).min().unwrap_or(0);
+    let has = |column: usize, family: Family| union.inputs.iter().any(|input| family_of_output(input, column) == family);
+    let mixed: Vec<bool> = (0..width).map(|i| has(i, Family::Float) && has(i, Family::Decimal)).collect();
+    if !mixed.contains(&true) {
+        return Ok(Transformed::no(LogicalPlan::Union(union)));
+    }
+    let mut inputs = Vec::with_capacity(union.inputs.len());
+    for input in union.inputs {
+        let exprs = input.schema().iter().enumerate().map(|(i, (qualifier, field))| {
+            let column = Expr::Column(Column::new(qualifier.cloned(), field.name()));
+            match mixed.get(i) == Some(&true) && family_of_output(&input, i) == Family::Decimal {
+                true => cast(column, Arrow::Float64).alias(field.name()),
+                false => column,
+            }
+        });
+        let exprs: Vec<Expr> = exprs.collect();
+        inputs.push(Arc::new(LogicalPlan::Projection(Projection::try_new(exprs, input)?)));
+    }
+    Ok(Transformed::yes(LogicalPlan::Union(Union::try_new_with_loose_types(inputs)?)))
+}
+
+/// If there are both DOUBLEs and DECIMALs, casts the latter.
+fn all_as_float(exprs: Vec<Expr>, schema: &DFSchema) -> (Vec<Expr>, bool) {
+    let families: Vec<Family> = exprs.iter().map(|e| family(e, schema)).collect();
+    if !(families.contains(&Family::Float) && families.contains(&Family::Decimal)) {
+        return (exprs, false);
+    }
+    let cast = |(e, family): (Expr, Family)| if family == Family::Decimal { cast(e, Arrow::Float64) } else { e };
+    (exprs.into_iter().zip(families).map(cast).collect(), true)
+}
+
+fn case_as_float(case: Case, schema: &DFSchema) -> Transformed<Expr> {
+    let mut results: Vec<Expr> = case.when_then_expr.iter().map(|(_, then)| (**then).clone()).collect();
+    results.extend(case.else_expr.as_deref().cloned());
+    let (results, done) = all_as_float(results, schema);
+    if !done {
+        return Transformed::no(Expr::Case(case));
+    }
+    let mut results = results.into_iter().map(Box::new);
+    let Case { expr, when_then_expr, else_expr } = case;
+    let when_then_expr: Vec<_> = when_then_expr.into_iter().map(|(when, _)| when).zip(results.by_ref()).collect();
+    // What is left over is the ELSE.
+    let else_expr = else_expr.and(results.next());
+    Transformed::yes(Expr::Case(Case { expr, when_then_expr, else_expr }))
+}
+
+fn is_comparison(op: Operator) -> bool {
+    use Operator::{Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq, NotEq};
+    matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom)
+}
+
+#[derive(PartialEq, Clone, Copy)]
+enum Family {
+    Float,
+    Decimal,
+    Other,
+}
+
+/// Only comparisons ask, and those are seldom deep: finding the type again for each is affordable.
+fn family(expr: &Expr, schema: &DFSchema) -> Family {
+    expr.get_type(schema).map_or(Family::Other, |ty| family_of(&ty))
+}
+
+/// The type of a nested UNION is not settled yet: it will be a DOUBLE if any input has one.
+fn family_of_output(plan: &LogicalPlan, column: usize) -> Family {
+    let LogicalPlan::Union(union) = plan else {
+        return plan.schema().fields().get(column).map_or(Family::Other, |field| family_of(field.data_type()));
+    };
+    let families: Vec<Family> = union.inputs.iter().map(|input| family_of_output(input, column)).collect();
+    let has = |family| families.contains(&family);
+    match (has(Family::Float), has(Family::Decimal)) {
+        (true, _) => Family::Float,
+        (false, true) => Family::Decimal,
+        (false, false) => Family::Other,
+    }
+}
+
+fn family_of(ty: &Arrow) -> Family {
+    match ty {
+        Arrow::Float32 | Arrow::Float64 => Family::Float,
+        Arrow::Decimal32(..) | Arrow::Decimal64(..) | Arrow::Decimal128(..) | Arrow::Decimal256(..) => Family::Decimal,
+        _ => Family::Other,
+    }
+}
+
+fn as_float(expr: Expr) -> Box<Expr> {
+    Box::new(cast(expr, Arrow::Float64))
+}
+
+fn changed(binary: BinaryExpr) -> Transformed<Expr> {
+    Transformed::yes(Expr::BinaryExpr(binary))
+}
