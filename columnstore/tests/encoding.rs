@@ -291,7 +291,7 @@ fn check_all(make: impl Fn(usize) -> Vec<ArrayRef>) -> Vec<Encoding> {
     let mut seen: Vec<Encoding> = vec![];
     for rows in LENGTHS {
         for array in make(rows) {
-            for array in if rows > 2000 { with_nulls(&array)[..3].to_vec() } else { with_nulls(&array) } {
+            for array in if rows > 1000 { with_nulls(&array)[..3].to_vec() } else { with_nulls(&array) } {
                 seen.extend(check_conformance(&array));
             }
         }

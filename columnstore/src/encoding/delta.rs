@@ -76,6 +76,12 @@ impl Delta {
     /// Reads rows.
     pub(super) fn read<T: Integer>(&self, first_row: usize, rows: usize, selection: Option<&[u32]>) -> Vec<T> {
         let mut residuals = [0; PACKED];
+        // Steps that are all equal need no sum.
+        let equal_steps = (0..self.steps.blocks()).all(|block| self.steps.width(block) == 0);
+        let get = |block: usize, picks: &[u32], out: &mut Vec<T>| {
+            let (first, step) = (self.firsts[block], self.steps.base(block));
+            out.extend(picks.iter().map(|&i| value::<T>(&self.frame, first.wrapping_add(step.wrapping_mul(i.into())))));
+        };
         span::collect(
             first_row,
             rows,
@@ -84,7 +90,7 @@ impl Delta {
                 self.decode(block, &mut residuals);
                 out.iter_mut().zip(residuals).for_each(|(out, r)| *out = value(&self.frame, r));
             },
-            None,
+            if equal_steps { Some(&get) } else { None },
         )
     }
 

@@ -17,6 +17,9 @@ use crate::{Error, Result};
 /// A dictionary has no more entries.
 const DICTIONARY_LIMIT: usize = 1 << 16;
 
+/// Fewer bytes of strings in a segment, or strings of less than 32 bytes, are not worth slower reading.
+const BULKY: usize = 16 << 20;
+
 /// What a byte of an encoding weighs against a byte of bit-packing: how much smaller it must be before its slower reading pays.
 fn weight(encoding: Encoding) -> f64 {
     match encoding {
@@ -24,11 +27,11 @@ fn weight(encoding: Encoding) -> f64 {
         Encoding::Constant | Encoding::BitPacked | Encoding::Fsst => 1.0,
         Encoding::Dictionary => 1.2,
         Encoding::ScaledFloat => 1.1,
-        // A step at a time, and no row without those before it.
-        Encoding::Delta => 1.6,
+        // A step at a time, and no row without those before it: for keys that are all but consecutive.
+        Encoding::Delta => 6.0,
         Encoding::RunLength => 1.5,
         // One row costs a block.
-        Encoding::Lz4 | Encoding::Zstd => 1.0 / 0.75,
+        Encoding::Lz4 | Encoding::Zstd => 1.5,
     }
 }
 
@@ -322,7 +325,7 @@ fn texts(array: &ArrayRef) -> Result<Option<Encoded>> {
     let share = |part: usize| (part as f64 / sample.bytes.max(1) as f64 * total as f64) as usize + framing;
     candidates.offer(Encoding::Plain, total + framing);
     candidates.offer(Encoding::Fsst, share(sample.fsst) + 9 * compressor.n_symbols());
-    if total > 1 << 16 {
+    if total >= BULKY && total >= values.len() * 32 {
         candidates.offer(Encoding::Lz4, share(sample.lz4));
         candidates.offer(Encoding::Zstd, share(sample.zstd));
     }

@@ -15,8 +15,8 @@ use super::layout::Reader;
 use super::text::{self, Framing, Slices, Store};
 use crate::{Error, Result};
 
-/// Rows that decode together.
-pub(super) const GROUP: usize = 32;
+/// Rows that decode together: reading one row decodes this many. Each group costs an offset of four bytes.
+pub(super) const GROUP: usize = 8;
 
 struct Table {
     symbols: Box<[Symbol; 255]>,

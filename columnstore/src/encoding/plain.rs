@@ -3,7 +3,7 @@
 //! ```text
 //! plain = padding to a multiple of 64 from the blob's start, little-endian values      integers, decimals, dates, floats
 //!       | bit per row, LSB first                                                        booleans
-//!       | text-framing (groups of 32) bytes                                             strings, binary
+//!       | text-framing (groups of 8) bytes                                              strings, binary
 //! ```
 //! Reading whole ranges copies nothing: arrays point into the blob.
 
