@@ -8,7 +8,7 @@ use arrow::datatypes::DataType;
 
 use super::condition::{Condition, Kind};
 use super::layout::Reader;
-use super::values::{evaluate, fixed_array, native};
+use super::values::{evaluate, fixed_array};
 use super::{EncodedColumn, Encoding};
 use crate::Result;
 
@@ -87,9 +87,10 @@ pub(super) fn open(reader: &mut Reader, ty: &DataType) -> std::result::Result<(A
 
 /// The array of `entries[code]` for each code, for types other than strings. Every code is below the number of entries.
 pub(super) fn gather(entries: &ArrayRef, kind: Kind, codes: &[u32], nulls: Option<NullBuffer>) -> Result<ArrayRef> {
+    let data = entries.to_data();
     macro_rules! gather {
         ($ty:ty) => {{
-            let values = native::<$ty>(entries);
+            let values = data.buffer::<$ty>(0);
             Buffer::from_vec(codes.iter().map(|&code| values[code as usize]).collect::<Vec<$ty>>())
         }};
     }
