@@ -157,8 +157,7 @@ impl ResidualCondition {
         match self {
             ResidualCondition::Nothing => *out = [0; WORDS],
             ResidualCondition::Range(low, high) => {
-                let (low, width) = (*low, *high - *low);
-                kernel_mask(values, out, |v| v.wrapping_sub(low) <= width);
+                stoa_kernels::compare::range(values, *low, *high, out);
             }
             ResidualCondition::NotEqual(value) => kernel_mask(values, out, |v| v != *value),
             ResidualCondition::In(list) => kernel_mask(values, out, |v| list.binary_search(&v).is_ok()),
@@ -218,23 +217,20 @@ fn packed_keys(keys: &KeySet, frame: &Frame, blocks: &PackedBlocks, block: usize
         blocks.decode_i64(block, 0, &mut values);
         values.iter_mut().for_each(|v| *v = value(*v as u64));
     }
-    probe(keys, &values, out);
+    probe(keys, &values, current, out);
 }
 
-/// Which keys may be in the set.
-pub(super) fn probe(keys: &KeySet, values: &[i64; PACKED], out: &mut [u64; WORDS]) {
-    let (min, width) = (keys.min, keys.max.wrapping_sub(keys.min) as u64);
+/// Which keys may be in the set; only those of `current` matter.
+fn probe(keys: &KeySet, values: &[i64; PACKED], current: &[u64], out: &mut [u64; WORDS]) {
     match &keys.members {
-        KeyMembers::All => kernel_mask(values, out, |v| v.wrapping_sub(min) as u64 <= width),
-        KeyMembers::Bits(bits) if !bits.is_empty() => {
-            let last = bits.len() - 1;
-            kernel_mask(values, out, |v| {
-                let i = v.wrapping_sub(min) as u64;
-                let word = (i >> 6) as usize;
-                (i <= width) & (word <= last) & (bits[word.min(last)] >> (i & 63) & 1 == 1)
-            });
+        KeyMembers::All => stoa_kernels::compare::range(values, keys.min, keys.max, out),
+        KeyMembers::Bits(bits) => {
+            let words = (keys.max.wrapping_sub(keys.min) as u64 / 64).saturating_add(1);
+            let words = usize::try_from(words).map_or(bits.len(), |words| words.min(bits.len()));
+            out[..current.len()].copy_from_slice(current);
+            stoa_kernels::probe::bitset_probe(values, keys.min, &bits[..words], out);
         }
-        _ => kernel_mask(values, out, |v| key_passes(keys, v)),
+        KeyMembers::Bloom(_) => kernel_mask(values, out, |v| key_passes(keys, v)),
     }
 }
 
