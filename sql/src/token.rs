@@ -12,8 +12,12 @@ pub(crate) static DIALECT: GenericDialect = GenericDialect {};
 
 /// How deep parentheses and subqueries may nest.
 const MAX_NESTING: usize = 100;
-/// How many operators may follow each other at one level: `a + b + ...`, `... UNION ... UNION ...`.
-const MAX_CHAIN: u32 = 4000;
+/// How many AND, OR and NOT may follow each other at one level.
+const MAX_CONDITIONS: u32 = 4000;
+/// How many other operators may: `a + b + ...`.
+const MAX_OPERATORS: u32 = 400;
+/// How many SELECTs and JOINs may: `... UNION ... UNION ...`.
+const MAX_RELATIONS: u32 = 1000;
 /// Parsing, binding and rewriting recurse over the expression; only what is touched of this costs memory.
 const STACK_BYTES: usize = 1 << 30;
 
@@ -37,6 +41,7 @@ pub(crate) fn tokenize(sql: &str) -> Result<Vec<TokenWithSpan>, SqlError> {
 /// The longest chains at one level of parentheses so far.
 #[derive(Default, Clone, Copy)]
 struct Chains {
+    conditions: u32,
     operators: u32,
     relations: u32,
 }
@@ -55,19 +60,30 @@ fn check_chains(tokens: &[TokenWithSpan]) -> Result<(), SqlError> {
         let Some(level) = levels.last_mut() else { continue };
         match &token.token {
             Token::SemiColon => *level = Chains::default(),
-            Token::Comma => level.operators = 0,
+            Token::Comma => (level.operators, level.conditions) = (0, 0),
+            Token::Word(w) if matches!(w.keyword, Keyword::AND | Keyword::OR | Keyword::NOT) => {
+                level.operators = 0;
+                level.conditions += 1;
+            }
             other if is_operator(other) => level.operators += 1,
             Token::Word(w) if w.keyword == Keyword::SELECT => {
-                level.operators = 0;
+                (level.operators, level.conditions) = (0, 0);
                 level.relations += 1;
             }
             Token::Word(w) if w.keyword == Keyword::JOIN => level.relations += 1,
             _ => {}
         }
-        if level.operators > MAX_CHAIN || level.relations > MAX_CHAIN {
-            let message = format!("more than {MAX_CHAIN} operators in a row; use IN, VALUES or a table");
-            return Err(SqlError::at(message, token.span.start));
-        }
+        let message = match level {
+            Chains { conditions, .. } if *conditions > MAX_CONDITIONS => {
+                format!("more than {MAX_CONDITIONS} conditions in a row; use IN or a table")
+            }
+            Chains { operators, .. } if *operators > MAX_OPERATORS => format!("more than {MAX_OPERATORS} operators in a row"),
+            Chains { relations, .. } if *relations > MAX_RELATIONS => {
+                format!("more than {MAX_RELATIONS} SELECTs and joins in a row; use VALUES or a table")
+            }
+            _ => continue,
+        };
+        return Err(SqlError::at(message, token.span.start));
     }
     Ok(())
 }
@@ -75,7 +91,7 @@ fn check_chains(tokens: &[TokenWithSpan]) -> Result<(), SqlError> {
 fn is_operator(token: &Token) -> bool {
     match token {
         Token::Word(w) => {
-            matches!(w.keyword, Keyword::AND | Keyword::OR | Keyword::NOT | Keyword::IS | Keyword::LIKE)
+            matches!(w.keyword, Keyword::IS | Keyword::LIKE)
         }
         Token::Number(..) | Token::SingleQuotedString(_) | Token::Period | Token::Placeholder(_) | Token::EOF => false,
         Token::LBrace | Token::RBrace | Token::LParen | Token::RParen | Token::LBracket | Token::RBracket => false,

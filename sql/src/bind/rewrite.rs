@@ -148,13 +148,14 @@ fn expression(expr: &mut Expr) -> ControlFlow<SqlError> {
         Expr::Function(function) => {
             let name = function.name.to_string().to_ascii_lowercase();
             let rewritten = match name.as_str() {
-                "date_add" | "adddate" => date_arithmetic(function, BinaryOperator::Plus),
-                "date_sub" | "subdate" => date_arithmetic(function, BinaryOperator::Minus),
+                "date_add" | "adddate" => as_operator(function, BinaryOperator::Plus),
+                "date_sub" | "subdate" => as_operator(function, BinaryOperator::Minus),
                 "if" | "iff" => conditional(function),
                 "isnull" => {
                     plain_args(function).and_then(|args| <[Expr; 1]>::try_from(args).ok()).map(|[x]| Expr::IsNull(Box::new(x)))
                 }
                 "year" | "quarter" | "month" | "week" | "day" | "hour" | "minute" | "second" => date_field(function, &name),
+                "mod" => as_operator(function, BinaryOperator::Modulo),
                 "dayofmonth" => date_field(function, "day"),
                 "dayofyear" => date_field(function, "doy"),
                 "group_concat" => group_concat(function),
@@ -263,10 +264,10 @@ fn unnamed(arg: &FunctionArg) -> Option<Expr> {
     }
 }
 
-/// `date_add(x, INTERVAL 1 DAY)`: `x + INTERVAL 1 DAY`.
-fn date_arithmetic(function: &Function, op: BinaryOperator) -> Option<Expr> {
-    let [date, span]: [Expr; 2] = plain_args(function)?.try_into().ok()?;
-    Some(binary(Box::new(date), op, Box::new(span)))
+/// `date_add(x, INTERVAL 1 DAY)` is `x + INTERVAL 1 DAY`, `mod(a, b)` is `a % b`.
+fn as_operator(function: &Function, op: BinaryOperator) -> Option<Expr> {
+    let [left, right]: [Expr; 2] = plain_args(function)?.try_into().ok()?;
+    Some(binary(Box::new(left), op, Box::new(right)))
 }
 
 /// `if(c, a, b)`: `CASE WHEN c THEN a ELSE b END`.
