@@ -1,1 +1,1 @@
-//! stoa-bench
+//! Benchmarks of Stoa: the kernels by Criterion in `benches/`.
