@@ -49,6 +49,20 @@ fn types_and_values() {
 }
 
 #[test]
+fn dates_are_not_numbers() {
+    for sql in [
+        "SELECT a FROM t WHERE f > 19950101",
+        "SELECT a FROM t WHERE f IN (1, 2)",
+        "SELECT a FROM t WHERE g BETWEEN 1 AND 2",
+        "SELECT CASE WHEN a = 1 THEN f ELSE 5 END FROM t",
+        "SELECT a FROM t UNION SELECT f FROM t",
+    ] {
+        let message = error(sql);
+        assert!(message.contains("a number"), "{sql}: {message}");
+    }
+}
+
+#[test]
 fn what_is_not_supported() {
     for (sql, part) in [
         ("SELECT * FROM t, LATERAL (SELECT 1) z", "LATERAL is not supported at line 1, column"),

@@ -14,6 +14,8 @@ use datafusion_expr::utils::merge_schema;
 use datafusion_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, cast};
 use datafusion_optimizer::AnalyzerRule;
 
+use crate::SqlError;
+
 /// See the module; runs before types are coerced.
 #[derive(Debug)]
 pub(crate) struct CompareAsFloat;
@@ -36,7 +38,7 @@ fn rewrite_node(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     let top_level_names = matches!(node, LogicalPlan::Projection(_) | LogicalPlan::Aggregate(_) | LogicalPlan::Window(_));
     node.map_expressions(|expr| {
         let name = expr.schema_name().to_string();
-        let done = expr.transform_up(|e| Ok(rewrite(e, &schema)))?;
+        let done = expr.transform_up(|e| rewrite(e, &schema))?;
         if !done.transformed || !top_level_names {
             return Ok(done);
         }
@@ -44,38 +46,31 @@ fn rewrite_node(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     })
 }
 
-fn rewrite(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
-    match expr {
+fn rewrite(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    Ok(match expr {
         Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_comparison(op) => {
-            match (family(&left, schema), family(&right, schema)) {
-                (Family::Float, Family::Decimal) => changed(BinaryExpr { left, op, right: as_float(*right) }),
-                (Family::Decimal, Family::Float) => changed(BinaryExpr { left: as_float(*left), op, right }),
-                _ => Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })),
-            }
+            let ([left, right], done) = together([*left, *right], schema, true)?;
+            Transformed::new_transformed(datafusion_expr::binary_expr(left, op, right), done)
         }
         Expr::Between(Between { expr, negated, low, high }) => {
-            let families = [&expr, &low, &high].map(|e| family(e, schema));
-            if !(families.contains(&Family::Float) && families.contains(&Family::Decimal)) {
-                return Transformed::no(Expr::Between(Between { expr, negated, low, high }));
-            }
-            let [expr, low, high] =
-                [expr, low, high].map(|e| if family(&e, schema) == Family::Decimal { as_float(*e) } else { e });
-            Transformed::yes(Expr::Between(Between { expr, negated, low, high }))
+            let ([expr, low, high], done) = together([*expr, *low, *high], schema, true)?;
+            Transformed::new_transformed(Expr::Between(Between::new(expr.into(), negated, low.into(), high.into())), done)
         }
-        Expr::InList(InList { expr, list, negated }) => {
-            if family(&expr, schema) != Family::Float || list.iter().all(|e| family(e, schema) != Family::Decimal) {
-                return Transformed::no(Expr::InList(InList { expr, list, negated }));
+        Expr::InList(InList { expr, mut list, negated }) => {
+            list.push(*expr);
+            let (mut list, done) = all_together(list, schema, true)?;
+            match list.pop() {
+                Some(expr) => Transformed::new_transformed(Expr::InList(InList::new(expr.into(), list, negated)), done),
+                None => return Err(SqlError::new("IN without an operand").into()),
             }
-            let list = list.into_iter().map(|e| if family(&e, schema) == Family::Decimal { cast(e, Arrow::Float64) } else { e });
-            Transformed::yes(Expr::InList(InList { expr, list: list.collect(), negated }))
         }
         Expr::ScalarFunction(ScalarFunction { func, args }) if COMMON_TYPE.contains(&func.name()) => {
-            let (args, done) = all_as_float(args, schema);
+            let (args, done) = all_together(args, schema, true)?;
             Transformed::new_transformed(Expr::ScalarFunction(ScalarFunction { func, args }), done)
         }
-        Expr::Case(case) => case_as_float(case, schema),
+        Expr::Case(case) => case_as_float(case, schema)?,
         other => Transformed::no(other),
-    }
+    })
 }
 
 /// Functions whose result has the common type of their arguments.
@@ -85,6 +80,10 @@ const COMMON_TYPE: [&str; 6] = ["coalesce", "nvl", "nvl2", "nullif", "greatest",
 fn union_as_float(union: Union) -> Result<Transformed<LogicalPlan>> {
     let width = union.inputs.iter().map(|input| input.schema().fields().len()).min().unwrap_or(0);
     let has = |column: usize, family: Family| union.inputs.iter().any(|input| family_of_output(input, column) == family);
+    let numbers = [Family::Integer, Family::Decimal, Family::Float];
+    if (0..width).any(|i| has(i, Family::Date) && numbers.iter().any(|family| has(i, *family))) {
+        return Err(SqlError::new("a UNION of a DATE or TIMESTAMP with a number: cast one").into());
+    }
     let mixed: Vec<bool> = (0..width).map(|i| has(i, Family::Float) && has(i, Family::Decimal)).collect();
     if !mixed.contains(&true) {
         return Ok(Transformed::no(LogicalPlan::Union(union)));
@@ -104,29 +103,45 @@ fn union_as_float(union: Union) -> Result<Transformed<LogicalPlan>> {
     Ok(Transformed::yes(LogicalPlan::Union(Union::try_new_with_loose_types(inputs)?)))
 }
 
-/// If there are both DOUBLEs and DECIMALs, casts the latter.
-fn all_as_float(exprs: Vec<Expr>, schema: &DFSchema) -> (Vec<Expr>, bool) {
+/// Expressions that will get one type: DECIMALs are cast if there is a DOUBLE and, in a comparison, if there is a string, which
+/// is a DOUBLE then too. A date and a number have nothing in common; the front end would take the number for days.
+fn all_together(exprs: Vec<Expr>, schema: &DFSchema, comparison: bool) -> Result<(Vec<Expr>, bool)> {
     let families: Vec<Family> = exprs.iter().map(|e| family(e, schema)).collect();
-    if !(families.contains(&Family::Float) && families.contains(&Family::Decimal)) {
-        return (exprs, false);
+    let has = |family| families.contains(&family);
+    if has(Family::Date) && (has(Family::Integer) || has(Family::Decimal) || has(Family::Float)) {
+        return Err(SqlError::new("a DATE or TIMESTAMP and a number have no common type: write DATE '...' or cast one").into());
     }
-    let cast = |(e, family): (Expr, Family)| if family == Family::Decimal { cast(e, Arrow::Float64) } else { e };
-    (exprs.into_iter().zip(families).map(cast).collect(), true)
+    let texts = comparison && has(Family::Text);
+    if !(has(Family::Decimal) && (has(Family::Float) || texts)) {
+        return Ok((exprs, false));
+    }
+    let cast = |(e, family)| match family {
+        Family::Decimal => cast(e, Arrow::Float64),
+        Family::Text if texts => cast(e, Arrow::Float64),
+        _ => e,
+    };
+    Ok((exprs.into_iter().zip(families).map(cast).collect(), true))
 }
 
-fn case_as_float(case: Case, schema: &DFSchema) -> Transformed<Expr> {
+fn together<const N: usize>(exprs: [Expr; N], schema: &DFSchema, comparison: bool) -> Result<([Expr; N], bool)> {
+    let (exprs, done) = all_together(exprs.into(), schema, comparison)?;
+    let exprs = exprs.try_into().map_err(|_| SqlError::new("a comparison lost an operand"))?;
+    Ok((exprs, done))
+}
+
+fn case_as_float(case: Case, schema: &DFSchema) -> Result<Transformed<Expr>> {
     let mut results: Vec<Expr> = case.when_then_expr.iter().map(|(_, then)| (**then).clone()).collect();
     results.extend(case.else_expr.as_deref().cloned());
-    let (results, done) = all_as_float(results, schema);
+    let (results, done) = all_together(results, schema, false)?;
     if !done {
-        return Transformed::no(Expr::Case(case));
+        return Ok(Transformed::no(Expr::Case(case)));
     }
     let mut results = results.into_iter().map(Box::new);
     let Case { expr, when_then_expr, else_expr } = case;
     let when_then_expr: Vec<_> = when_then_expr.into_iter().map(|(when, _)| when).zip(results.by_ref()).collect();
     // What is left over is the ELSE.
     let else_expr = else_expr.and(results.next());
-    Transformed::yes(Expr::Case(Case { expr, when_then_expr, else_expr }))
+    Ok(Transformed::yes(Expr::Case(Case { expr, when_then_expr, else_expr })))
 }
 
 fn is_comparison(op: Operator) -> bool {
@@ -138,6 +153,9 @@ fn is_comparison(op: Operator) -> bool {
 enum Family {
     Float,
     Decimal,
+    Integer,
+    Text,
+    Date,
     Other,
 }
 
@@ -164,14 +182,9 @@ fn family_of(ty: &Arrow) -> Family {
     match ty {
         Arrow::Float32 | Arrow::Float64 => Family::Float,
         Arrow::Decimal32(..) | Arrow::Decimal64(..) | Arrow::Decimal128(..) | Arrow::Decimal256(..) => Family::Decimal,
+        Arrow::Date32 | Arrow::Timestamp(..) => Family::Date,
+        Arrow::Utf8 | Arrow::Utf8View | Arrow::LargeUtf8 => Family::Text,
+        ty if ty.is_integer() => Family::Integer,
         _ => Family::Other,
     }
-}
-
-fn as_float(expr: Expr) -> Box<Expr> {
-    Box::new(cast(expr, Arrow::Float64))
-}
-
-fn changed(binary: BinaryExpr) -> Transformed<Expr> {
-    Transformed::yes(Expr::BinaryExpr(binary))
 }

@@ -19,7 +19,7 @@ use stoa_plan::{ColumnId, DataType, Expr, Field, Node, ParameterId, Plan, Query,
 use crate::{SqlError, types};
 
 /// How deep the expressions of a plan may nest; AND and OR chains are balanced and do not count much.
-const MAX_DEPTH: usize = 512;
+const MAX_DEPTH: usize = 400;
 
 /// A whole query; `names` are those of the result's columns.
 pub(crate) fn query(plan: &LogicalPlan, names: &[String]) -> Result<Query, SqlError> {

@@ -163,4 +163,7 @@ pub fn check(query: &Query) {
     }
     let root: Vec<_> = query.root.fields().iter().map(|f| f.id).collect();
     assert!(query.output.iter().all(|f| root.contains(&f.id)), "output columns come from the root");
+    let bytes = stoa_plan::codec::encode(query).unwrap_or_else(|e| panic!("{e}: {query:?}"));
+    let decoded = stoa_plan::codec::decode(&bytes).unwrap_or_else(|e| panic!("{e}: {query:?}"));
+    assert_eq!(&decoded, query);
 }
