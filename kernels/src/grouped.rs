@@ -1,8 +1,8 @@
 //! Aggregates by group, where the groups are few and numbered: dense accumulators.
 //!
 //! Neighbouring rows are often of one group, and an accumulator that was just stored cannot be loaded again for several
-//! cycles. So up to [`COPIES_UP_TO`] groups have four copies of each accumulator on the stack, used in turn, and up to
-//! [`REGISTERS_UP_TO`] groups have theirs in registers: a row is added to every group, as itself or as nothing.
+//! cycles. So up to [`COPIES_UP_TO`] groups have four copies of each accumulator on the stack, used in turn. (Accumulators
+//! in registers, where a row is added to every group as itself or as nothing, were measured and are slower.)
 //!
 //! A group number past the accumulators panics, like indexing. Rows that a mask excludes need a valid number too.
 
@@ -11,12 +11,6 @@ use crate::mask::words;
 
 /// Groups whose accumulators are copied.
 pub const COPIES_UP_TO: usize = 64;
-
-/// Groups whose accumulators are in registers.
-pub const REGISTERS_UP_TO: usize = 8;
-
-/// Rows that are handled at once in registers.
-const LANES: usize = 8;
 
 /// A group number.
 pub trait Group: Copy + Ord + Default + Into<u32> {}
@@ -48,19 +42,15 @@ fn selected(mask: Option<&[u64]>, row: usize) -> bool {
     mask.is_none_or(|mask| crate::mask::get(mask, row))
 }
 
-/// Adds `value(row)` to `sums[group]` for each row, in registers or in copies.
+/// Adds `value(row)` to `sums[group]` for each row, in copies if the groups are few.
 ///
 /// # Safety
 /// All group numbers are below `sums.len()`.
 #[inline(always)]
-unsafe fn add<G: Group>(isa: Isa, groups: &[G], sums: &mut [i64], value: impl Fn(usize) -> i64 + Copy) {
+unsafe fn add<G: Group>(groups: &[G], sums: &mut [i64], value: impl Fn(usize) -> i64 + Copy) {
     match sums.len() {
-        0..=2 => in_registers::<G, 2>(isa, groups, sums, value),
-        3..=4 => in_registers::<G, 4>(isa, groups, sums, value),
-        5..=6 => in_registers::<G, 6>(isa, groups, sums, value),
-        7..=REGISTERS_UP_TO => in_registers::<G, 8>(isa, groups, sums, value),
         // SAFETY: as promised by the caller.
-        9..=COPIES_UP_TO => unsafe { in_copies(groups, sums, value) },
+        0..=COPIES_UP_TO => unsafe { in_copies(groups, sums, value) },
         _ => {
             for (row, group) in groups.iter().enumerate() {
                 // SAFETY: as promised by the caller.
@@ -69,36 +59,6 @@ unsafe fn add<G: Group>(isa: Isa, groups: &[G], sums: &mut [i64], value: impl Fn
             }
         }
     }
-}
-
-#[inline(always)]
-fn in_registers<G: Group, const N: usize>(isa: Isa, groups: &[G], sums: &mut [i64], value: impl Fn(usize) -> i64 + Copy) {
-    isa.run(
-        #[inline(always)]
-        || {
-            let mut parts = [[0i64; LANES]; N];
-            let whole = groups.len() / LANES * LANES;
-            for first in (0..whole).step_by(LANES) {
-                let (mut values, mut numbers) = ([0i64; LANES], [0u64; LANES]);
-                for lane in 0..LANES {
-                    values[lane] = value(first + lane);
-                    numbers[lane] = number(groups[first + lane]) as u64;
-                }
-                for (group, part) in parts.iter_mut().enumerate() {
-                    for lane in 0..LANES {
-                        part[lane] = part[lane].wrapping_add(if numbers[lane] == group as u64 { values[lane] } else { 0 });
-                    }
-                }
-            }
-            for (sum, part) in sums.iter_mut().zip(&parts) {
-                *sum = part.iter().fold(*sum, |sum, lane| sum.wrapping_add(*lane));
-            }
-            for row in whole..groups.len() {
-                let sum = &mut sums[number(groups[row])];
-                *sum = sum.wrapping_add(value(row));
-            }
-        },
-    );
 }
 
 /// # Safety
@@ -128,14 +88,12 @@ pub fn count_with<G: Group>(isa: Isa, groups: &[G], mask: Option<&[u64]>, counts
     unsafe {
         match mask {
             None => add(
-                isa,
                 groups,
                 counts,
                 #[inline(always)]
                 |_| 1,
             ),
             Some(mask) => add(
-                isa,
                 groups,
                 counts,
                 #[inline(always)]
@@ -158,14 +116,12 @@ pub fn wrapping_sum_with<G: Group>(isa: Isa, groups: &[G], values: &[i64], mask:
     unsafe {
         match mask {
             None => add(
-                isa,
                 groups,
                 sums,
                 #[inline(always)]
                 |row| values[row],
             ),
             Some(mask) => add(
-                isa,
                 groups,
                 sums,
                 #[inline(always)]

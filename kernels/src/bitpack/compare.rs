@@ -12,12 +12,23 @@ const WORDS: usize = BLOCK / 64;
 /// Unpacks the 64 values of a word of the mask.
 ///
 /// # Safety
-/// `packed` points to a whole block of `width` bits and `width` is in `1..=T::BITS`.
+/// `packed` points to a whole block of `width` bits, `width` is in `1..=T::BITS`, and the CPU has the level.
 #[inline(always)]
-unsafe fn unpack_word<T: Lane>(packed: *const u8, width: usize, word: usize, out: &mut [T; 64]) {
+unsafe fn unpack_word<T: Lane>(level: Isa, packed: *const u8, width: usize, word: usize, out: &mut [T; 64]) {
     let chunk = T::LANES.min(64);
     for part in 0..64 / chunk {
         let first = word * 64 + part * chunk;
+        #[cfg(target_arch = "x86_64")]
+        if level > Isa::Scalar {
+            // SAFETY: the CPU has the level, and a row of the lanes that have vectors of their own is `chunk` values.
+            let done = unsafe {
+                let into = out.as_mut_ptr().add(part * chunk);
+                T::row_x86(packed, width, first / T::LANES, level == Isa::Avx512, into)
+            };
+            if done {
+                continue;
+            }
+        }
         let into = &mut out[part * chunk..][..chunk];
         // SAFETY: `chunk` values from the lane of the first one are within a row.
         unsafe { row::<T>(packed, width, first / T::LANES, first % T::LANES, chunk, |index, value| into[index] = value) };
@@ -51,11 +62,12 @@ pub fn compare_packed_with(isa: Isa, packed: &[u8], width: usize, low: u64, high
 
 fn compare_lanes<T: Lane + Bits>(isa: Isa, packed: &[u8], width: usize, low: u64, high: u64, mask: &mut [u64; WORDS]) {
     let (low, span) = (T::truncate(low), T::truncate(high - low));
-    crate::compare::bits::run_level!(isa, level => {
+    let usable = isa.usable();
+    crate::compare::bits::run_level!(usable, level => {
         for (word, into) in mask.iter_mut().enumerate() {
             let mut values = [T::default(); 64];
             // SAFETY: `compare_packed_with` checked the block and chose the lane type of the width.
-            unsafe { unpack_word::<T>(packed.as_ptr(), width, word, &mut values) };
+            unsafe { unpack_word::<T>(usable, packed.as_ptr(), width, word, &mut values) };
             *into = level.in_range(&values, low, span);
         }
     });
@@ -98,11 +110,12 @@ fn in_bytes(isa: Isa, packed: &[u8], width: usize, set: &[u64], mask: &mut [u64;
     let mut table = [0u64; 4];
     let used = set.len().min(4);
     table[..used].copy_from_slice(&set[..used]);
-    crate::compare::bits::run_level!(isa, level => {
+    let usable = isa.usable();
+    crate::compare::bits::run_level!(usable, level => {
         for (word, into) in mask.iter_mut().enumerate() {
             let mut values = [0u8; 64];
             // SAFETY: `in_packed_with` checked the block, and the width is at most 8.
-            unsafe { unpack_word::<u8>(packed.as_ptr(), width, word, &mut values) };
+            unsafe { unpack_word::<u8>(usable, packed.as_ptr(), width, word, &mut values) };
             *into = level.in_set(&values, &table);
         }
     });
@@ -110,13 +123,14 @@ fn in_bytes(isa: Isa, packed: &[u8], width: usize, set: &[u64], mask: &mut [u64;
 
 #[inline(always)]
 fn in_lanes<T: Lane>(isa: Isa, packed: &[u8], width: usize, set: &[u64], mask: &mut [u64; WORDS]) {
-    isa.run(
+    let usable = isa.usable();
+    usable.run(
         #[inline(always)]
         || {
             for (word, into) in mask.iter_mut().enumerate() {
                 let mut values = [T::default(); 64];
                 // SAFETY: `in_packed_with` checked the block and chose the lane type of the width.
-                unsafe { unpack_word::<T>(packed.as_ptr(), width, word, &mut values) };
+                unsafe { unpack_word::<T>(usable, packed.as_ptr(), width, word, &mut values) };
                 let mut bits = 0;
                 for (index, value) in values.iter().enumerate() {
                     let value: u64 = (*value).into();

@@ -7,11 +7,25 @@ use crate::isa::{Isa, isa};
 #[inline(always)]
 fn unpack_lanes<T: Lane, O: Target<T>>(isa: Isa, packed: &[u8], width: usize, base: O, out: &mut [O; BLOCK]) {
     assert!(packed.len() >= packed_block_bytes(width) && width >= 1 && width <= T::BITS, "packed block too short");
-    isa.run(
+    // Rows of 32-bit and 64-bit lanes are not faster with 256-bit vectors than at the lowest level.
+    let level = match isa.usable() {
+        Isa::Avx2 if T::BITS >= 32 => Isa::Scalar,
+        level => level,
+    };
+    level.run(
         #[inline(always)]
         || {
             for position in 0..T::BITS {
                 let into = &mut out[position * T::LANES..][..T::LANES];
+                #[cfg(target_arch = "x86_64")]
+                if level > Isa::Scalar {
+                    let mut values = [T::default(); 32];
+                    // SAFETY: as below; `level` is usable, and a row fits.
+                    if unsafe { T::row_x86(packed.as_ptr(), width, position, level == Isa::Avx512, values.as_mut_ptr()) } {
+                        into.iter_mut().zip(&values).for_each(|(into, value)| *into = O::widen(*value, base));
+                        continue;
+                    }
+                }
                 // SAFETY: the block is whole and the width fits, see the assertion; a row is `LANES` values.
                 unsafe {
                     row::<T>(packed.as_ptr(), width, position, 0, T::LANES, |index, value| into[index] = O::widen(value, base));
