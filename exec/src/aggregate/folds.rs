@@ -23,15 +23,15 @@ impl Counts {
             (Ids::One(rows), _) => self.0[0] += (rows - nulls.map_or(0, NullBuffer::null_count)) as i64,
             (Ids::Many(ids), None) if self.0.len() <= FEW => {
                 let mut lanes = [[0u32; FEW]; 4];
-                let mut chunks = ids.chunks_exact(4);
-                for chunk in &mut chunks {
-                    for (lane, id) in lanes.iter_mut().zip(chunk) {
-                        lane[*id as u8 as usize] += 1;
-                    }
+                let [a, b, c, d] = &mut lanes;
+                let (fours, rest) = ids.as_chunks::<4>();
+                for [i, j, k, l] in fours {
+                    a[*i as u8 as usize] += 1;
+                    b[*j as u8 as usize] += 1;
+                    c[*k as u8 as usize] += 1;
+                    d[*l as u8 as usize] += 1;
                 }
-                for id in chunks.remainder() {
-                    lanes[0][*id as u8 as usize] += 1;
-                }
+                rest.iter().for_each(|id| a[*id as u8 as usize] += 1);
                 for (group, count) in self.0.iter_mut().enumerate() {
                     *count += lanes.iter().map(|lane| i64::from(lane[group])).sum::<i64>();
                 }
@@ -247,17 +247,16 @@ fn sum(sums: &mut [i64], ids: &Ids<'_>, values: &[i64], nulls: Option<&NullBuffe
         (Ids::One(_), None) => sums[0] = values.iter().fold(sums[0], |a, b| a.wrapping_add(*b)),
         (Ids::Many(ids), None) if sums.len() <= FEW => {
             let mut lanes = [[0i64; FEW]; 4];
-            let (mut id4, mut value4) = (ids.chunks_exact(4), values.chunks_exact(4));
-            for (ids, values) in (&mut id4).zip(&mut value4) {
-                for ((lane, id), value) in lanes.iter_mut().zip(ids).zip(values) {
-                    let slot = &mut lane[*id as u8 as usize];
-                    *slot = slot.wrapping_add(*value);
-                }
+            let [a, b, c, d] = &mut lanes;
+            let add = |slot: &mut i64, value: i64| *slot = slot.wrapping_add(value);
+            let ((ids4, ids1), (values4, values1)) = (ids.as_chunks::<4>(), values.as_chunks::<4>());
+            for ([i, j, k, l], [v, w, x, y]) in ids4.iter().zip(values4) {
+                add(&mut a[*i as u8 as usize], *v);
+                add(&mut b[*j as u8 as usize], *w);
+                add(&mut c[*k as u8 as usize], *x);
+                add(&mut d[*l as u8 as usize], *y);
             }
-            for (id, value) in id4.remainder().iter().zip(value4.remainder()) {
-                let slot = &mut lanes[0][*id as u8 as usize];
-                *slot = slot.wrapping_add(*value);
-            }
+            ids1.iter().zip(values1).for_each(|(id, v)| add(&mut a[*id as u8 as usize], *v));
             for (group, sum) in sums.iter_mut().enumerate() {
                 *sum = lanes.iter().fold(*sum, |sum, lane| sum.wrapping_add(lane[group]));
             }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, StringViewBuilder};
+use arrow::array::{Array, ArrayRef, AsArray, DictionaryArray, StringViewBuilder};
 use arrow::datatypes::UInt32Type;
 use hashbrown::HashTable;
 
@@ -16,11 +16,13 @@ pub(crate) struct Interner {
     table: HashTable<u32>,
     ends: Vec<usize>,
     data: Vec<u8>,
-    /// Numbers of the entries of dictionaries seen, `u32::MAX` where not asked for yet.
+    /// Codes of the entries of dictionaries seen.
     dictionaries: Vec<(ArrayRef, Vec<u32>)>,
 }
 
 const REMEMBERED: usize = 8;
+/// The code of an entry that no row has had yet.
+const UNKNOWN: u32 = u32::MAX;
 
 impl Interner {
     pub(crate) fn len(&self) -> usize {
@@ -59,31 +61,41 @@ impl Interner {
     pub(crate) fn codes(&mut self, array: &ArrayRef, hash_zero: bool, out: &mut Vec<u32>) -> Result<()> {
         out.clear();
         if let Some(dictionary) = array.as_dictionary_opt::<UInt32Type>() {
-            let entries = dictionary.values();
-            let strings = crate::batch::canonical(entries, stoa_plan::DataType::Utf8)?;
-            let strings = strings.as_string_view();
-            let mut map = self.take_map(entries);
-            let keys = dictionary.keys();
-            for (row, key) in keys.values().iter().enumerate() {
-                if keys.is_null(row) || strings.is_null(*key as usize) {
-                    out.push(0);
-                    continue;
-                }
-                let mut id = map[*key as usize];
-                if id == u32::MAX {
-                    id = self.intern(strings.value(*key as usize), hash_zero);
-                    map[*key as usize] = id;
-                }
-                out.push(id + 1);
-            }
-            self.dictionaries.push((entries.clone(), map));
-            return Ok(());
+            return self.entry_codes(dictionary, hash_zero, out);
         }
         let array = crate::batch::canonical(array, stoa_plan::DataType::Utf8)?;
         let strings = array.as_string_view();
         for row in 0..strings.len() {
             out.push(if strings.is_null(row) { 0 } else { self.intern(strings.value(row), hash_zero) + 1 });
         }
+        Ok(())
+    }
+
+    /// Entries are looked up when a row has them for the first time; all other rows take the known code of their entry.
+    fn entry_codes(&mut self, dictionary: &DictionaryArray<UInt32Type>, hash_zero: bool, out: &mut Vec<u32>) -> Result<()> {
+        let entries = dictionary.values();
+        let keys = dictionary.keys();
+        let mut map = self.take_map(entries);
+        match keys.nulls().filter(|n| n.null_count() > 0) {
+            None => out.extend(keys.values().iter().map(|key| map[*key as usize])),
+            Some(nulls) => {
+                let code = |(key, valid): (&u32, bool)| if valid { map[*key as usize] } else { 0 };
+                out.extend(keys.values().iter().zip(nulls.iter()).map(code));
+            }
+        }
+        if out.iter().fold(0, |most, code| most.max(*code)) == UNKNOWN {
+            let strings = crate::batch::canonical(entries, stoa_plan::DataType::Utf8)?;
+            let strings = strings.as_string_view();
+            for (code, key) in out.iter_mut().zip(keys.values()).filter(|(code, _)| **code == UNKNOWN) {
+                let known = &mut map[*key as usize];
+                if *known == UNKNOWN {
+                    let entry = *key as usize;
+                    *known = if strings.is_null(entry) { 0 } else { self.intern(strings.value(entry), hash_zero) + 1 };
+                }
+                *code = *known;
+            }
+        }
+        self.dictionaries.push((entries.clone(), map));
         Ok(())
     }
 
@@ -94,7 +106,7 @@ impl Interner {
         if self.dictionaries.len() >= REMEMBERED {
             self.dictionaries.remove(0);
         }
-        vec![u32::MAX; entries.len()]
+        vec![UNKNOWN; entries.len()]
     }
 
     /// All strings, by number.

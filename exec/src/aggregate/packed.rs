@@ -235,11 +235,20 @@ fn pack(part: &Part, key: &ArrayRef, codes: &mut [u64]) -> Result<()> {
 }
 
 fn dense(map: &mut Vec<u32>, known: &mut Vec<u64>, codes: &[u64], ids: &mut [u32]) {
-    let most = codes.iter().copied().max().unwrap_or(0) as usize;
+    let most = codes.iter().fold(0, |most, code| most.max(*code)) as usize;
     if most >= map.len() && !codes.is_empty() {
         map.resize((most + 1).next_power_of_two().max(64), FREE);
     }
+    // First what is known, without branches, so that cache misses overlap; then the new groups.
+    let mut missing = 0;
     for (id, code) in ids.iter_mut().zip(codes) {
+        *id = map[*code as usize];
+        missing |= u32::from(*id == FREE);
+    }
+    if missing == 0 {
+        return;
+    }
+    for (id, code) in ids.iter_mut().zip(codes).filter(|(id, _)| **id == FREE) {
         let slot = &mut map[*code as usize];
         if *slot == FREE {
             *slot = known.len() as u32;
@@ -302,7 +311,7 @@ impl Table {
                     *id = if slot.code == *code { slot.id } else { FREE };
                 }
             }
-            let missing = ids.iter().filter(|id| **id == FREE).count();
+            let missing = ids.iter().map(|id| usize::from(*id == FREE)).sum();
             if missing == 0 {
                 continue;
             }
