@@ -1,0 +1,136 @@
+//! What a table is declared as, and the settings of a data directory.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+
+use crate::types::is_storable;
+use crate::{Error, Result};
+
+/// Most rows that a segment may have.
+pub const MAX_SEGMENT_ROWS: usize = 1 << 20;
+
+/// Most partitions that a table may have.
+pub const MAX_PARTITIONS: u32 = 1 << 14;
+
+/// Whether a column has a bitmap per distinct value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BitmapIndex {
+    /// Where the writer finds that it is small beside the column itself.
+    #[default]
+    Auto,
+    /// In every segment with few enough distinct values, whatever its size.
+    Declared,
+    /// Never.
+    None,
+}
+
+/// A column as declared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ColumnDef {
+    /// Its name, as written.
+    pub name: String,
+    /// Its canonical Arrow type.
+    pub ty: DataType,
+    /// Whether it may be NULL.
+    pub nullable: bool,
+    /// Its bitmap index.
+    pub bitmap_index: BitmapIndex,
+    /// Its type as declared in SQL, e.g. `VARCHAR(25)`.
+    pub sql_type: String,
+}
+
+/// A table as declared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableDef {
+    /// Its name, as written; names are compared without regard to case.
+    pub name: String,
+    /// Its columns.
+    pub columns: Vec<ColumnDef>,
+    /// Ordinals of the columns whose hash chooses a row's partition. None: batches go round robin.
+    pub shard_key: Vec<u32>,
+    /// Ordinals of the columns that every segment is sorted by.
+    pub sort_key: Vec<u32>,
+    /// Whether every leaf has the whole table; it has one partition then.
+    pub reference: bool,
+    /// Number of partitions; 0 takes the data directory's default.
+    pub partitions: u32,
+}
+
+impl TableDef {
+    /// The ordinal of a column, by its name without regard to case.
+    #[must_use]
+    pub fn ordinal(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|c| c.name.eq_ignore_ascii_case(name))
+    }
+
+    /// The table's columns as an Arrow schema of canonical types.
+    #[must_use]
+    pub fn schema(&self) -> SchemaRef {
+        let fields: Vec<Field> = self.columns.iter().map(|c| Field::new(&c.name, c.ty.clone(), c.nullable)).collect();
+        Arc::new(Schema::new(fields))
+    }
+
+    /// Refuses a definition that cannot be stored.
+    pub(crate) fn check(&self) -> Result<()> {
+        let invalid = |what: String| Err(Error::Invalid(format!("table '{}': {what}", self.name)));
+        if self.name.is_empty() {
+            return invalid("a table needs a name".into());
+        }
+        if self.columns.is_empty() {
+            return invalid("a table needs at least one column".into());
+        }
+        for (i, column) in self.columns.iter().enumerate() {
+            if !is_storable(&column.ty) {
+                return invalid(format!("column '{}' has type {}, which cannot be stored", column.name, column.ty));
+            }
+            if self.columns[..i].iter().any(|c| c.name.eq_ignore_ascii_case(&column.name)) {
+                return invalid(format!("column '{}' is there twice", column.name));
+            }
+        }
+        for (what, key) in [("SHARD KEY", &self.shard_key), ("SORT KEY", &self.sort_key)] {
+            for (i, &ordinal) in key.iter().enumerate() {
+                if ordinal as usize >= self.columns.len() || key[..i].contains(&ordinal) {
+                    return invalid(format!("{what} names a column that is not there, or one twice"));
+                }
+            }
+        }
+        if self.partitions > MAX_PARTITIONS {
+            return invalid(format!("{} partitions are more than the most, {MAX_PARTITIONS}", self.partitions));
+        }
+        Ok(())
+    }
+}
+
+/// Settings of an open data directory. They do not change what is stored already.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Rows of a full segment, 1 to [`MAX_SEGMENT_ROWS`]. `STOA_SEGMENT_ROWS`.
+    pub segment_rows: usize,
+    /// Partitions of a table that does not say. `STOA_PARTITIONS`; otherwise one a core.
+    pub default_partitions: u32,
+    /// Whether commits wait for the disk. Only tests that open thousands of directories turn it off. `STOA_FSYNC=0`.
+    pub fsync: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
+        Options { segment_rows: MAX_SEGMENT_ROWS, default_partitions: cores, fsync: true }
+    }
+}
+
+impl Options {
+    /// The defaults, overridden by the environment.
+    #[must_use]
+    pub fn from_env() -> Options {
+        let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<usize>().ok()).filter(|n| *n > 0);
+        let defaults = Options::default();
+        Options {
+            segment_rows: number("STOA_SEGMENT_ROWS").map_or(defaults.segment_rows, |n| n.min(MAX_SEGMENT_ROWS)),
+            default_partitions: number("STOA_PARTITIONS")
+                .map_or(defaults.default_partitions, |n| n.min(MAX_PARTITIONS as usize) as u32),
+            fsync: std::env::var("STOA_FSYNC").map_or(defaults.fsync, |v| v != "0"),
+        }
+    }
+}
