@@ -103,7 +103,7 @@ fn codes_are_true(array: &ArrayRef, values: &ArrayRef, codes: &Codes) -> Result<
 }
 
 /// An index, read in place; bitmaps are decoded on first use.
-pub struct BitmapIndex {
+pub struct ValueIndex {
     values: EncodedColumn,
     rows: Vec<u32>,
     bytes: Buffer,
@@ -112,14 +112,13 @@ pub struct BitmapIndex {
     bitmaps: OnceLock<Option<Vec<RoaringBitmap>>>,
 }
 
-/// The rows that pass a predicate, by the index.
-pub(crate) struct Passing<'a> {
-    bitmaps: Vec<&'a RoaringBitmap>,
-}
+/// The values that pass a predicate.
+#[derive(Clone, Debug)]
+pub(crate) struct PassingValues(Vec<usize>);
 
-impl BitmapIndex {
+impl ValueIndex {
     /// Checks the bytes of an index over `column_rows` rows of type `ty`.
-    pub(crate) fn open(bytes: Buffer, ty: &DataType, column_rows: usize) -> Result<BitmapIndex, String> {
+    pub(crate) fn open(bytes: Buffer, ty: &DataType, column_rows: usize) -> std::result::Result<ValueIndex, String> {
         let damaged = || "bitmap index is cut short".to_string();
         let number = |at: usize| -> Option<usize> {
             let bytes = bytes.get(at..at.checked_add(4)?)?;
@@ -147,7 +146,7 @@ impl BitmapIndex {
             return Err("bitmap index has a wrong length".into());
         }
         let values = EncodedColumn::open(encoding, ty, count, bytes.slice_with_length(values_at, encoded_bytes))?;
-        Ok(BitmapIndex { values, rows, bytes, places, bitmaps: OnceLock::new() })
+        Ok(ValueIndex { values, rows, bytes, places, bitmaps: OnceLock::new() })
     }
 
     /// Number of distinct values.
@@ -181,15 +180,28 @@ impl BitmapIndex {
         Ok((0..rows).filter(move |i| mask[i / 64] >> (i % 64) & 1 == 1))
     }
 
-    /// The rows that pass, if they are so few among `column_rows` that the index is the fastest way to them.
-    pub(crate) fn passing(&self, predicate: &Predicate, column_rows: usize) -> Result<Option<Passing<'_>>> {
+    /// The values that pass, if their rows are so few among `column_rows` that the index is the fastest way to them.
+    pub(crate) fn passing(&self, predicate: &Predicate, column_rows: usize) -> Result<Option<PassingValues>> {
         let passing: Vec<usize> = self.passing_values(predicate)?.collect();
         let count: u64 = passing.iter().map(|i| u64::from(self.rows[*i])).sum();
-        if count * SELECTIVITY > column_rows as u64 {
-            return Ok(None);
+        let few = count * SELECTIVITY <= column_rows as u64;
+        Ok((few && self.bitmaps().is_some()).then_some(PassingValues(passing)))
+    }
+
+    fn bitmaps(&self) -> Option<&Vec<RoaringBitmap>> {
+        self.bitmaps.get_or_init(|| self.decode()).as_ref()
+    }
+
+    /// `mask` keeps the rows of `first_row..first_row + rows` that have one of the values.
+    pub(crate) fn filter(&self, values: &PassingValues, first_row: usize, rows: usize, mask: &mut [u64]) {
+        let mut passing = vec![0u64; mask.len()];
+        for bitmap in self.bitmaps().into_iter().flat_map(|all| values.0.iter().filter_map(|i| all.get(*i))) {
+            for row in bitmap.range(first_row as u32..(first_row + rows) as u32) {
+                let i = row as usize - first_row;
+                passing[i / 64] |= 1 << (i % 64);
+            }
         }
-        let Some(bitmaps) = self.bitmaps.get_or_init(|| self.decode()) else { return Ok(None) };
-        Ok(Some(Passing { bitmaps: passing.iter().map(|i| &bitmaps[*i]).collect() }))
+        mask.iter_mut().zip(passing).for_each(|(word, passing)| *word &= passing);
     }
 
     /// `None` if a bitmap cannot be read: the index then declines and the column itself answers.
@@ -202,19 +214,5 @@ impl BitmapIndex {
                 (bitmap.len() == u64::from(*rows)).then_some(bitmap)
             })
             .collect()
-    }
-}
-
-impl Passing<'_> {
-    /// `mask` keeps the rows of `first_row..first_row + rows` that pass.
-    pub(crate) fn filter(&self, first_row: usize, rows: usize, mask: &mut [u64]) {
-        let mut passing = vec![0u64; mask.len()];
-        for bitmap in &self.bitmaps {
-            for row in bitmap.range(first_row as u32..(first_row + rows) as u32) {
-                let i = row as usize - first_row;
-                passing[i / 64] |= 1 << (i % 64);
-            }
-        }
-        mask.iter_mut().zip(passing).for_each(|(word, passing)| *word &= passing);
     }
 }

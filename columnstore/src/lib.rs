@@ -7,13 +7,40 @@
 //! Column types are the canonical Arrow types of the plan (`Utf8View` for strings, `Decimal64` up to 18 digits, `Decimal128` above,
 //! `Date32`, `Timestamp(Microsecond)`, `Binary`, integers, floats, `Boolean`).
 
+mod bitmap_index;
+mod checksum;
+mod database;
+mod definition;
 pub mod encoding;
 mod error;
+mod hash;
+mod native;
 pub mod predicate;
+mod segment;
+mod sharding;
+mod sketch;
+mod statistics;
+mod summary;
+mod table;
+mod types;
+mod writer;
+mod zone;
 
+pub use bitmap_index::ValueIndex;
+pub use checksum::checksum;
+pub use database::{Database, FORMAT_VERSION};
+pub use definition::{BitmapIndex, ColumnDef, MAX_PARTITIONS, MAX_SEGMENT_ROWS, Options, TableDef};
 pub use encoding::{Encoded, EncodedColumn, Encoding, PreparedPredicate, encode, encode_as};
 pub use error::{Error, Result};
 pub use predicate::{Datum, KeySet, Predicate};
+pub use segment::{Column, ColumnInfo, FilterCounters, PreparedFilter, Segment};
+pub use sharding::{partition_of, shard_hashes};
+pub use sketch::Sketch;
+pub use statistics::{ColumnStatistics, TableStatistics};
+pub use table::{Partition, Table};
+pub use types::is_storable;
+pub use writer::TableWriter;
+pub use zone::{Verdict, Zone};
 
 /// Rows of a block, the unit of zone maps, bit-packing and random access.
 pub const BLOCK_ROWS: usize = 1024;

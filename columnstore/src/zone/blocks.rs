@@ -91,11 +91,6 @@ impl BlockZones {
         (self.prefix, self.exact)
     }
 
-    /// Size in the file.
-    pub(crate) fn stored_bytes(&self) -> usize {
-        self.bytes.len()
-    }
-
     /// The span of a block; of no rows if there is no such block.
     #[inline]
     pub(crate) fn get(&self, block: usize) -> Span {
@@ -144,9 +139,11 @@ mod tests {
             let spans: Vec<Span> = [1024, 10]
                 .iter()
                 .zip(&case)
-                .map(|(&rows, &(min, max, nulls))| {
-                    if nulls == rows { Span { nulls, rows, ..Span::EMPTY } } else { Span { min, max, nulls, rows } }
-                })
+                .map(
+                    |(&rows, &(min, max, nulls))| {
+                        if nulls == rows { Span { nulls, rows, ..Span::EMPTY } } else { Span { min, max, nulls, rows } }
+                    },
+                )
                 .collect();
             let bytes = encode_blocks(&spans, &KeySpace::Integer);
             let zones = BlockZones::open(Buffer::from_vec(bytes), rows).unwrap();

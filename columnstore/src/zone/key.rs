@@ -1,9 +1,9 @@
 //! Keys: values as ordered 128-bit integers.
 
+use crate::Datum;
 use crate::native::{float_of_order, float_order};
 use crate::types::Domain;
 use crate::zone::{Span, Zone};
-use crate::Datum;
 
 /// How the values of one segment's column become keys.
 #[derive(Clone, Debug, PartialEq)]

@@ -18,7 +18,10 @@ pub(crate) enum ZoneTest {
     IsNull,
     IsNotNull,
     /// A span outside of `outer` has no passing value; one inside of `inner` has passing values only. Both bounds included.
-    Range { outer: (i128, i128), inner: (i128, i128) },
+    Range {
+        outer: (i128, i128),
+        inner: (i128, i128),
+    },
     NotEqual(Key),
     /// Ascending.
     In(Vec<Key>),

@@ -1,0 +1,199 @@
+//! A segment: up to 2^20 rows of a partition in one immutable file, read through a memory map.
+
+mod build;
+mod column;
+mod file;
+mod footer;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+pub(crate) use build::{BuiltSegment, build_segment};
+pub use column::{Column, FilterCounters, PreparedFilter};
+use file::SegmentFile;
+pub(crate) use file::{Written, corrupt, io_error};
+use footer::ColumnFooter;
+
+use crate::definition::TableDef;
+use crate::sketch::Sketch;
+use crate::zone::{Verdict, Zone};
+use crate::{Error, Predicate, Result};
+
+/// A segment of a table. Its file is opened when first needed, each column is checked when first used.
+pub struct Segment {
+    id: u64,
+    rows: usize,
+    path: PathBuf,
+    written: Written,
+    def: Arc<TableDef>,
+    opened: OnceLock<Opened>,
+    /// The file goes away with the last user of this segment: its table was dropped.
+    doomed: AtomicBool,
+}
+
+struct Opened {
+    file: SegmentFile,
+    footers: Vec<ColumnFooter>,
+    columns: Vec<OnceLock<Column>>,
+}
+
+/// What `stoa inspect` shows of a column of a segment.
+#[derive(Clone, Debug)]
+pub struct ColumnInfo {
+    /// The encoding, for people.
+    pub encoding: String,
+    /// Size of the values before encoding.
+    pub raw_bytes: u64,
+    /// Size of the encoded values.
+    pub bytes: u64,
+    /// Size of the block zone maps.
+    pub block_zone_bytes: u64,
+    /// Distinct values and size of the bitmap index, if there is one.
+    pub bitmap_index: Option<(usize, u64)>,
+    /// The zone map.
+    pub zone: Zone,
+    /// Estimate of the distinct values.
+    pub distinct: u64,
+}
+
+impl Segment {
+    /// A segment of table `def` whose file is written. It is there to stay.
+    pub(crate) fn new(id: u64, rows: usize, path: PathBuf, written: Written, def: &Arc<TableDef>) -> Segment {
+        let doomed = AtomicBool::new(false);
+        Segment { id, rows, path, written, def: Arc::clone(def), opened: OnceLock::new(), doomed }
+    }
+
+    /// Its number, unique in the data directory.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Rows.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Its file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Size of its file.
+    #[must_use]
+    pub fn bytes_on_disk(&self) -> u64 {
+        self.written.length
+    }
+
+    pub(crate) fn written(&self) -> Written {
+        self.written
+    }
+
+    /// A column. The first use checks its bytes.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] that names file and column; [`Error::Io`].
+    pub fn column(&self, ordinal: usize) -> Result<&Column> {
+        let opened = self.opened()?;
+        let (Some(slot), Some(footer)) = (opened.columns.get(ordinal), opened.footers.get(ordinal)) else {
+            return Err(Error::Invalid(format!("there is no column {ordinal} in {}", self.path.display())));
+        };
+        if let Some(column) = slot.get() {
+            return Ok(column);
+        }
+        let column = Column::open(&opened.file, footer, self.rows).map_err(|what| self.column_error(ordinal, &what))?;
+        Ok(slot.get_or_init(|| column))
+    }
+
+    fn column_error(&self, ordinal: usize, what: &str) -> Error {
+        corrupt(&self.path, &format!("column '{}': {what}", self.def.columns.get(ordinal).map_or("", |c| &c.name)))
+    }
+
+    /// The zone map of a column, without touching the column's bytes.
+    ///
+    /// # Errors
+    /// As [`Segment::column`].
+    pub fn zone(&self, ordinal: usize) -> Result<&Zone> {
+        Ok(&self.footer(ordinal)?.zone)
+    }
+
+    /// What the zone map of a column says about a predicate, without touching the column's bytes.
+    ///
+    /// # Errors
+    /// As [`Segment::column`].
+    pub fn verdict(&self, ordinal: usize, predicate: &Predicate) -> Result<Verdict> {
+        Ok(column::footer_verdict(self.footer(ordinal)?, predicate))
+    }
+
+    /// The figures of a column.
+    ///
+    /// # Errors
+    /// As [`Segment::column`].
+    pub fn column_info(&self, ordinal: usize) -> Result<ColumnInfo> {
+        let column = self.column(ordinal)?;
+        let footer = self.footer(ordinal)?;
+        Ok(ColumnInfo {
+            encoding: column.encoded().describe(),
+            raw_bytes: footer.raw_bytes,
+            bytes: footer.data.length,
+            block_zone_bytes: footer.block_zones.length,
+            bitmap_index: column.bitmap_index().map(|index| (index.values(), footer.bitmap_index.length)),
+            zone: footer.zone.clone(),
+            distinct: footer.distinct,
+        })
+    }
+
+    pub(crate) fn sketch(&self, ordinal: usize) -> Result<&Sketch> {
+        Ok(&self.footer(ordinal)?.sketch)
+    }
+
+    /// Size of a column's values before encoding, and encoded.
+    pub(crate) fn sizes(&self, ordinal: usize) -> Result<(u64, u64)> {
+        let footer = self.footer(ordinal)?;
+        Ok((footer.raw_bytes, footer.data.length + footer.block_zones.length + footer.bitmap_index.length))
+    }
+
+    fn footer(&self, ordinal: usize) -> Result<&ColumnFooter> {
+        let footer = self.opened()?.footers.get(ordinal);
+        footer.ok_or_else(|| Error::Invalid(format!("there is no column {ordinal} in {}", self.path.display())))
+    }
+
+    fn opened(&self) -> Result<&Opened> {
+        if let Some(opened) = self.opened.get() {
+            return Ok(opened);
+        }
+        let file = SegmentFile::open(&self.path, self.written)?;
+        let damaged = |what: String| corrupt(&self.path, &what);
+        let (rows, footers) = footer::decode_footer(file.footer()).map_err(damaged)?;
+        if rows != self.rows as u64 {
+            return Err(damaged(format!("it has {rows} rows instead of {}", self.rows)));
+        }
+        if footers.len() != self.def.columns.len() {
+            return Err(damaged(format!("it has {} columns instead of {}", footers.len(), self.def.columns.len())));
+        }
+        for (i, (footer, column)) in footers.iter().zip(&self.def.columns).enumerate() {
+            if footer.ty != column.ty {
+                return Err(self.column_error(i, &format!("it has type {} instead of {}", footer.ty, column.ty)));
+            }
+        }
+        let columns = footers.iter().map(|_| OnceLock::new()).collect();
+        Ok(self.opened.get_or_init(|| Opened { file, footers, columns }))
+    }
+
+    /// Whether the file goes away with the last user of this segment: until its commit, and after its table was dropped.
+    pub(crate) fn set_doomed(&self, doomed: bool) {
+        self.doomed.store(doomed, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        if self.doomed.load(Ordering::Relaxed) {
+            // What cannot be removed now is removed by the next open.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}

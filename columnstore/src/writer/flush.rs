@@ -1,0 +1,152 @@
+//! Turning buffered rows into segment files, in the background.
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::thread::JoinHandle;
+
+use arrow::array::{Array, ArrayRef, UInt32Array};
+use arrow::compute::{SortColumn, concat, lexsort_to_indices, take};
+use rayon::prelude::*;
+
+use crate::database::{partition_folder, segment_path};
+use crate::definition::TableDef;
+use crate::segment::{BuiltSegment, Segment, build_segment, io_error};
+use crate::table::Table;
+use crate::{Error, Result};
+
+/// Rows that become one segment.
+pub(crate) struct Flush {
+    def: Arc<TableDef>,
+    partition: usize,
+    id: u64,
+    path: PathBuf,
+    batches: Vec<Vec<ArrayRef>>,
+}
+
+/// A segment whose file is written, and the thread that syncs it to disk.
+struct Flushed {
+    partition: usize,
+    segment: Arc<Segment>,
+    sync: Option<JoinHandle<std::io::Result<()>>>,
+}
+
+impl Flush {
+    pub(crate) fn new(root: &Path, table: &Table, partition: usize, id: u64, batches: Vec<Vec<ArrayRef>>) -> Result<Flush> {
+        let folder = partition_folder(root, table.id, partition);
+        fs::create_dir_all(&folder).map_err(io_error(&folder))?;
+        Ok(Flush { def: Arc::clone(&table.def), partition, id, path: segment_path(root, table.id, partition, id), batches })
+    }
+
+    fn run(self, fsync: bool) -> Result<Flushed> {
+        let columns = sorted(joined(&self.batches, self.def.columns.len())?, &self.def)?;
+        drop(self.batches);
+        let rows = columns.first().map_or(0, |c| c.len());
+        let built = build_segment(&self.path, &self.def.columns, &columns).inspect_err(|_| {
+            let _ = fs::remove_file(&self.path);
+        })?;
+        drop(columns);
+        let BuiltSegment { file, written } = built;
+        let segment = Arc::new(Segment::new(self.id, rows, self.path, written, &self.def));
+        // Only the commit makes it stay.
+        segment.set_doomed(true);
+        let sync = fsync.then(|| std::thread::spawn(move || file.sync_all()));
+        Ok(Flushed { partition: self.partition, segment, sync })
+    }
+}
+
+/// Each column's batches as one array.
+fn joined(batches: &[Vec<ArrayRef>], columns: usize) -> Result<Vec<ArrayRef>> {
+    let join = |ordinal: usize| {
+        let parts: Vec<&dyn Array> = batches.iter().map(|b| b[ordinal].as_ref()).collect();
+        if let [batch] = batches { Ok(Arc::clone(&batch[ordinal])) } else { concat(&parts) }
+    };
+    Ok((0..columns).into_par_iter().map(join).collect::<std::result::Result<_, _>>()?)
+}
+
+/// Rows in the order of the sort key; rows with equal keys keep theirs.
+fn sorted(columns: Vec<ArrayRef>, def: &TableDef) -> Result<Vec<ArrayRef>> {
+    if def.sort_key.is_empty() {
+        return Ok(columns);
+    }
+    let rows = columns.first().map_or(0, |c| c.len());
+    let column = |values: ArrayRef| SortColumn { values, options: None };
+    let mut keys: Vec<SortColumn> = def.sort_key.iter().map(|k| column(Arc::clone(&columns[*k as usize]))).collect();
+    keys.push(column(Arc::new(UInt32Array::from_iter_values(0..rows as u32))));
+    let order = lexsort_to_indices(&keys, None)?;
+    if order.values().iter().enumerate().all(|(i, row)| i == *row as usize) {
+        return Ok(columns);
+    }
+    Ok(columns.par_iter().map(|c| take(c, &order, None)).collect::<std::result::Result<_, _>>()?)
+}
+
+/// The flushes of one writer. A few run at a time, so that memory stays bounded.
+pub(crate) struct Flushes {
+    fsync: bool,
+    running: usize,
+    most: usize,
+    done: Vec<Flushed>,
+    sender: Sender<Result<Flushed>>,
+    receiver: Receiver<Result<Flushed>>,
+}
+
+impl Flushes {
+    pub(crate) fn new(fsync: bool) -> Flushes {
+        let (sender, receiver) = channel();
+        Flushes { fsync, running: 0, most: rayon::current_num_threads().max(1), done: Vec::new(), sender, receiver }
+    }
+
+    /// Starts one; waits for another if too many run.
+    pub(crate) fn start(&mut self, flush: Flush) -> Result<()> {
+        while self.running >= self.most {
+            self.wait()?;
+        }
+        let (sender, fsync) = (self.sender.clone(), self.fsync);
+        rayon::spawn(move || {
+            let result = catch_unwind(AssertUnwindSafe(|| flush.run(fsync)));
+            let result = result.unwrap_or_else(|_| Err(Error::Invalid("internal error: a segment could not be encoded".into())));
+            // If the writer is gone, so is the segment and with it its file.
+            let _ = sender.send(result);
+        });
+        self.running += 1;
+        Ok(())
+    }
+
+    /// Waits for one. A thread of the pool helps meanwhile, lest all of them wait for each other.
+    fn wait(&mut self) -> Result<()> {
+        let lost = || Error::Invalid("internal error: a segment was lost".into());
+        let result = loop {
+            match self.receiver.try_recv() {
+                Ok(result) => break result,
+                Err(TryRecvError::Disconnected) => return Err(lost()),
+                Err(TryRecvError::Empty) => match rayon::yield_now() {
+                    None => break self.receiver.recv().map_err(|_| lost())?,
+                    Some(rayon::Yield::Executed) => {}
+                    Some(rayon::Yield::Idle) => std::thread::sleep(std::time::Duration::from_micros(100)),
+                },
+            }
+        };
+        self.running -= 1;
+        self.done.push(result?);
+        Ok(())
+    }
+
+    /// Waits for all to be on disk. Segments come back in the order in which they were started.
+    pub(crate) fn finish(&mut self) -> Result<Vec<(usize, Arc<Segment>)>> {
+        while self.running > 0 {
+            self.wait()?;
+        }
+        let mut segments = Vec::new();
+        for flushed in self.done.drain(..) {
+            if let Some(sync) = flushed.sync {
+                let synced = sync.join().unwrap_or_else(|_| Err(std::io::Error::other("the file could not be synced")));
+                synced.map_err(io_error(flushed.segment.path()))?;
+            }
+            segments.push((flushed.partition, flushed.segment));
+        }
+        segments.sort_by_key(|(_, segment)| segment.id());
+        Ok(segments)
+    }
+}
