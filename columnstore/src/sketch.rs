@@ -46,12 +46,12 @@ impl Sketch {
             table[slot] = hash;
             self.count += 1;
         } else {
-            self.to_registers();
+            self.switch_to_registers();
             self.insert_register(hash);
         }
     }
 
-    fn to_registers(&mut self) {
+    fn switch_to_registers(&mut self) {
         if let Some(table) = self.exact.take() {
             self.registers = vec![0; REGISTERS];
             for &hash in table.iter().filter(|h| **h != 0) {
@@ -77,7 +77,7 @@ impl Sketch {
             }
             return;
         }
-        self.to_registers();
+        self.switch_to_registers();
         for (mine, theirs) in self.registers.iter_mut().zip(&other.registers) {
             *mine = (*mine).max(*theirs);
         }

@@ -43,7 +43,7 @@ impl Flush {
     fn run(self, fsync: bool) -> Result<Flushed> {
         let columns = sorted(joined(&self.batches, self.def.columns.len())?, &self.def)?;
         drop(self.batches);
-        let rows = columns.first().map_or(0, |c| c.len());
+        let rows = columns.first().map_or(0, Array::len);
         let built = build_segment(&self.path, &self.def.columns, &columns).inspect_err(|_| {
             let _ = fs::remove_file(&self.path);
         })?;
@@ -71,7 +71,7 @@ fn sorted(columns: Vec<ArrayRef>, def: &TableDef) -> Result<Vec<ArrayRef>> {
     if def.sort_key.is_empty() {
         return Ok(columns);
     }
-    let rows = columns.first().map_or(0, |c| c.len());
+    let rows = columns.first().map_or(0, Array::len);
     let column = |values: ArrayRef| SortColumn { values, options: None };
     let mut keys: Vec<SortColumn> = def.sort_key.iter().map(|k| column(Arc::clone(&columns[*k as usize]))).collect();
     keys.push(column(Arc::new(UInt32Array::from_iter_values(0..rows as u32))));

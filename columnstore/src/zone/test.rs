@@ -167,6 +167,7 @@ fn any_bit(bits: &[u64], first: u64, last: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::zone::string_key;
 
     fn span(min: i128, max: i128, nulls: usize) -> Span {
         Span { min, max, nulls, rows: 100 }

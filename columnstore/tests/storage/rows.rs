@@ -1,0 +1,198 @@
+//! Rows in are rows out, and a filter with zone maps and indexes keeps the rows that it should.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringViewArray};
+use arrow::datatypes::DataType;
+use proptest::prelude::*;
+use stoa_columnstore::{BitmapIndex, Database, Datum, FilterCounters, Predicate, Table, TableDef, Verdict};
+
+use crate::tables::{column, fill, options, read_all, read_sorted, wide_rows, wide_table};
+
+#[test]
+fn rows_in_are_rows_out() {
+    for (segment_rows, rows) in [(64, 1000), (1 << 20, 5000), (1500, 10_000), (64, 1), (64, 0)] {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::open(folder.path(), options(segment_rows)).unwrap();
+        let table = fill(&database, "wide", rows);
+        assert_eq!(table.rows(), rows as u64);
+        assert!(table.segments().all(|s| s.rows() <= segment_rows));
+        let expected = wide_rows(&wide_table("wide"), 0, rows);
+        assert_eq!(read_sorted(&table).unwrap(), expected);
+        drop((table, database));
+        let database = Database::open(folder.path(), options(segment_rows)).unwrap();
+        let table = database.table("WIDE").unwrap();
+        assert_eq!(*table.def, TableDef { partitions: 3, ..wide_table("wide") });
+        assert_eq!(read_sorted(&table).unwrap(), expected);
+    }
+}
+
+/// The rows that pass, by the column's own filter, over all segments.
+fn passing(table: &Table, ordinal: usize, predicate: &Predicate, counters: &mut FilterCounters) -> Vec<i64> {
+    let mut found = Vec::new();
+    for segment in table.segments() {
+        let column = segment.column(ordinal).unwrap();
+        let ids = segment.column(0).unwrap().read(0, segment.rows(), None).unwrap();
+        let verdict = segment.verdict(ordinal, predicate).unwrap();
+        let before = found.len();
+        for first in (0..segment.rows()).step_by(2048) {
+            let rows = 2048.min(segment.rows() - first);
+            let mut mask = vec![u64::MAX; rows.div_ceil(64)];
+            if rows % 64 != 0 {
+                *mask.last_mut().unwrap() = (1 << (rows % 64)) - 1;
+            }
+            column.filter(predicate, first, rows, &mut mask, counters).unwrap();
+            let ids = ids.as_primitive::<arrow::datatypes::Int64Type>();
+            found.extend((0..rows).filter(|i| mask[i / 64] >> (i % 64) & 1 == 1).map(|i| ids.value(first + i)));
+        }
+        match verdict {
+            Verdict::None => assert_eq!(found.len(), before, "{predicate:?}"),
+            Verdict::All => assert_eq!(found.len(), before + segment.rows(), "{predicate:?}"),
+            Verdict::Some => {}
+        }
+    }
+    found.sort_unstable();
+    found
+}
+
+/// The rows that pass, by comparing values one by one.
+fn expected(all: &RecordBatch, ordinal: usize, passes: impl Fn(&ArrayRef, usize) -> bool) -> Vec<i64> {
+    let ids = all.column(0).as_primitive::<arrow::datatypes::Int64Type>();
+    (0..all.num_rows()).filter(|i| passes(all.column(ordinal), *i)).map(|i| ids.value(i)).collect()
+}
+
+#[test]
+fn filters_keep_the_right_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::open(folder.path(), Options { default_partitions: 1, ..options(1 << 20) }).unwrap();
+    let table = fill(&database, "wide", 20_000);
+    let all = read_sorted(&table).unwrap();
+    let bound = |value: Datum| Some((value, true));
+    let text = |s: &str| Datum::Bytes(s.as_bytes().to_vec());
+    let mut counters = FilterCounters::default();
+
+    let range = Predicate::Range { low: bound(Datum::Int(8100)), high: Some((Datum::Int(8300), false)) };
+    let days = |a: &ArrayRef, i: usize| {
+        a.is_valid(i) && (8100..8300).contains(&a.as_primitive::<arrow::datatypes::Date32Type>().value(i))
+    };
+    assert_eq!(passing(&table, 6, &range, &mut counters), expected(&all, 6, days));
+    assert!(counters.blocks_skipped > 10, "{counters:?}");
+
+    let range = Predicate::Range { low: bound(text("Customer#000050000")), high: None };
+    let later = |a: &ArrayRef, i: usize| a.is_valid(i) && a.as_string_view().value(i) >= "Customer#000050000";
+    assert_eq!(passing(&table, 2, &range, &mut counters), expected(&all, 2, later));
+
+    for kind in ["AIR", "RAIL", "none", ""] {
+        let equal = Predicate::In(vec![text(kind)]);
+        let is = |a: &ArrayRef, i: usize| a.is_valid(i) && a.as_string_view().value(i) == kind;
+        assert_eq!(passing(&table, 3, &equal, &mut counters), expected(&all, 3, is));
+        let not = Predicate::NotEqual(text(kind));
+        assert_eq!(passing(&table, 3, &not, &mut counters), expected(&all, 3, |a, i| a.is_valid(i) && !is(a, i)));
+    }
+    for ordinal in 0..all.num_columns() {
+        assert_eq!(passing(&table, ordinal, &Predicate::IsNull, &mut counters), expected(&all, ordinal, |a, i| a.is_null(i)));
+        assert_eq!(passing(&table, ordinal, &Predicate::IsNotNull, &mut counters), expected(&all, ordinal, |a, i| a.is_valid(i)));
+    }
+    let low = Predicate::Range { low: None, high: Some((Datum::Float(-10.0), false)) };
+    let small = |a: &ArrayRef, i: usize| a.is_valid(i) && a.as_primitive::<arrow::datatypes::Float64Type>().value(i) < -10.0;
+    assert_eq!(passing(&table, 8, &low, &mut counters), expected(&all, 8, small));
+}
+
+use stoa_columnstore::Options;
+
+#[test]
+fn bitmap_indexes_answer_rare_values() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::open(folder.path(), options(1 << 20)).unwrap();
+    let mut kind = column("kind", DataType::Utf8View);
+    kind.bitmap_index = BitmapIndex::Declared;
+    let columns = vec![column("id", DataType::Int64), kind];
+    let def = TableDef { name: "t".into(), columns, shard_key: vec![], sort_key: vec![], reference: true, partitions: 0 };
+    database.create_table(def.clone()).unwrap();
+    let rows = 70_000i64;
+    let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..rows));
+    let rare = |i: i64| i % 997 == 3;
+    let kinds =
+        (0..rows).map(|i| if i % 10 == 9 { None } else { Some(if rare(i) { "rare" } else { ["a", "b"][i as usize % 2] }) });
+    let kinds: ArrayRef = Arc::new(StringViewArray::from_iter(kinds));
+    let mut writer = database.writer("t").unwrap();
+    writer.push(&RecordBatch::try_new(def.schema(), vec![ids, kinds]).unwrap()).unwrap();
+    writer.finish().unwrap();
+    let table = database.table("t").unwrap();
+    let segment = &table.partitions[0].segments[0];
+    let index = segment.column(1).unwrap().bitmap_index().expect("declared");
+    assert_eq!(index.values(), 3);
+    let is_rare = Predicate::In(vec![Datum::Bytes(b"rare".to_vec())]);
+    let expected: Vec<i64> = (0..rows).filter(|i| rare(*i) && i % 10 != 9).collect();
+    assert_eq!(index.count(&is_rare).unwrap(), expected.len() as u64);
+    let mut counters = FilterCounters::default();
+    assert_eq!(passing(&table, 1, &is_rare, &mut counters), expected);
+    assert!(counters.bitmap_index_used > 0 && counters.blocks_evaluated == 0, "{counters:?}");
+    let statistics = &table.statistics().columns[1];
+    assert_eq!((statistics.distinct, statistics.nulls), (3, 7000));
+    assert_eq!(statistics.min, Some(Datum::Bytes(b"a".to_vec())));
+}
+
+#[test]
+fn segments_are_sorted_and_rows_sharded_alike() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::open(folder.path(), options(200)).unwrap();
+    let def = TableDef { sort_key: vec![2, 1], ..wide_table("sorted") };
+    database.create_table(def.clone()).unwrap();
+    let mut writer = database.writer("sorted").unwrap();
+    writer.push(&wide_rows(&def, 0, 3000)).unwrap();
+    writer.finish().unwrap();
+    let table = database.table("sorted").unwrap();
+    for batch in read_all(&table).unwrap() {
+        let key = |i| arrow::compute::SortColumn { values: Arc::clone(batch.column(i)), options: None };
+        let order = arrow::compute::lexsort_to_indices(&[key(2), key(1), key(0)], None).unwrap();
+        assert!(order.values().is_sorted());
+    }
+    assert_eq!(read_sorted(&table).unwrap(), wide_rows(&def, 0, 3000));
+    let rows: Vec<u64> = table.partitions.iter().map(|p| p.rows()).collect();
+    assert!(rows.iter().all(|n| (800..1200).contains(n)), "{rows:?}");
+}
+
+#[test]
+fn a_null_in_a_not_null_column_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::open(folder.path(), options(64)).unwrap();
+    let columns = vec![stoa_columnstore::ColumnDef { nullable: false, ..column("id", DataType::Int64) }];
+    let def = TableDef { name: "t".into(), columns, shard_key: vec![], sort_key: vec![], reference: false, partitions: 0 };
+    database.create_table(def).unwrap();
+    let mut writer = database.writer("t").unwrap();
+    let batch = |values: Vec<Option<i64>>| {
+        let values: ArrayRef = Arc::new(Int64Array::from(values));
+        RecordBatch::try_from_iter([("id", values)]).unwrap()
+    };
+    writer.push(&batch(vec![Some(1), Some(2)])).unwrap();
+    let error = writer.push(&batch(vec![Some(1), None])).unwrap_err().to_string();
+    assert!(error.contains("'t'") && error.contains("'id'") && error.contains("row 4"), "{error}");
+    drop(writer);
+    assert_eq!(database.table("t").unwrap().rows(), 0);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn any_rows_survive(values in prop::collection::vec((any::<Option<i64>>(), any::<Option<String>>()), 0..600), low in any::<i64>()) {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::open(folder.path(), options(64)).unwrap();
+        let columns = vec![column("id", DataType::Int64), column("v", DataType::Int64), column("s", DataType::Utf8View)];
+        let def = TableDef { name: "t".into(), columns, shard_key: vec![1], sort_key: vec![2], reference: false, partitions: 2 };
+        database.create_table(def.clone()).unwrap();
+        let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..values.len() as i64));
+        let v: ArrayRef = Arc::new(Int64Array::from_iter(values.iter().map(|r| r.0)));
+        let s: ArrayRef = Arc::new(StringViewArray::from_iter(values.iter().map(|r| r.1.as_deref())));
+        let batch = RecordBatch::try_new(def.schema(), vec![ids, v, s]).unwrap();
+        let mut writer = database.writer("t").unwrap();
+        writer.push(&batch).unwrap();
+        writer.finish().unwrap();
+        let table = database.table("t").unwrap();
+        prop_assert_eq!(&read_sorted(&table).unwrap(), &batch);
+        let predicate = Predicate::Range { low: Some((Datum::Int(low.into()), false)), high: None };
+        let expected: Vec<i64> = (0..values.len()).filter(|i| values[*i].0.is_some_and(|v| v > low)).map(|i| i as i64).collect();
+        prop_assert_eq!(passing(&table, 1, &predicate, &mut FilterCounters::default()), expected);
+    }
+}
