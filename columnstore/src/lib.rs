@@ -13,7 +13,6 @@ mod database;
 mod definition;
 pub mod encoding;
 mod error;
-mod hash;
 mod native;
 pub mod predicate;
 mod segment;

@@ -1,6 +1,6 @@
 //! Fixed-width values as storage orders and hashes them, and the one dispatch from Arrow types to them.
 
-use crate::hash::{combine, hash_u64};
+use stoa_kernels::hash::{combine, shard_hash};
 
 /// A fixed-width value.
 pub(crate) trait Native: Copy {
@@ -31,7 +31,7 @@ macro_rules! native_integer {
             }
             #[inline]
             fn hash(self) -> u64 {
-                hash_u64(self as u64)
+                shard_hash(self as u64)
             }
         }
     )*};
@@ -51,7 +51,7 @@ impl Native for i128 {
     }
     #[inline]
     fn hash(self) -> u64 {
-        let low = hash_u64(self as u64);
+        let low = shard_hash(self as u64);
         if i64::try_from(self).is_ok() { low } else { combine(low, (self >> 64) as u64) }
     }
 }
@@ -81,7 +81,7 @@ impl Native for f64 {
     }
     #[inline]
     fn hash(self) -> u64 {
-        hash_u64((if self == 0.0 { 0.0 } else { self }).to_bits())
+        shard_hash((if self == 0.0 { 0.0 } else { self }).to_bits())
     }
 }
 

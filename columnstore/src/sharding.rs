@@ -6,7 +6,7 @@
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::DataType;
 
-use crate::hash::{combine, hash_bytes, hash_u64};
+use stoa_kernels::hash::{combine, part, shard_hash, shard_hash_bytes};
 use crate::native::{Native, with_primitive};
 
 /// What a NULL hashes to.
@@ -16,7 +16,7 @@ const NULL_HASH: u64 = 0x5851_F42D_4C95_7F2D;
 #[must_use]
 #[inline]
 pub fn partition_of(hash: u64, partitions: usize) -> usize {
-    ((u128::from(hash) * partitions as u128) >> 64) as usize
+    part(hash, partitions as u32) as usize
 }
 
 /// One hash per row of the shard-key columns (of canonical types), in the order of the key.
@@ -41,15 +41,15 @@ fn column_hashes(array: &ArrayRef) -> Vec<u64> {
     match array.data_type() {
         DataType::Utf8View => {
             let strings = array.as_string_view();
-            of(&|i| hash_bytes(strings.value(i).as_bytes()))
+            of(&|i| shard_hash_bytes(strings.value(i).as_bytes()))
         }
         DataType::Binary => {
             let bytes = array.as_binary::<i32>();
-            of(&|i| hash_bytes(bytes.value(i)))
+            of(&|i| shard_hash_bytes(bytes.value(i)))
         }
         DataType::Boolean => {
             let bits = array.as_boolean();
-            of(&|i| hash_u64(u64::from(bits.value(i))))
+            of(&|i| shard_hash(u64::from(bits.value(i))))
         }
         _ => with_primitive!(
             array,

@@ -133,7 +133,7 @@ impl Sketch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hash::hash_u64;
+    use stoa_kernels::hash::shard_hash;
 
     #[test]
     fn estimates_are_near_and_merge() {
@@ -141,8 +141,8 @@ mod tests {
             let mut whole = Sketch::default();
             let (mut a, mut b) = (Sketch::default(), Sketch::default());
             for i in 0..n {
-                whole.insert(hash_u64(i));
-                if i % 3 == 0 { a.insert(hash_u64(i)) } else { b.insert(hash_u64(i)) }
+                whole.insert(shard_hash(i));
+                if i % 3 == 0 { a.insert(shard_hash(i)) } else { b.insert(shard_hash(i)) }
             }
             let error = (whole.estimate() as f64 - n as f64).abs();
             assert!(error <= if n <= 96 { 0.0 } else { n as f64 * 0.1 }, "{n}: {}", whole.estimate());

@@ -3,7 +3,7 @@
 use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray};
 use arrow::datatypes::{ArrowPrimitiveType, DataType};
 
-use crate::hash::hash_bytes;
+use stoa_kernels::hash::shard_hash_bytes;
 use crate::native::{Native, float_of_order, with_primitive};
 use crate::sketch::Sketch;
 use crate::types::{Domain, domain};
@@ -223,7 +223,7 @@ fn strings_summary<'a>(
             raw_bytes += length(i) as u64;
             longest = longest.max(bytes.len());
             zeros |= bytes.len() <= BOUND_BYTES && memchr::memchr(0, bytes).is_some();
-            distinct.push(hash_bytes(bytes));
+            distinct.push(shard_hash_bytes(bytes));
             bounds = Some(match bounds {
                 None => Extremes { min: bytes, max: bytes, min_row: i, max_row: i },
                 Some(b) if bytes < b.min => Extremes { min: bytes, min_row: i, ..b },

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringViewArray};
 use arrow::datatypes::DataType;
 use proptest::prelude::*;
-use stoa_columnstore::{BitmapIndex, Database, Datum, FilterCounters, Predicate, Table, TableDef, Verdict};
+use stoa_columnstore::{BitmapIndex, ColumnDef, Database, Datum, FilterCounters, Options, Predicate, Table, TableDef, Verdict};
 
 use crate::tables::{column, fill, options, read_all, read_sorted, wide_rows, wide_table};
 
@@ -90,15 +90,19 @@ fn filters_keep_the_right_rows() {
         assert_eq!(passing(&table, 3, &not, &mut counters), expected(&all, 3, |a, i| a.is_valid(i) && !is(a, i)));
     }
     for ordinal in 0..all.num_columns() {
-        assert_eq!(passing(&table, ordinal, &Predicate::IsNull, &mut counters), expected(&all, ordinal, |a, i| a.is_null(i)));
-        assert_eq!(passing(&table, ordinal, &Predicate::IsNotNull, &mut counters), expected(&all, ordinal, |a, i| a.is_valid(i)));
+        assert_eq!(
+            passing(&table, ordinal, &Predicate::IsNull, &mut counters),
+            expected(&all, ordinal, Array::is_null)
+        );
+        assert_eq!(
+            passing(&table, ordinal, &Predicate::IsNotNull, &mut counters),
+            expected(&all, ordinal, Array::is_valid)
+        );
     }
     let low = Predicate::Range { low: None, high: Some((Datum::Float(-10.0), false)) };
     let small = |a: &ArrayRef, i: usize| a.is_valid(i) && a.as_primitive::<arrow::datatypes::Float64Type>().value(i) < -10.0;
     assert_eq!(passing(&table, 8, &low, &mut counters), expected(&all, 8, small));
 }
-
-use stoa_columnstore::Options;
 
 #[test]
 fn bitmap_indexes_answer_rare_values() {
@@ -157,7 +161,7 @@ fn segments_are_sorted_and_rows_sharded_alike() {
 fn a_null_in_a_not_null_column_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let database = Database::open(folder.path(), options(64)).unwrap();
-    let columns = vec![stoa_columnstore::ColumnDef { nullable: false, ..column("id", DataType::Int64) }];
+    let columns = vec![ColumnDef { nullable: false, ..column("id", DataType::Int64) }];
     let def = TableDef { name: "t".into(), columns, shard_key: vec![], sort_key: vec![], reference: false, partitions: 0 };
     database.create_table(def).unwrap();
     let mut writer = database.writer("t").unwrap();

@@ -61,7 +61,7 @@ pub fn wide_rows(def: &TableDef, from: i64, to: i64) -> RecordBatch {
         Arc::new(TimestampMicrosecondArray::from_iter(ids().map(|i| Some(i * 1_000_000)))),
         Arc::new(Float64Array::from_iter(ids().map(some(3)).map(|i| i.map(|i| i as f64 / 8.0 - 20.0)))),
         Arc::new(BooleanArray::from_iter(ids().map(some(4)).map(|i| i.map(|i| i % 3 == 0)))),
-        Arc::new(BinaryArray::from_iter(ids().map(some(6)).map(|i| i.map(|i| i.to_le_bytes())))),
+        Arc::new(BinaryArray::from_iter(ids().map(some(6)).map(|i| i.map(i64::to_le_bytes)))),
     ];
     RecordBatch::try_new(def.schema(), columns).unwrap()
 }
