@@ -1,12 +1,12 @@
 //! A mergeable estimate of how many distinct values there are: exact while few, HyperLogLog beyond.
 //!
 //! On disk: tag 0 and up to [`EXACT`] hashes of 8 bytes, ascending; or tag 1 and [`REGISTERS`] bytes, one register each
-//! (Flajolet et al., "HyperLogLog"; standard error 1.04/sqrt(1024) = 3.3 %).
+//! (Flajolet et al., "HyperLogLog"; standard error 1.04/sqrt(4096) = 1.6 %).
 
 /// Distinct hashes that are kept exactly.
 const EXACT: usize = 96;
 /// log2 of the number of registers.
-const REGISTER_BITS: u32 = 10;
+const REGISTER_BITS: u32 = 12;
 const REGISTERS: usize = 1 << REGISTER_BITS;
 /// Slots of the exact table; more than twice [`EXACT`], so that probes end.
 const SLOTS: usize = 256;
@@ -145,7 +145,7 @@ mod tests {
                 if i % 3 == 0 { a.insert(shard_hash(i)) } else { b.insert(shard_hash(i)) }
             }
             let error = (whole.estimate() as f64 - n as f64).abs();
-            assert!(error <= if n <= 96 { 0.0 } else { n as f64 * 0.1 }, "{n}: {}", whole.estimate());
+            assert!(error <= if n <= 96 { 0.0 } else { n as f64 * 0.05 }, "{n}: {}", whole.estimate());
             a.merge(&b);
             assert_eq!(a.estimate(), whole.estimate());
             let back = Sketch::from_bytes(&whole.to_bytes()).unwrap();
