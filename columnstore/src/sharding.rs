@@ -6,8 +6,8 @@
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::DataType;
 
-use stoa_kernels::hash::{combine, part, shard_hash, shard_hash_bytes};
 use crate::native::{Native, with_primitive};
+use stoa_kernels::hash::{combine, part, shard_hash, shard_hash_bytes};
 
 /// What a NULL hashes to.
 const NULL_HASH: u64 = 0x5851_F42D_4C95_7F2D;

@@ -1,13 +1,15 @@
 //! A mergeable estimate of how many distinct values there are: exact while few, HyperLogLog beyond.
 //!
-//! On disk: tag 0 and up to [`EXACT`] hashes of 8 bytes, ascending; or tag 1 and [`REGISTERS`] bytes, one register each
-//! (Flajolet et al., "HyperLogLog"; standard error 1.04/sqrt(4096) = 1.6 %).
+//! On disk: tag 0 and up to [`EXACT`] hashes of 8 bytes, ascending; or tag 1 and [`REGISTERS`] bytes, one register each,
+//! as one zstd frame (Flajolet et al., "HyperLogLog"; standard error 1.04/sqrt(4096) = 1.6 %).
 
 /// Distinct hashes that are kept exactly.
 const EXACT: usize = 96;
 /// log2 of the number of registers.
 const REGISTER_BITS: u32 = 12;
 const REGISTERS: usize = 1 << REGISTER_BITS;
+/// Registers take a third of their size; there are few of them, so speed is no matter.
+const ZSTD_LEVEL: i32 = 3;
 /// Slots of the exact table; more than twice [`EXACT`], so that probes end.
 const SLOTS: usize = 256;
 
@@ -105,7 +107,11 @@ impl Sketch {
                 hashes.sort_unstable();
                 std::iter::once(0).chain(hashes.into_iter().flat_map(u64::to_le_bytes)).collect()
             }
-            None => std::iter::once(1).chain(self.registers.iter().copied()).collect(),
+            None => {
+                // Compressing into memory does not fail; if it did, the sketch would be empty rather than wrong.
+                let registers = zstd::bulk::compress(&self.registers, ZSTD_LEVEL);
+                registers.map_or(vec![0], |registers| std::iter::once(1).chain(registers).collect())
+            }
         }
     }
 
@@ -120,9 +126,13 @@ impl Sketch {
                     sketch.insert(u64::from_le_bytes(hash.try_into().ok()?));
                 }
             }
-            1 if rest.len() == REGISTERS && rest.iter().all(|r| *r <= 64) => {
+            1 => {
+                let registers = zstd::bulk::decompress(rest, REGISTERS).ok()?;
+                if registers.len() != REGISTERS || registers.iter().any(|r| *r > 64) {
+                    return None;
+                }
                 sketch.exact = None;
-                sketch.registers = rest.to_vec();
+                sketch.registers = registers;
             }
             _ => return None,
         }

@@ -3,12 +3,12 @@
 use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray};
 use arrow::datatypes::{ArrowPrimitiveType, DataType};
 
-use stoa_kernels::hash::shard_hash_bytes;
 use crate::native::{Native, float_of_order, with_primitive};
 use crate::sketch::Sketch;
 use crate::types::{Domain, domain};
 use crate::zone::{KeySpace, Span, Zone, string_key};
 use crate::{BLOCK_ROWS, Datum};
+use stoa_kernels::hash::shard_hash_bytes;
 
 /// The code of a NULL.
 pub(crate) const NULL_CODE: u16 = u16::MAX;
@@ -222,7 +222,7 @@ fn strings_summary<'a>(
             let bytes = value(i);
             raw_bytes += length(i) as u64;
             longest = longest.max(bytes.len());
-            zeros |= bytes.len() <= BOUND_BYTES && memchr::memchr(0, bytes).is_some();
+            zeros |= bytes.len() <= BOUND_BYTES + 8 && memchr::memchr(0, bytes).is_some();
             distinct.push(shard_hash_bytes(bytes));
             bounds = Some(match bounds {
                 None => Extremes { min: bytes, max: bytes, min_row: i, max_row: i },

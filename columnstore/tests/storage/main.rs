@@ -2,5 +2,6 @@
 
 mod damage;
 mod directory;
+mod golden;
 mod rows;
 mod tables;

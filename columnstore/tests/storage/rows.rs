@@ -90,14 +90,8 @@ fn filters_keep_the_right_rows() {
         assert_eq!(passing(&table, 3, &not, &mut counters), expected(&all, 3, |a, i| a.is_valid(i) && !is(a, i)));
     }
     for ordinal in 0..all.num_columns() {
-        assert_eq!(
-            passing(&table, ordinal, &Predicate::IsNull, &mut counters),
-            expected(&all, ordinal, Array::is_null)
-        );
-        assert_eq!(
-            passing(&table, ordinal, &Predicate::IsNotNull, &mut counters),
-            expected(&all, ordinal, Array::is_valid)
-        );
+        assert_eq!(passing(&table, ordinal, &Predicate::IsNull, &mut counters), expected(&all, ordinal, Array::is_null));
+        assert_eq!(passing(&table, ordinal, &Predicate::IsNotNull, &mut counters), expected(&all, ordinal, Array::is_valid));
     }
     let low = Predicate::Range { low: None, high: Some((Datum::Float(-10.0), false)) };
     let small = |a: &ArrayRef, i: usize| a.is_valid(i) && a.as_primitive::<arrow::datatypes::Float64Type>().value(i) < -10.0;
