@@ -8,13 +8,14 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 
 use arrow::array::{Array, ArrayRef, UInt32Array};
-use arrow::compute::{SortColumn, concat, lexsort_to_indices, take};
+use arrow::compute::{SortColumn, lexsort_to_indices, take};
 use rayon::prelude::*;
 
 use crate::database::{partition_folder, segment_path};
 use crate::definition::TableDef;
 use crate::segment::{BuiltSegment, Segment, build_segment, io_error};
 use crate::table::Table;
+use crate::writer::buffer::{Rows, gather};
 use crate::{Error, Result};
 
 /// Rows that become one segment.
@@ -23,7 +24,7 @@ pub(crate) struct Flush {
     partition: usize,
     id: u64,
     path: PathBuf,
-    batches: Vec<Vec<ArrayRef>>,
+    rows: Vec<Rows>,
 }
 
 /// A segment whose file is written, and the thread that syncs it to disk.
@@ -34,15 +35,16 @@ struct Flushed {
 }
 
 impl Flush {
-    pub(crate) fn new(root: &Path, table: &Table, partition: usize, id: u64, batches: Vec<Vec<ArrayRef>>) -> Result<Flush> {
+    pub(crate) fn new(root: &Path, table: &Table, partition: usize, id: u64, rows: Vec<Rows>) -> Result<Flush> {
         let folder = partition_folder(root, table.id, partition);
         fs::create_dir_all(&folder).map_err(io_error(&folder))?;
-        Ok(Flush { def: Arc::clone(&table.def), partition, id, path: segment_path(root, table.id, partition, id), batches })
+        Ok(Flush { def: Arc::clone(&table.def), partition, id, path: segment_path(root, table.id, partition, id), rows })
     }
 
     fn run(self, fsync: bool) -> Result<Flushed> {
-        let columns = sorted(joined(&self.batches, self.def.columns.len())?, &self.def)?;
-        drop(self.batches);
+        let gathered = (0..self.def.columns.len()).into_par_iter().map(|ordinal| gather(&self.rows, ordinal));
+        let columns = sorted(gathered.collect::<Result<Vec<ArrayRef>>>()?, &self.def)?;
+        drop(self.rows);
         let rows = columns.first().map_or(0, Array::len);
         let built = build_segment(&self.path, &self.def.columns, &columns).inspect_err(|_| {
             let _ = fs::remove_file(&self.path);
@@ -55,15 +57,6 @@ impl Flush {
         let sync = fsync.then(|| std::thread::spawn(move || file.sync_all()));
         Ok(Flushed { partition: self.partition, segment, sync })
     }
-}
-
-/// Each column's batches as one array.
-fn joined(batches: &[Vec<ArrayRef>], columns: usize) -> Result<Vec<ArrayRef>> {
-    let join = |ordinal: usize| {
-        let parts: Vec<&dyn Array> = batches.iter().map(|b| b[ordinal].as_ref()).collect();
-        if let [batch] = batches { Ok(Arc::clone(&batch[ordinal])) } else { concat(&parts) }
-    };
-    Ok((0..columns).into_par_iter().map(join).collect::<std::result::Result<_, _>>()?)
 }
 
 /// Rows in the order of the sort key; rows with equal keys keep theirs.

@@ -1,17 +1,19 @@
 //! Adding rows to a table: rows go to their partition's buffer, full buffers become segment files in the background, and one
 //! manifest commits them all.
 
+mod buffer;
 mod flush;
 mod prepare;
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::array::{Array, ArrayRef, RecordBatch};
 
 use crate::database::{Database, partition_folder, sync_folder};
 use crate::sharding::{partition_of, shard_hashes};
 use crate::table::Table;
 use crate::{MAX_SEGMENT_ROWS, Result};
+use buffer::{RowBuffer, Rows};
 use flush::{Flush, Flushes};
 
 /// Rows of a batch that go to one partition when there is no shard key.
@@ -22,55 +24,16 @@ const ROUND_ROBIN_ROWS: usize = 1 << 16;
 pub struct TableWriter {
     database: Arc<Database>,
     table: Arc<Table>,
-    buffers: Vec<Buffer>,
+    buffers: Vec<RowBuffer>,
     /// Where the next rows go when there is no shard key.
     next_partition: usize,
     rows: u64,
     flushes: Flushes,
 }
 
-/// Rows of a partition that are not in a segment yet: batches of canonical columns.
-#[derive(Default)]
-struct Buffer {
-    batches: Vec<Vec<ArrayRef>>,
-    rows: usize,
-}
-
-impl Buffer {
-    fn push(&mut self, columns: Vec<ArrayRef>) {
-        let rows = columns.first().map_or(0, |c| c.len());
-        if rows > 0 {
-            self.rows += rows;
-            self.batches.push(columns);
-        }
-    }
-
-    /// Takes the first `rows` rows, which there must be.
-    fn take(&mut self, rows: usize) -> Vec<Vec<ArrayRef>> {
-        let (mut taken, mut missing) = (Vec::new(), rows);
-        let mut batches = std::mem::take(&mut self.batches).into_iter();
-        for batch in batches.by_ref() {
-            let length = batch.first().map_or(0, |c| c.len());
-            if length > missing {
-                taken.push(batch.iter().map(|c| c.slice(0, missing)).collect());
-                self.batches.push(batch.iter().map(|c| c.slice(missing, length - missing)).collect());
-                break;
-            }
-            taken.push(batch);
-            missing -= length;
-            if missing == 0 {
-                break;
-            }
-        }
-        self.batches.extend(batches);
-        self.rows -= rows;
-        taken
-    }
-}
-
 impl TableWriter {
     pub(crate) fn new(database: Arc<Database>, table: Arc<Table>) -> TableWriter {
-        let buffers = table.partitions.iter().map(|_| Buffer::default()).collect();
+        let buffers = table.partitions.iter().map(|_| RowBuffer::default()).collect();
         // Small inserts fill up the smallest partition.
         let next_partition = (0..table.partitions.len()).min_by_key(|p| table.partitions[*p].rows()).unwrap_or(0);
         let flushes = Flushes::new(database.options().fsync);
@@ -98,15 +61,15 @@ impl TableWriter {
         let columns = prepare::canonical_columns(&self.table.def, batch, self.rows)?;
         self.rows += batch.num_rows() as u64;
         if self.buffers.len() == 1 {
-            self.buffers[0].push(columns);
+            self.buffers[0].push(Rows::all(columns.into()));
         } else if self.table.def.shard_key.is_empty() {
             self.push_round_robin(&columns, batch.num_rows());
         } else {
-            self.push_by_key(&columns)?;
+            self.push_by_key(&columns.into())?;
         }
         let full = self.database.options().segment_rows.clamp(1, MAX_SEGMENT_ROWS);
         for partition in 0..self.buffers.len() {
-            while self.buffers[partition].rows >= full {
+            while self.buffers[partition].rows() >= full {
                 self.flush(partition, full)?;
             }
         }
@@ -116,25 +79,21 @@ impl TableWriter {
     fn push_round_robin(&mut self, columns: &[ArrayRef], rows: usize) {
         for first in (0..rows).step_by(ROUND_ROBIN_ROWS) {
             let length = ROUND_ROBIN_ROWS.min(rows - first);
-            self.buffers[self.next_partition].push(columns.iter().map(|c| c.slice(first, length)).collect());
+            self.buffers[self.next_partition].push(Rows::all(columns.iter().map(|c| c.slice(first, length)).collect()));
             self.next_partition = (self.next_partition + 1) % self.buffers.len();
         }
     }
 
-    fn push_by_key(&mut self, columns: &[ArrayRef]) -> Result<()> {
+    fn push_by_key(&mut self, columns: &Arc<[ArrayRef]>) -> Result<()> {
+        let (rows, partitions) = (columns.first().map_or(0, Array::len), self.buffers.len());
         let keys: Vec<ArrayRef> = self.table.def.shard_key.iter().map(|k| Arc::clone(&columns[*k as usize])).collect();
-        let mut rows_of: Vec<Vec<u32>> = vec![Vec::new(); self.buffers.len()];
+        let mut rows_of: Vec<Vec<u32>> = vec![Vec::with_capacity(rows / partitions + rows / 8); partitions];
         for (row, hash) in shard_hashes(&keys).into_iter().enumerate() {
-            rows_of[partition_of(hash, self.buffers.len())].push(row as u32);
+            rows_of[partition_of(hash, partitions)].push(row as u32);
         }
-        for (buffer, rows) in self.buffers.iter_mut().zip(rows_of) {
-            if rows.len() == columns[0].len() {
-                buffer.push(columns.to_vec());
-            } else if !rows.is_empty() {
-                let rows = UInt32Array::from(rows);
-                let taken =
-                    columns.iter().map(|c| arrow::compute::take(c, &rows, None)).collect::<std::result::Result<_, _>>()?;
-                buffer.push(taken);
+        for (buffer, picked) in self.buffers.iter_mut().zip(rows_of) {
+            if !picked.is_empty() {
+                buffer.push(Rows::picked(columns, picked, partitions)?);
             }
         }
         Ok(())
@@ -154,7 +113,7 @@ impl TableWriter {
     /// Nothing of this writer's rows is visible then.
     pub fn finish(mut self) -> Result<u64> {
         for partition in 0..self.buffers.len() {
-            let rows = self.buffers[partition].rows;
+            let rows = self.buffers[partition].rows();
             if rows > 0 {
                 self.flush(partition, rows)?;
             }
