@@ -19,7 +19,6 @@ const BOUND_BYTES: usize = 256;
 /// What a segment's column holds.
 pub(crate) struct Summary {
     pub(crate) zone: Zone,
-    /// Whether the upper bound is missing although there are values.
     pub(crate) space: KeySpace,
     pub(crate) blocks: Vec<Span>,
     pub(crate) sketch: Sketch,
@@ -115,13 +114,11 @@ pub(crate) fn summarize(array: &ArrayRef, most_codes: usize) -> Summary {
     let (zone, space, blocks, raw_bytes) = match array.data_type() {
         DataType::Utf8View => {
             let strings = array.as_string_view();
-            let views = strings.views();
-            let length = |i: usize| views[i] as u32 as usize;
-            strings_summary(array, &|i| strings.value(i).as_bytes(), &length, &mut distinct)
+            strings_summary(array, |i| strings.value(i).as_bytes(), &mut distinct)
         }
         DataType::Binary => {
             let bytes = array.as_binary::<i32>();
-            strings_summary(array, &|i| bytes.value(i), &|i| bytes.value(i).len(), &mut distinct)
+            strings_summary(array, |i| bytes.value(i), &mut distinct)
         }
         DataType::Boolean => {
             let bits = array.as_boolean();
@@ -201,62 +198,61 @@ fn zone_of(ty: &DataType, blocks: &[Span]) -> Zone {
     }
 }
 
-fn strings_summary<'a>(
-    array: &dyn Array,
-    value: &dyn Fn(usize) -> &'a [u8],
-    length: &dyn Fn(usize) -> usize,
-    distinct: &mut Distinct,
-) -> Parts {
+fn strings_summary<'a>(array: &dyn Array, value: impl Fn(usize) -> &'a [u8], distinct: &mut Distinct) -> Parts {
     let rows = array.len();
-    // The rows of the smallest and largest value of each block.
-    let mut extremes: Vec<Option<(usize, usize)>> = Vec::with_capacity(rows.div_ceil(BLOCK_ROWS));
-    let (mut nulls, mut raw_bytes, mut longest, mut zeros) = (Vec::new(), 0u64, 0, false);
+    let valid = array.nulls().filter(|n| n.null_count() > 0);
+    let (mut extremes, mut nulls) = (Vec::with_capacity(rows.div_ceil(BLOCK_ROWS)), Vec::new());
+    let (mut raw_bytes, mut longest) = (0, 0);
     for first in (0..rows).step_by(BLOCK_ROWS) {
         let (mut bounds, mut block_nulls): (Option<Extremes<'_>>, usize) = (None, 0);
         for i in first..(first + BLOCK_ROWS).min(rows) {
-            if array.is_null(i) {
+            if valid.is_some_and(|v| v.is_null(i)) {
                 block_nulls += 1;
                 distinct.push_null();
                 continue;
             }
             let bytes = value(i);
-            raw_bytes += length(i) as u64;
+            raw_bytes += bytes.len() as u64;
             longest = longest.max(bytes.len());
-            zeros |= bytes.len() <= BOUND_BYTES + 8 && memchr::memchr(0, bytes).is_some();
             distinct.push(shard_hash_bytes(bytes));
-            bounds = Some(match bounds {
-                None => Extremes { min: bytes, max: bytes, min_row: i, max_row: i },
-                Some(b) if bytes < b.min => Extremes { min: bytes, min_row: i, ..b },
-                Some(b) if bytes > b.max => Extremes { max: bytes, max_row: i, ..b },
-                Some(b) => b,
-            });
+            let text = KeyedText { key: string_key(bytes), bytes };
+            match &mut bounds {
+                None => bounds = Some(Extremes { min: text, max: text }),
+                Some(b) if text < b.min => b.min = text,
+                Some(b) if text > b.max => b.max = text,
+                Some(_) => {}
+            }
         }
-        extremes.push(bounds.map(|b| (b.min_row, b.max_row)));
+        extremes.push(bounds);
         nulls.push(block_nulls);
     }
-    let min = extremes.iter().flatten().map(|e| value(e.0)).min().unwrap_or_default();
-    let max = extremes.iter().flatten().map(|e| value(e.1)).max().unwrap_or_default();
+    let min = extremes.iter().flatten().map(|e| e.min).min().map_or(&[][..], |t| t.bytes);
+    let max = extremes.iter().flatten().map(|e| e.max).max().map_or(&[][..], |t| t.bytes);
     let shared = min.iter().zip(max).take(BOUND_BYTES).take_while(|(a, b)| a == b).count();
-    let space = KeySpace::Bytes { prefix: min[..shared].to_vec(), exact: !zeros && longest <= shared + 8 };
-    let key = |row: usize| i128::from(string_key(&value(row)[shared..]));
-    let blocks: Vec<Span> = extremes
-        .iter()
-        .zip(&nulls)
-        .enumerate()
-        .map(|(block, (extremes, &nulls))| {
-            let rows = (rows - block * BLOCK_ROWS).min(BLOCK_ROWS);
-            extremes.map_or(Span { nulls, rows, ..Span::EMPTY }, |(min, max)| Span { min: key(min), max: key(max), nulls, rows })
-        })
-        .collect();
+    let has_zero = |i: usize| valid.is_none_or(|v| v.is_valid(i)) && memchr::memchr(0, value(i)).is_some();
+    let exact = longest <= shared + 8 && !(0..rows).any(has_zero);
+    let space = KeySpace::Bytes { prefix: min[..shared].to_vec(), exact };
+    let key = |text: KeyedText<'_>| i128::from(string_key(&text.bytes[shared..]));
+    let blocks = extremes.iter().zip(&nulls).enumerate().map(|(block, (extremes, &nulls))| {
+        let rows = (rows - block * BLOCK_ROWS).min(BLOCK_ROWS);
+        let known = extremes.map(|e| Span { min: key(e.min), max: key(e.max), nulls, rows });
+        known.unwrap_or(Span { nulls, rows, ..Span::EMPTY })
+    });
+    let blocks = blocks.collect();
     (string_zone(min, max, nulls.iter().sum(), rows), space, blocks, raw_bytes)
+}
+
+/// A string and its first bytes as a number: most comparisons end with the number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct KeyedText<'a> {
+    key: u64,
+    bytes: &'a [u8],
 }
 
 #[derive(Clone, Copy)]
 struct Extremes<'a> {
-    min: &'a [u8],
-    max: &'a [u8],
-    min_row: usize,
-    max_row: usize,
+    min: KeyedText<'a>,
+    max: KeyedText<'a>,
 }
 
 /// Long bounds are cut: the lower one simply, the upper one rounded up, or left out if it cannot be.
