@@ -12,7 +12,7 @@ use arrow::array::{Array, ArrayRef, RecordBatch};
 use crate::database::{Database, partition_folder, sync_folder};
 use crate::sharding::{partition_of, shard_hashes};
 use crate::table::Table;
-use crate::{MAX_SEGMENT_ROWS, Result};
+use crate::{Error, MAX_SEGMENT_ROWS, Result};
 use buffer::{RowBuffer, Rows};
 use flush::{Flush, Flushes};
 
@@ -29,6 +29,8 @@ pub struct TableWriter {
     next_partition: usize,
     rows: u64,
     flushes: Flushes,
+    /// A push failed half way: what is buffered is not what was pushed.
+    failed: bool,
 }
 
 impl TableWriter {
@@ -37,7 +39,7 @@ impl TableWriter {
         // Small inserts fill up the smallest partition.
         let next_partition = (0..table.partitions.len()).min_by_key(|p| table.partitions[*p].rows()).unwrap_or(0);
         let flushes = Flushes::new(database.options().fsync);
-        TableWriter { database, table, buffers, next_partition, rows: 0, flushes }
+        TableWriter { database, table, buffers, next_partition, rows: 0, flushes, failed: false }
     }
 
     /// The table that is written to.
@@ -55,15 +57,22 @@ impl TableWriter {
     /// Adds rows. Columns are matched by position and cast to the table's types if they have others.
     ///
     /// # Errors
-    /// [`Error::Invalid`](crate::Error::Invalid) naming table, column and row (counted from 1 over all pushes): a NULL in a NOT NULL
-    /// column, a value that does not fit. [`Error::Io`](crate::Error::Io) if a segment could not be written.
+    /// [`Error::Invalid`] naming table, column and row (counted from 1 over all pushes): a NULL in a NOT NULL
+    /// column, a value that does not fit. [`Error::Io`] if a segment could not be written.
     pub fn push(&mut self, batch: &RecordBatch) -> Result<()> {
         let columns = prepare::canonical_columns(&self.table.def, batch, self.rows)?;
         self.rows += batch.num_rows() as u64;
+        let added = self.add(columns);
+        self.failed |= added.is_err();
+        added
+    }
+
+    fn add(&mut self, columns: Vec<ArrayRef>) -> Result<()> {
+        let rows = columns.first().map_or(0, Array::len);
         if self.buffers.len() == 1 {
             self.buffers[0].push(Rows::all(columns.into()));
         } else if self.table.def.shard_key.is_empty() {
-            self.push_round_robin(&columns, batch.num_rows());
+            self.push_round_robin(&columns, rows);
         } else {
             self.push_by_key(&columns.into())?;
         }
@@ -109,9 +118,12 @@ impl TableWriter {
     /// Commits all rows; how many they are. All segments are on disk before the manifest names them.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io); [`Error::NoSuchTable`](crate::Error::NoSuchTable) if the table was dropped meanwhile.
+    /// [`Error::Io`]; [`Error::NoSuchTable`] if the table was dropped meanwhile.
     /// Nothing of this writer's rows is visible then.
     pub fn finish(mut self) -> Result<u64> {
+        if self.failed {
+            return Err(Error::Invalid(format!("rows for table '{}' could not be written before", self.table.name())));
+        }
         for partition in 0..self.buffers.len() {
             let rows = self.buffers[partition].rows();
             if rows > 0 {

@@ -116,3 +116,65 @@ fn names_are_one_space_without_case() {
     let twice = TableDef { shard_key: vec![1, 1], ..wide_table("bad") };
     assert!(matches!(database.create_table(twice), Err(Error::Invalid(_))));
 }
+
+#[test]
+fn writers_commit_side_by_side_and_readers_keep_their_snapshot() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::open(folder.path(), options(64)).unwrap();
+    let before = fill(&database, "t", 100);
+    let def = wide_table("t");
+    std::thread::scope(|scope| {
+        for part in 0..4 {
+            let (database, def) = (&database, &def);
+            scope.spawn(move || {
+                let mut writer = database.writer("t").unwrap();
+                writer.push(&wide_rows(def, 100 + part * 150, 250 + part * 150)).unwrap();
+                assert_eq!(writer.finish().unwrap(), 150);
+            });
+        }
+    });
+    assert_eq!(read_sorted(&before).unwrap(), wide_rows(&def, 0, 100));
+    assert_eq!(read_sorted(&database.table("t").unwrap()).unwrap(), wide_rows(&def, 0, 700));
+}
+
+#[test]
+fn a_writer_that_failed_commits_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::open(folder.path(), options(64)).unwrap();
+    let table = fill(&database, "t", 100);
+    // A file where the table's folder should be: no segment can be written.
+    let tables = folder.path().join("tables").join(table.id.to_string());
+    drop(table);
+    fs::rename(&tables, folder.path().join("tables/aside")).unwrap();
+    fs::write(&tables, "in the way").unwrap();
+    let mut writer = database.writer("t").unwrap();
+    let rows = wide_rows(&wide_table("t"), 100, 1000);
+    let error = writer.push(&rows).unwrap_err();
+    assert!(matches!(&error, Error::Io { path, .. } if path.starts_with(&tables)), "{error:?}");
+    assert!(matches!(writer.finish(), Err(Error::Invalid(_))));
+    fs::remove_file(&tables).unwrap();
+    fs::rename(folder.path().join("tables/aside"), &tables).unwrap();
+    drop(database);
+    let database = Database::open(folder.path(), options(64)).unwrap();
+    assert_eq!(read_sorted(&database.table("t").unwrap()).unwrap(), wide_rows(&wide_table("t"), 0, 100));
+}
+
+#[test]
+fn a_manifest_that_cannot_be_written_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::open(folder.path(), options(64)).unwrap();
+    fill(&database, "t", 100);
+    let files = count_files(folder.path());
+    // A folder of this name cannot be opened as a file.
+    fs::create_dir(folder.path().join("manifest.new")).unwrap();
+    let error = database.create_table(wide_table("u")).err().unwrap();
+    assert!(matches!(&error, Error::Io { path, .. } if path.ends_with("manifest.new")), "{error:?}");
+    let mut writer = database.writer("t").unwrap();
+    writer.push(&wide_rows(&wide_table("t"), 100, 300)).unwrap();
+    assert!(matches!(writer.finish(), Err(Error::Io { .. })));
+    assert_eq!(database.tables().len(), 1);
+    assert_eq!(database.table("t").unwrap().rows(), 100);
+    fs::remove_dir(folder.path().join("manifest.new")).unwrap();
+    assert_eq!(count_files(folder.path()), files);
+    database.create_table(wide_table("u")).unwrap();
+}

@@ -152,6 +152,31 @@ fn segments_are_sorted_and_rows_sharded_alike() {
 }
 
 #[test]
+fn one_key_fills_one_partition() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::open(folder.path(), options(500)).unwrap();
+    let columns = vec![column("id", DataType::Int64), column("key", DataType::Int64), column("s", DataType::Utf8View)];
+    let def = TableDef { name: "t".into(), columns, shard_key: vec![1], sort_key: vec![], reference: false, partitions: 16 };
+    database.create_table(def.clone()).unwrap();
+    let rows = |from: i64, to: i64| {
+        let key = |i: i64| if i % 100 == 0 { Some(i) } else { None };
+        let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(from..to));
+        let keys: ArrayRef = Arc::new(Int64Array::from_iter((from..to).map(key)));
+        let text =
+            (from..to).map(|i| if i % 7 == 0 { None } else { Some("long enough to be in a buffer ".repeat(i as usize % 3)) });
+        RecordBatch::try_new(def.schema(), vec![ids, keys, Arc::new(StringViewArray::from_iter(text))]).unwrap()
+    };
+    let mut writer = database.writer("t").unwrap();
+    for from in (0..6000).step_by(600) {
+        writer.push(&rows(from, from + 600)).unwrap();
+    }
+    writer.finish().unwrap();
+    let table = database.table("t").unwrap();
+    assert_eq!(read_sorted(&table).unwrap(), rows(0, 6000));
+    assert!(table.partitions.iter().any(|p| p.rows() >= 5940));
+}
+
+#[test]
 fn a_null_in_a_not_null_column_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let database = Database::open(folder.path(), options(64)).unwrap();
@@ -174,11 +199,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn any_rows_survive(values in prop::collection::vec((any::<Option<i64>>(), any::<Option<String>>()), 0..600), low in any::<i64>()) {
+    fn any_rows_survive(values in prop::collection::vec((any::<Option<i64>>(), any::<Option<String>>()), 0..600), low in any::<i64>(), partitions in 1..20u32) {
         let folder = tempfile::tempdir().unwrap();
         let database = Database::open(folder.path(), options(64)).unwrap();
         let columns = vec![column("id", DataType::Int64), column("v", DataType::Int64), column("s", DataType::Utf8View)];
-        let def = TableDef { name: "t".into(), columns, shard_key: vec![1], sort_key: vec![2], reference: false, partitions: 2 };
+        let def = TableDef { name: "t".into(), columns, shard_key: vec![1], sort_key: vec![2], reference: false, partitions };
         database.create_table(def.clone()).unwrap();
         let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..values.len() as i64));
         let v: ArrayRef = Arc::new(Int64Array::from_iter(values.iter().map(|r| r.0)));
