@@ -6,10 +6,23 @@
 
 pub mod aggregate;
 pub mod batch;
+mod columns;
 pub mod context;
 mod error;
+mod exchange;
+mod executor;
 pub mod expression;
+mod join;
+mod pipeline;
+pub mod profile;
+pub mod query;
+mod required;
+mod scan;
+mod sink;
+mod sort;
 
 pub use batch::{Batch, Bounds, Layout, LayoutColumn};
 pub use context::{CancelToken, MemoryBudget, QueryContext, Reservation, Settings};
 pub use error::{Error, Result};
+pub use profile::{Profile, Progress};
+pub use query::{QueryResult, Storage, execute, execute_with};

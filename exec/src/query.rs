@@ -1,0 +1,154 @@
+//! Runs a whole query: subplans in order, then the root.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{
+    DataType as Arrow, Date32Type, Decimal64Type, Decimal128Type, Field as ArrowField, Float32Type, Float64Type, Int64Type,
+    IntervalMonthDayNanoType, Schema, SchemaRef, TimestampMicrosecondType, UInt64Type,
+};
+use stoa_plan::{DataType, Field, Literal, Plan, Query, SubplanKind, Value};
+
+use crate::batch::canonical;
+use crate::executor::{Executor, Rows};
+use crate::profile::{Profile, Progress};
+use crate::{Batch, Error, QueryContext, Result};
+
+/// Where scans find their tables.
+pub trait Storage: Send + Sync {
+    /// The snapshot of a table that this query reads.
+    ///
+    /// # Errors
+    /// If there is no such table or it cannot be opened.
+    fn table(&self, name: &str) -> Result<Arc<stoa_columnstore::Table>>;
+}
+
+/// What a query gave.
+#[derive(Debug)]
+pub struct QueryResult {
+    /// Names and canonical types of the columns.
+    pub schema: SchemaRef,
+    /// The rows.
+    pub batches: Vec<RecordBatch>,
+    /// What it did.
+    pub profile: Profile,
+}
+
+/// Runs a query.
+///
+/// # Errors
+/// See [`Error`]. A panic of an operator, which would be a defect, is an [`Error::Internal`].
+pub fn execute(query: &Query, storage: &dyn Storage, ctx: &QueryContext) -> Result<QueryResult> {
+    execute_with(query, storage, ctx, &Progress::default())
+}
+
+/// Runs a query that reports how far it is.
+///
+/// # Errors
+/// As [`execute`].
+pub fn execute_with(query: &Query, storage: &dyn Storage, ctx: &QueryContext, progress: &Progress) -> Result<QueryResult> {
+    let run = AssertUnwindSafe(|| run(query, storage, ctx, progress));
+    catch_unwind(run).unwrap_or_else(|panic| Err(Error::Internal(panic_message(&*panic))))
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    format!("an operator failed: {}", text.unwrap_or("no message"))
+}
+
+fn run(query: &Query, storage: &dyn Storage, ctx: &QueryContext, progress: &Progress) -> Result<QueryResult> {
+    let started = Instant::now();
+    let mut exec = Executor::new(storage, ctx, progress.clone());
+    for subplan in &query.subplans {
+        exec.required.add(&subplan.plan, subplan.plan.fields().iter().map(|f| f.id).collect());
+        let rows = exec.collect(&subplan.plan, &exec.once, "a subquery")?;
+        match subplan.kind {
+            SubplanKind::Scalar(id) => {
+                let value = scalar(&subplan.plan, &rows)?;
+                exec.parameters.insert(id, value);
+            }
+            SubplanKind::Shared(number) => {
+                exec.shared.insert(number, rows);
+            }
+        }
+    }
+    exec.required.add(&query.root, query.output.iter().map(|f| f.id).collect());
+    let rows = exec.collect(&query.root, &exec.once, "the result")?;
+    let (schema, batches) = record_batches(&query.output, &rows)?;
+    let profile = exec.recorder.finish(started.elapsed(), ctx.memory.peak());
+    Ok(QueryResult { schema, batches, profile })
+}
+
+/// The value of a scalar subquery.
+fn scalar(plan: &Plan, rows: &Rows) -> Result<Literal> {
+    let fields = plan.fields();
+    let field = fields.first().ok_or_else(|| Error::Internal("a scalar subquery has no column".into()))?;
+    let total: usize = rows.batches.iter().map(|b| b.rows).sum();
+    if total > 1 {
+        return Err(Error::User("a subquery that is used as a value returned more than one row".into()));
+    }
+    let Some(batch) = rows.batches.iter().find(|b| b.rows == 1) else {
+        return Ok(Literal { ty: field.ty, value: Value::Null });
+    };
+    let array = canonical(&batch.columns[rows.layout.position(field.id)?], field.ty)?;
+    Ok(Literal { ty: field.ty, value: value_at(&array, 0)? })
+}
+
+/// The value of an element of an array of a canonical type.
+fn value_at(array: &ArrayRef, i: usize) -> Result<Value> {
+    if array.is_null(i) || *array.data_type() == Arrow::Null {
+        return Ok(Value::Null);
+    }
+    let ty = array.data_type();
+    Ok(match ty {
+        Arrow::Boolean => Value::Bool(array.as_boolean().value(i)),
+        Arrow::Float32 => Value::Float(f64::from(array.as_primitive::<Float32Type>().value(i))),
+        Arrow::Float64 => Value::Float(array.as_primitive::<Float64Type>().value(i)),
+        Arrow::Decimal64(..) => Value::Decimal(i128::from(array.as_primitive::<Decimal64Type>().value(i))),
+        Arrow::Decimal128(..) => Value::Decimal(array.as_primitive::<Decimal128Type>().value(i)),
+        Arrow::Date32 => Value::Int(i64::from(array.as_primitive::<Date32Type>().value(i))),
+        Arrow::Timestamp(..) => Value::Int(array.as_primitive::<TimestampMicrosecondType>().value(i)),
+        Arrow::Utf8View => Value::Str(array.as_string_view().value(i).to_owned()),
+        Arrow::Binary => Value::Bytes(array.as_binary::<i32>().value(i).to_vec()),
+        Arrow::Interval(_) => {
+            let v = array.as_primitive::<IntervalMonthDayNanoType>().value(i);
+            Value::Interval { months: v.months, days: v.days, nanos: v.nanoseconds }
+        }
+        _ if ty.is_unsigned_integer() => {
+            Value::UInt(arrow::compute::cast(array, &Arrow::UInt64)?.as_primitive::<UInt64Type>().value(i))
+        }
+        _ if ty.is_signed_integer() => {
+            Value::Int(arrow::compute::cast(array, &Arrow::Int64)?.as_primitive::<Int64Type>().value(i))
+        }
+        other => return Err(Error::Internal(format!("a scalar of type {other}"))),
+    })
+}
+
+/// The result's batches, in canonical types under the output's names.
+fn record_batches(output: &[Field], rows: &Rows) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+    let positions = output.iter().map(|f| rows.layout.position(f.id)).collect::<Result<Vec<_>>>()?;
+    let mut batches = Vec::with_capacity(rows.batches.len());
+    for batch in rows.batches.iter().filter(|b| b.rows > 0) {
+        let columns = output.iter().zip(&positions).map(|(f, p)| canonical(&batch.columns[*p], f.ty));
+        batches.push(Batch { columns: columns.collect::<Result<_>>()?, rows: batch.rows });
+    }
+    let fields: Vec<ArrowField> = output
+        .iter()
+        .enumerate()
+        .map(|(i, f)| {
+            let nullable = f.nullable || batches.iter().any(|b| b.columns[i].null_count() > 0);
+            ArrowField::new(&f.name, f.ty.to_arrow(), nullable || f.ty == DataType::Null)
+        })
+        .collect();
+    let schema = Arc::new(Schema::new(fields));
+    let batches = batches
+        .into_iter()
+        .map(|b| {
+            let options = RecordBatchOptions::new().with_row_count(Some(b.rows));
+            RecordBatch::try_new_with_options(schema.clone(), b.columns, &options)
+        })
+        .collect::<std::result::Result<Vec<_>, _>>()?;
+    Ok((schema, batches))
+}

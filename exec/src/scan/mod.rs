@@ -1,0 +1,191 @@
+//! Scans: which rows of a table's segments pass, decided on encoded data, and only then the columns that are read above.
+//!
+//! A morsel is some blocks of one segment. Its mask starts as all ones; each predicate clears bits, cheap and selective ones first,
+//! in an order that follows what was measured so far. What no column can decide alone is evaluated on the decoded columns of the
+//! rows that are left. Output columns are read for those rows only.
+
+mod morsel;
+mod predicates;
+
+use std::sync::{Arc, OnceLock};
+
+use stoa_columnstore::{BLOCK_ROWS, Datum, Segment, Table};
+use stoa_plan::{ColumnId, Expr, NodeId, Plan, Scan, ScanColumn};
+
+use crate::executor::{Executor, Scope};
+use crate::expression::Expression;
+use crate::profile::Recorder;
+use crate::{Bounds, Error, Layout, LayoutColumn, Result};
+
+pub(crate) use morsel::ScanState;
+use predicates::{Prepared, ScanPredicate};
+
+/// Blocks of a morsel: many, so that selective scans give full batches, but enough morsels for every worker to get some.
+const MORSEL_BLOCKS: std::ops::RangeInclusive<usize> = 8..=64;
+/// Morsels that each worker should get at least.
+const MORSELS_PER_WORKER: usize = 8;
+
+/// A table as the source of a pipeline.
+pub(crate) struct ScanSource {
+    node: NodeId,
+    segments: Vec<SegmentSource>,
+    morsels: Vec<Morsel>,
+    rows: usize,
+    /// Ordinals of the output columns.
+    outputs: Vec<usize>,
+    predicates: Vec<ScanPredicate>,
+    residual: Option<Residual>,
+    batch_rows: usize,
+}
+
+/// A segment and what the predicates are in its terms, once a worker has asked.
+struct SegmentSource {
+    segment: Arc<Segment>,
+    prepared: OnceLock<std::result::Result<Prepared, Arc<stoa_columnstore::Error>>>,
+}
+
+/// Some blocks of a segment.
+#[derive(Clone, Copy, Debug)]
+struct Morsel {
+    segment: usize,
+    first_row: usize,
+    rows: usize,
+}
+
+/// Conjuncts that read several columns.
+struct Residual {
+    conjuncts: Vec<Expression>,
+    /// Ordinals of the columns that they read.
+    columns: Vec<usize>,
+}
+
+impl ScanSource {
+    /// A scan of the scope's partition, and the columns that it yields.
+    pub fn new(exec: &Executor<'_>, plan: &Plan, scan: &Scan, scope: &Scope) -> Result<(ScanSource, Layout)> {
+        let table = exec.storage.table(&scan.table)?;
+        let every: Vec<ScanColumn> = scan.columns.iter().chain(&scan.filter_columns).cloned().collect();
+        if let Some(bad) = every.iter().find(|c| c.ordinal as usize >= table.def.columns.len()) {
+            return Err(Error::Internal(format!("table '{}' has no column {}", scan.table, bad.ordinal)));
+        }
+        let mut predicates = Vec::new();
+        let mut rest = Vec::new();
+        for filter in &scan.filters {
+            match crate::expression::scan_predicate(filter, &every, &exec.parameters, &exec.ctx.settings)? {
+                Some((id, predicate)) => predicates.push(ScanPredicate::new(ordinal(&every, id)?, predicate)),
+                None => rest.push(filter),
+            }
+        }
+        for (id, column) in &scan.runtime_filters {
+            if let Some(keys) = exec.filter(scope, *id) {
+                let ordinal = ordinal(&every, *column)?;
+                predicates.extend(ScanPredicate::of_keys(ordinal, keys, bounds(&table, ordinal)));
+            }
+        }
+        predicates.sort_by_key(ScanPredicate::guess);
+        let residual = residual(exec, &table, &every, &rest)?;
+        let mut outputs = Vec::new();
+        let mut layout = Layout::default();
+        for column in scan.columns.iter().filter(|c| exec.required.wants(plan, c.field.id)) {
+            outputs.push(column.ordinal as usize);
+            layout.columns.push(layout_column(&table, column));
+        }
+        let segments = segments_of(&table, scan, scope);
+        let (morsels, rows) = morsels(&segments);
+        for predicate in &predicates {
+            let name = &table.def.columns[predicate.ordinal].name;
+            exec.recorder.note(plan.id, format!("filter on encoded {name}: {:?}", predicate.predicate));
+        }
+        let source = ScanSource {
+            node: plan.id,
+            segments,
+            morsels,
+            rows,
+            outputs,
+            predicates,
+            residual,
+            batch_rows: exec.ctx.settings.vector_size.max(1),
+        };
+        Ok((source, layout))
+    }
+
+    /// Number of morsels.
+    pub fn morsels(&self) -> usize {
+        self.morsels.len()
+    }
+
+    /// Rows of all segments.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The plan node.
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// Adds what a worker counted.
+    pub fn record(&self, state: &ScanState, recorder: &Recorder) {
+        recorder.add_scan(self.node, &state.counters());
+    }
+}
+
+/// The ordinal of a column that a scan reads.
+fn ordinal(columns: &[ScanColumn], id: ColumnId) -> Result<usize> {
+    let found = columns.iter().find(|c| c.field.id == id);
+    found.map(|c| c.ordinal as usize).ok_or_else(|| Error::Internal(format!("a scan does not read column {}", id.0)))
+}
+
+/// A column of the scan's layout, with the table's bounds.
+fn layout_column(table: &Table, column: &ScanColumn) -> LayoutColumn {
+    LayoutColumn { field: column.field.clone(), bounds: bounds(table, column.ordinal as usize) }
+}
+
+/// What the segments know of a column's values.
+fn bounds(table: &Table, ordinal: usize) -> Bounds {
+    let Some(column) = table.statistics().columns.get(ordinal) else { return Bounds::default() };
+    match (&column.min, &column.max) {
+        (Some(Datum::Int(min)), Some(Datum::Int(max))) => Bounds { range: Some((*min, *max)) },
+        _ => Bounds::default(),
+    }
+}
+
+/// Compiles the conjuncts that read several columns.
+fn residual(exec: &Executor<'_>, table: &Table, columns: &[ScanColumn], conjuncts: &[&Expr]) -> Result<Option<Residual>> {
+    if conjuncts.is_empty() {
+        return Ok(None);
+    }
+    let mut layout = Layout::default();
+    let mut ordinals = Vec::new();
+    for column in columns {
+        if conjuncts.iter().any(|c| c.columns().contains(&column.field.id)) {
+            layout.columns.push(layout_column(table, column));
+            ordinals.push(column.ordinal as usize);
+        }
+    }
+    let conjuncts = conjuncts.iter().map(|c| exec.compile(c, &layout)).collect::<Result<_>>()?;
+    Ok(Some(Residual { conjuncts, columns: ordinals }))
+}
+
+/// The segments that a scan reads: the partition's, or all.
+fn segments_of(table: &Table, scan: &Scan, scope: &Scope) -> Vec<SegmentSource> {
+    let of = |partition: usize| table.partitions.get(partition).map(|p| p.segments.clone()).unwrap_or_default();
+    let segments: Vec<Arc<Segment>> = match scope.partition {
+        Some(partition) if !scan.reference => of(partition),
+        _ => (0..table.partitions.len()).flat_map(of).collect(),
+    };
+    segments.into_iter().map(|segment| SegmentSource { segment, prepared: OnceLock::new() }).collect()
+}
+
+/// Cuts segments into morsels.
+fn morsels(segments: &[SegmentSource]) -> (Vec<Morsel>, usize) {
+    let mut morsels = Vec::new();
+    let total = segments.iter().map(|s| s.segment.rows()).sum::<usize>();
+    let wanted = rayon::current_num_threads() * MORSELS_PER_WORKER;
+    let step = (total / BLOCK_ROWS / wanted).clamp(*MORSEL_BLOCKS.start(), *MORSEL_BLOCKS.end()) * BLOCK_ROWS;
+    for (i, source) in segments.iter().enumerate() {
+        let rows = source.segment.rows();
+        let cut = (0..rows).step_by(step).map(|first_row| Morsel { segment: i, first_row, rows: step.min(rows - first_row) });
+        morsels.extend(cut);
+    }
+    (morsels, total)
+}
