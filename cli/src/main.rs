@@ -1,2 +1,29 @@
-//! stoa
-fn main() {}
+//! Entry point: parses the command line, runs the command, turns its outcome into an exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use stoa::args::{Cli, Command};
+use stoa::commands;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// 0: done; 1: failed, the reason is on standard error; 2: wrong usage (by clap).
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match &cli.command {
+        Command::Sql(args) => commands::sql::run(args),
+        Command::Load(args) => commands::load::run(args),
+        Command::Tpch(args) => commands::tpch::run(args),
+        Command::Inspect(args) => commands::inspect::run(args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(stoa::Error::Output(e)) if e.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

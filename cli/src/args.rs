@@ -1,0 +1,172 @@
+//! The command line of `stoa`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Stoa, a distributed SQL engine for analytics.
+#[derive(Debug, Parser)]
+#[command(name = "stoa", version, about, propagate_version = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run SQL on a data directory: statements, a file, or a shell
+    Sql(SqlArgs),
+    /// Load CSV, .tbl or Parquet files into a table
+    Load(LoadArgs),
+    /// Generate TPC-H, load it, run the 22 queries and check the answers
+    Tpch(TpchArgs),
+    /// Show segments, encodings, sizes, zone maps and indexes
+    Inspect(InspectArgs),
+}
+
+/// Where the data is and what a query may use of the machine.
+#[derive(Debug, Args)]
+pub struct EngineArgs {
+    /// Data directory; made if it is not there
+    #[arg(long, value_name = "DIR", env = "STOA_DATA", default_value = "./stoa-data")]
+    pub data: PathBuf,
+    /// Memory that one query may hold, e.g. 4GiB [default: 70% of the machine's]
+    #[arg(long, value_name = "BYTES", env = "STOA_MEMORY_LIMIT", value_parser = parse_bytes)]
+    pub memory_limit: Option<usize>,
+    /// Worker threads [default: one a core]
+    #[arg(long, value_name = "N", env = "STOA_THREADS")]
+    pub threads: Option<usize>,
+}
+
+/// `stoa sql`.
+#[derive(Debug, Args)]
+pub struct SqlArgs {
+    /// Engine options.
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    /// Run these statements and exit
+    #[arg(short = 'c', long = "command", value_name = "SQL", conflicts_with = "file")]
+    pub command: Option<String>,
+    /// Run the statements of this file and exit; `-` reads standard input
+    #[arg(short = 'f', long = "file", value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// How to print results
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+}
+
+/// Output formats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Aligned columns with a frame
+    Table,
+    /// RFC 4180 with a header line; NULL is an empty field
+    Csv,
+    /// One object a row in an array
+    Json,
+    /// Tab-separated with a header line; tab, newline and backslash are escaped; NULL is \N
+    Tsv,
+    /// An Arrow IPC stream
+    Arrow,
+}
+
+/// `stoa load`.
+#[derive(Debug, Args)]
+pub struct LoadArgs {
+    /// Engine options.
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    /// The table
+    pub table: String,
+    /// Files: .csv, .tbl, .parquet; `-` reads CSV from standard input
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    /// Create the table, with columns and types inferred from the first file
+    #[arg(long)]
+    pub create: bool,
+    /// Field delimiter [default: `,`; `|` for .tbl, where each line ends with one]
+    #[arg(long, value_name = "C", value_parser = parse_delimiter)]
+    pub delimiter: Option<u8>,
+    /// The first line of each file holds the column names
+    #[arg(long)]
+    pub header: bool,
+}
+
+/// `stoa tpch`.
+#[derive(Debug, Args)]
+pub struct TpchArgs {
+    /// Engine options.
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    /// Scale factor: 1 is about 1 GB of raw data
+    #[arg(long, default_value_t = 1.0, value_parser = parse_scale)]
+    pub scale: f64,
+    /// Timed runs of each query after one warm-up; the best counts
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub runs: u32,
+    /// Queries to run, e.g. 1,6,14 [default: all]
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=22))]
+    pub queries: Vec<u32>,
+    /// Write the times to this file as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+/// `stoa inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// Engine options.
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    /// Only this table, with every segment
+    pub table: Option<String>,
+}
+
+fn parse_bytes(text: &str) -> Result<usize, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let number: f64 = text[..digits].parse().map_err(|_| format!("'{text}' is not a number of bytes such as 512MiB or 4GiB"))?;
+    let unit = match text[digits..].trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "k" | "kb" | "kib" => 1024.0,
+        "m" | "mb" | "mib" => 1024.0 * 1024.0,
+        "g" | "gb" | "gib" => 1024.0 * 1024.0 * 1024.0,
+        unit => return Err(format!("'{unit}' is not a unit of bytes: use KiB, MiB or GiB")),
+    };
+    Ok((number * unit) as usize)
+}
+
+fn parse_delimiter(text: &str) -> Result<u8, String> {
+    match text.as_bytes() {
+        b"\\t" => Ok(b'\t'),
+        [byte] if !matches!(byte, b'"' | b'\n' | b'\r') => Ok(*byte),
+        _ => Err(format!("'{text}' is not a delimiter: give one character of ASCII, or \\t")),
+    }
+}
+
+fn parse_scale(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(scale) if scale > 0.0 && scale <= 1000.0 => Ok(scale),
+        _ => Err(format!("'{text}' is not a scale factor: give a number above 0 and up to 1000")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn bytes_have_units() {
+        assert_eq!(parse_bytes("4GiB"), Ok(4 << 30));
+        assert_eq!(parse_bytes("1.5k"), Ok(1536));
+        assert!(parse_bytes("much").is_err());
+        assert!(parse_bytes("4 parsecs").is_err());
+    }
+}

@@ -1,0 +1,114 @@
+//! CSV and its relatives. A bad row is an error that names file, line and column.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arrow::array::RecordBatch;
+use arrow::csv::reader::Format;
+use arrow::csv::ReaderBuilder;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
+use indicatif::ProgressBar;
+use stoa_columnstore::TableDef;
+
+use super::{Dialect, Push, advance, reader_schema};
+use crate::{Error, Result};
+
+/// Rows of a parsed batch.
+const BATCH_ROWS: usize = 16 * 1024;
+/// Lines that `--create` looks at.
+const INFER_ROWS: usize = 10_000;
+
+fn open(path: &Path) -> Result<Box<dyn Read>> {
+    if path.as_os_str() == "-" {
+        return Ok(Box::new(io::stdin()));
+    }
+    Ok(Box::new(BufReader::with_capacity(1 << 20, File::open(path).map_err(Error::file(path))?)))
+}
+
+/// The columns and types of a file: the narrowest type that fits the first lines.
+pub(super) fn infer(path: &Path, dialect: Dialect) -> Result<SchemaRef> {
+    if path.as_os_str() == "-" {
+        return Err(Error::Invalid("--create cannot infer a table from standard input: it has to read the rows twice; create the table first".into()));
+    }
+    let mut file = File::open(path).map_err(Error::file(path))?;
+    let format = Format::default().with_header(dialect.header).with_delimiter(dialect.delimiter);
+    let (schema, _) = format.infer_schema(&mut file, Some(INFER_ROWS)).map_err(|e| located(path, dialect, &[], &e))?;
+    file.rewind().map_err(Error::file(path))?;
+    let mut fields: Vec<Field> = schema.fields().iter().map(|f| f.as_ref().clone()).collect();
+    if dialect.trailing_delimiter {
+        fields.pop();
+    }
+    if fields.is_empty() {
+        return Err(Error::Load(format!("{}: the file is empty, so that no table can be inferred from it", path.display())));
+    }
+    Ok(Arc::new(Schema::new(fields)))
+}
+
+pub(super) fn read(path: &Path, dialect: Dialect, def: &TableDef, bar: &ProgressBar, push: &mut Push<'_>) -> Result<()> {
+    let wanted = reader_schema(def, readable);
+    let mut fields: Vec<Arc<Field>> = wanted.fields().iter().cloned().collect();
+    if dialect.trailing_delimiter {
+        fields.push(Arc::new(Field::new("", DataType::Utf8, true)));
+    }
+    let names: Vec<&str> = def.columns.iter().map(|c| c.name.as_str()).collect();
+    let counter = Arc::new(AtomicU64::new(0));
+    let input = Counted { inner: open(path)?, bytes: counter.clone() };
+    let reader = ReaderBuilder::new(Arc::new(Schema::new(fields)))
+        .with_header(dialect.header)
+        .with_delimiter(dialect.delimiter)
+        .with_batch_size(BATCH_ROWS)
+        .with_projection((0..def.columns.len()).collect())
+        .build(input)
+        .map_err(|e| located(path, dialect, &names, &e))?;
+    for batch in reader {
+        let batch: RecordBatch = batch.map_err(|e| located(path, dialect, &names, &e))?;
+        push(&batch)?;
+        advance(bar, counter.swap(0, Ordering::Relaxed));
+    }
+    Ok(())
+}
+
+/// The types that the CSV reader parses; the writer casts them to the table's.
+fn readable(ty: &DataType) -> DataType {
+    match ty {
+        DataType::Decimal64(p, s) => DataType::Decimal128(*p, *s),
+        DataType::Utf8View | DataType::Binary => DataType::Utf8,
+        other => other.clone(),
+    }
+}
+
+/// The reader's error with the file, and the column's name where it gives a number.
+fn located(path: &Path, dialect: Dialect, names: &[&str], error: &ArrowError) -> Error {
+    let mut text = match error {
+        ArrowError::ParseError(what) | ArrowError::CsvError(what) => what.clone(),
+        other => other.to_string(),
+    };
+    if let Some(cut) = text.find(" Row data:") {
+        text.truncate(cut);
+    }
+    for (i, name) in names.iter().enumerate().rev() {
+        text = text.replace(&format!("for column {i} "), &format!("for column '{name}' "));
+    }
+    if dialect.trailing_delimiter && text.contains("incorrect number of fields") {
+        text.push_str(" (each line of a .tbl file ends with its delimiter)");
+    }
+    Error::Load(format!("{}: {text}", path.display()))
+}
+
+/// Counts the bytes that pass.
+struct Counted {
+    inner: Box<dyn Read>,
+    bytes: Arc<AtomicU64>,
+}
+
+impl Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.bytes.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read)
+    }
+}

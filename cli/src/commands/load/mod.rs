@@ -1,0 +1,116 @@
+//! `stoa load`: CSV, `.tbl` and Parquet files into a table. All rows of all files, or none.
+
+mod delimited;
+mod parquet;
+
+use std::path::Path;
+use std::time::Instant;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType as ArrowType, Schema, SchemaRef};
+use indicatif::ProgressBar;
+use stoa_columnstore::TableDef;
+use stoa_exec::CancelToken;
+use stoa_plan::DataType;
+
+use crate::args::LoadArgs;
+use crate::engine::{Engine, sql_type_name};
+use crate::{Error, Result, progress};
+
+/// The kinds of file, told by their names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Parquet,
+    Delimited(Dialect),
+}
+
+/// How a delimited file is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Dialect {
+    delimiter: u8,
+    header: bool,
+    /// Each line ends with a delimiter, as the TPC-H tools write them.
+    trailing_delimiter: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// If a file cannot be read, a row does not fit, or the table is missing. Nothing of the load stays then.
+pub fn run(args: &LoadArgs) -> Result<()> {
+    let engine = Engine::open(&args.engine)?;
+    if args.create {
+        create_table(&engine, args)?;
+    }
+    let outcome = load(&engine, args);
+    if outcome.is_err() && args.create {
+        engine.database().drop_table(&args.table, true)?;
+    }
+    let (rows, seconds) = outcome?;
+    println!("{rows} rows loaded into {} in {seconds:.2} s", args.table);
+    Ok(())
+}
+
+fn load(engine: &Engine, args: &LoadArgs) -> Result<(u64, f64)> {
+    let start = Instant::now();
+    let table = engine.database().table(&args.table).ok_or_else(|| {
+        Error::Invalid(format!("there is no table '{}': create it first, or give --create to infer it from the file", args.table))
+    })?;
+    let bytes = args.files.iter().filter_map(|f| std::fs::metadata(f).ok()).map(|m| m.len()).sum();
+    let bar = if bytes > 0 { progress::bar(bytes, &args.table, "bytes") } else { progress::spinner(&args.table) };
+    let mut writer = engine.database().writer(&args.table)?;
+    for file in &args.files {
+        let mut push = |batch: &RecordBatch| writer.push(batch).map_err(|e| Error::Load(format!("{}: {e}", file.display())));
+        match kind(file, args) {
+            Kind::Parquet => parquet::read(engine, file, &table.def, &bar, &mut push)?,
+            Kind::Delimited(dialect) => delimited::read(file, dialect, &table.def, &bar, &mut push)?,
+        }
+    }
+    let rows = writer.finish()?;
+    bar.finish_and_clear();
+    Ok((rows, start.elapsed().as_secs_f64()))
+}
+
+fn kind(file: &Path, args: &LoadArgs) -> Kind {
+    let extension = file.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
+    match extension.as_str() {
+        "parquet" => Kind::Parquet,
+        "tbl" => Kind::Delimited(Dialect { delimiter: args.delimiter.unwrap_or(b'|'), header: args.header, trailing_delimiter: true }),
+        "tsv" => Kind::Delimited(Dialect { delimiter: args.delimiter.unwrap_or(b'\t'), header: args.header, trailing_delimiter: false }),
+        _ => Kind::Delimited(Dialect { delimiter: args.delimiter.unwrap_or(b','), header: args.header, trailing_delimiter: false }),
+    }
+}
+
+/// Creates the table that the first file describes.
+fn create_table(engine: &Engine, args: &LoadArgs) -> Result<()> {
+    let file = &args.files[0];
+    let schema = match kind(file, args) {
+        Kind::Parquet => parquet::schema(file)?,
+        Kind::Delimited(dialect) => delimited::infer(file, dialect)?,
+    };
+    let mut columns = Vec::new();
+    for field in schema.fields() {
+        let ty = DataType::from_arrow(field.data_type()).ok_or_else(|| {
+            Error::Load(format!("{}: column '{}' has the type {}, which Stoa does not have", file.display(), field.name(), field.data_type()))
+        })?;
+        let ty = if ty == DataType::Null { DataType::Utf8 } else { ty };
+        let null = if field.is_nullable() { "" } else { " NOT NULL" };
+        columns.push(format!("`{}` {}{null}", field.name().replace('`', "``"), sql_type_name(ty)));
+    }
+    let create = format!("CREATE TABLE `{}` ({})", args.table.replace('`', "``"), columns.join(", "));
+    engine.run(&create, &CancelToken::default(), &mut |_| Ok(()))
+}
+
+/// The Arrow schema of a table's rows, in the types that the readers produce.
+fn reader_schema(def: &TableDef, convert: impl Fn(&ArrowType) -> ArrowType) -> SchemaRef {
+    let fields = def.columns.iter().map(|c| arrow::datatypes::Field::new(&c.name, convert(&c.ty), true));
+    std::sync::Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+/// What a reader calls for every batch.
+type Push<'a> = dyn FnMut(&RecordBatch) -> Result<()> + 'a;
+
+/// Moves the bar to the bytes read of the current file.
+fn advance(bar: &ProgressBar, bytes: u64) {
+    bar.inc(bytes);
+}

@@ -1,0 +1,73 @@
+//! Parquet files: row groups are decoded in parallel and loaded in order. Columns are matched by name, or by position where no name
+//! of the file is one of the table.
+
+use std::fs::File;
+use std::path::Path;
+
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::datatypes::SchemaRef;
+use indicatif::ProgressBar;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use rayon::prelude::*;
+use stoa_columnstore::TableDef;
+
+use super::{Push, advance};
+use crate::engine::Engine;
+use crate::{Error, Result};
+
+/// Rows of a decoded batch.
+const BATCH_ROWS: usize = 32 * 1024;
+
+pub(super) fn schema(path: &Path) -> Result<SchemaRef> {
+    Ok(metadata(path)?.1.schema().clone())
+}
+
+fn metadata(path: &Path) -> Result<(File, ArrowReaderMetadata)> {
+    let file = File::open(path).map_err(Error::file(path))?;
+    let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::default()).map_err(|e| broken(path, &e))?;
+    Ok((file, metadata))
+}
+
+fn broken(path: &Path, error: &dyn std::fmt::Display) -> Error {
+    Error::Load(format!("{}: {error}", path.display()))
+}
+
+pub(super) fn read(engine: &Engine, path: &Path, def: &TableDef, bar: &ProgressBar, push: &mut Push<'_>) -> Result<()> {
+    let (file, metadata) = metadata(path)?;
+    let columns = match_columns(path, def, metadata.schema())?;
+    let groups: Vec<usize> = (0..metadata.metadata().num_row_groups()).collect();
+    for chunk in groups.chunks(engine.threads()) {
+        let decoded: Vec<Vec<RecordBatch>> =
+            engine.pool().install(|| chunk.par_iter().map(|group| read_group(path, &file, &metadata, *group)).collect::<Result<_>>())?;
+        for batch in decoded.into_iter().flatten() {
+            let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+            let arrays = columns.iter().map(|i| batch.column(*i).clone()).collect();
+            let fields: Vec<_> = columns.iter().map(|i| batch.schema().field(*i).clone()).collect();
+            let schema = std::sync::Arc::new(arrow::datatypes::Schema::new(fields));
+            push(&RecordBatch::try_new_with_options(schema, arrays, &options).map_err(|e| broken(path, &e))?)?;
+        }
+        advance(bar, chunk.iter().map(|g| metadata.metadata().row_group(*g).compressed_size().max(0) as u64).sum());
+    }
+    Ok(())
+}
+
+fn read_group(path: &Path, file: &File, metadata: &ArrowReaderMetadata, group: usize) -> Result<Vec<RecordBatch>> {
+    let file = file.try_clone().map_err(Error::file(path))?;
+    ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata.clone())
+        .with_row_groups(vec![group])
+        .with_batch_size(BATCH_ROWS)
+        .build()
+        .map_err(|e| broken(path, &e))?
+        .collect::<std::result::Result<_, _>>()
+        .map_err(|e| broken(path, &e))
+}
+
+/// For each column of the table, its position in the file.
+fn match_columns(path: &Path, def: &TableDef, schema: &SchemaRef) -> Result<Vec<usize>> {
+    let find = |name: &str| schema.fields().iter().position(|f| f.name().eq_ignore_ascii_case(name));
+    if def.columns.iter().all(|c| find(&c.name).is_none()) && def.columns.len() == schema.fields().len() {
+        return Ok((0..def.columns.len()).collect());
+    }
+    let missing = |name: &str| Error::Load(format!("{}: there is no column '{name}' in the file, as table '{}' has it", path.display(), def.name));
+    def.columns.iter().map(|c| find(&c.name).ok_or_else(|| missing(&c.name))).collect()
+}

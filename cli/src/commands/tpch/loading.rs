@@ -1,0 +1,92 @@
+//! Generates and loads the tables that the data directory lacks.
+
+use std::time::{Duration, Instant};
+
+use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
+use rayon::prelude::*;
+use stoa_datasets::tpch::{TABLES, Table};
+use stoa_exec::CancelToken;
+
+use crate::engine::Engine;
+use crate::progress;
+use crate::{Error, Result};
+
+/// How long generating and loading took; `None` where everything was there.
+#[derive(Default)]
+pub struct LoadTimes {
+    /// Time in the generator.
+    pub generate: Duration,
+    /// Time in the engine: rows in memory to segments on disk, committed.
+    pub load: Duration,
+    /// Whether any table was loaded.
+    pub loaded: bool,
+}
+
+/// Loads the tables that are not there yet.
+///
+/// # Errors
+/// If a table of this name holds other data, or loading fails.
+pub fn load_missing(engine: &Engine, scale: f64) -> Result<LoadTimes> {
+    let mut times = LoadTimes::default();
+    check_orders(engine, scale)?;
+    for table in &TABLES {
+        let rows = engine.database().table(table.name).map_or(0, |t| t.rows());
+        if rows == 0 {
+            load_table(engine, table, scale, &mut times)?;
+        }
+    }
+    Ok(times)
+}
+
+/// The number of orders tells the scale; all tables of a directory must be of one.
+fn check_orders(engine: &Engine, scale: f64) -> Result<()> {
+    for table in &TABLES {
+        let Some(there) = engine.database().table(table.name) else { continue };
+        let (found, expected) = (there.rows(), table.rows(scale));
+        if found != 0 && found.abs_diff(expected) > expected / 100 {
+            return Err(Error::Invalid(format!(
+                "table '{}' in the data directory has {found} rows, not the {expected} of scale {scale}: \
+                 give another --data or drop the table",
+                table.name
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Generates a few parts at a time in parallel and loads them in order, so that memory stays bounded and both are timed apart.
+fn load_table(engine: &Engine, table: &Table, scale: f64, times: &mut LoadTimes) -> Result<()> {
+    if engine.database().table(table.name).is_none() {
+        engine.run(table.create, &CancelToken::default(), &mut |_| Ok(()))?;
+    }
+    let bar = progress::bar(table.rows(scale), table.name, "rows");
+    let start = Instant::now();
+    let mut writer = engine.database().writer(table.name)?;
+    times.load += start.elapsed();
+    let parts = table.parts(scale);
+    let at_once = 2 * engine.threads() as i32;
+    let mut first = 1;
+    while first <= parts {
+        let last = parts.min(first + at_once - 1);
+        let start = Instant::now();
+        let chunk: Vec<Vec<RecordBatch>> = engine
+            .pool()
+            .install(|| (first..=last).into_par_iter().map(|part| table.generate(scale, part, parts).collect()).collect::<Result<_, ArrowError>>())
+            .map_err(|e| Error::Invalid(format!("cannot generate {}: {e}", table.name)))?;
+        times.generate += start.elapsed();
+        let start = Instant::now();
+        for batch in chunk.into_iter().flatten() {
+            writer.push(&batch)?;
+            bar.inc(batch.num_rows() as u64);
+        }
+        times.load += start.elapsed();
+        first = last + 1;
+    }
+    let start = Instant::now();
+    writer.finish()?;
+    times.load += start.elapsed();
+    times.loaded = true;
+    bar.finish_and_clear();
+    Ok(())
+}

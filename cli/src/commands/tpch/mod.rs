@@ -1,0 +1,103 @@
+//! `stoa tpch`: generate, load, run the 22 queries, check, and print the table of times.
+
+mod loading;
+mod report;
+
+use std::time::{Duration, Instant};
+
+use stoa_datasets::tpch;
+use stoa_exec::CancelToken;
+
+use crate::args::TpchArgs;
+use crate::engine::Engine;
+use crate::progress;
+use crate::{Error, Result};
+
+pub use loading::{LoadTimes, load_missing};
+
+/// What became of one query.
+pub(crate) struct Outcome {
+    number: u32,
+    rows: usize,
+    best: Duration,
+    scanned: u64,
+    segments: u64,
+    segments_skipped: u64,
+    verdict: Verdict,
+}
+
+/// Whether the answer is right.
+pub(crate) enum Verdict {
+    Right,
+    /// There is no answer to compare with at this scale.
+    Unknown,
+    Wrong(String),
+    Failed(String),
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// If the data cannot be loaded, or a query fails or gives a wrong answer.
+pub fn run(args: &TpchArgs) -> Result<()> {
+    let engine = Engine::open(&args.engine)?;
+    let times = load_missing(&engine, args.scale)?;
+    let numbers: Vec<u32> = if args.queries.is_empty() { (1..=tpch::QUERY_COUNT as u32).collect() } else { args.queries.clone() };
+    let bar = progress::bar(numbers.len() as u64, "queries", "queries");
+    let mut outcomes = Vec::with_capacity(numbers.len());
+    for number in numbers {
+        bar.set_message(format!("query {number}"));
+        outcomes.push(run_query(&engine, number, args));
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    report::print(&engine, args.scale, &times, &outcomes)?;
+    if let Some(path) = &args.json {
+        report::write_json(path, &engine, &times, &outcomes)?;
+    }
+    let bad = outcomes.iter().filter(|o| matches!(o.verdict, Verdict::Wrong(_) | Verdict::Failed(_))).count();
+    if bad > 0 { Err(Error::WrongAnswers(bad)) } else { Ok(()) }
+}
+
+fn run_query(engine: &Engine, number: u32, args: &TpchArgs) -> Outcome {
+    let mut outcome = Outcome {
+        number,
+        rows: 0,
+        best: Duration::MAX,
+        scanned: 0,
+        segments: 0,
+        segments_skipped: 0,
+        verdict: Verdict::Unknown,
+    };
+    let text = tpch::query(number as usize).unwrap_or_default();
+    // The first run warms the page cache and the decoded dictionaries; its answer is checked, its time does not count.
+    for run in 0..=args.runs {
+        let start = Instant::now();
+        let result = match engine.query(text, &CancelToken::default()) {
+            Ok(result) => result,
+            Err(error) => {
+                outcome.verdict = Verdict::Failed(error.to_string());
+                outcome.best = Duration::ZERO;
+                return outcome;
+            }
+        };
+        let elapsed = start.elapsed();
+        if run > 0 {
+            outcome.best = outcome.best.min(elapsed);
+            continue;
+        }
+        outcome.rows = result.batches.iter().map(|b| b.num_rows()).sum();
+        let totals = result.profile.scan_totals();
+        outcome.scanned = totals.rows;
+        outcome.segments = totals.segments;
+        outcome.segments_skipped = totals.segments_skipped;
+        outcome.verdict = match tpch::answer(number as usize, args.scale) {
+            None => Verdict::Unknown,
+            Some(answer) => match tpch::check(answer, &result.batches) {
+                Ok(()) => Verdict::Right,
+                Err(mismatch) => Verdict::Wrong(mismatch.to_string()),
+            },
+        };
+    }
+    outcome
+}

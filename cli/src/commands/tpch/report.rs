@@ -1,0 +1,57 @@
+//! The table that `stoa tpch` prints and the JSON that it writes.
+
+use std::path::Path;
+
+use comfy_table::{Cell, CellAlignment, Table, presets};
+use serde_json::{Map, Value, json};
+
+use super::{LoadTimes, Outcome, Verdict};
+use crate::engine::Engine;
+use crate::{Error, Result};
+
+pub(super) fn print(engine: &Engine, scale: f64, times: &LoadTimes, outcomes: &[Outcome]) -> Result<()> {
+    if times.loaded {
+        let (generated, loaded) = (times.generate.as_secs_f64(), times.load.as_secs_f64());
+        println!("TPC-H at scale {scale}: generated in {generated:.2} s, loaded in {loaded:.2} s, {} on disk", size_on_disk(engine));
+    } else {
+        println!("TPC-H at scale {scale}: already loaded, {} on disk", size_on_disk(engine));
+    }
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_FULL_CONDENSED);
+    table.set_header(["query", "rows", "time ms", "rows scanned/s", "segments skipped", "answer"]);
+    for outcome in outcomes {
+        let seconds = outcome.best.as_secs_f64();
+        let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
+        table.add_row([
+            Cell::new(format!("q{:02}", outcome.number)),
+            right(outcome.rows.to_string()),
+            right(format!("{:.1}", seconds * 1e3)),
+            right(if seconds > 0.0 { format!("{:.1} M", outcome.scanned as f64 / seconds / 1e6) } else { "-".into() }),
+            right(format!("{} of {}", outcome.segments_skipped, outcome.segments)),
+            Cell::new(match &outcome.verdict {
+                Verdict::Right => "ok".to_owned(),
+                Verdict::Unknown => "no answer known at this scale".to_owned(),
+                Verdict::Wrong(what) => format!("wrong: {what}"),
+                Verdict::Failed(what) => format!("failed: {what}"),
+            }),
+        ]);
+    }
+    println!("{table}");
+    let sum: f64 = outcomes.iter().map(|o| o.best.as_secs_f64()).sum();
+    println!("{} queries in {sum:.3} s ({} threads)", outcomes.len(), engine.threads());
+    Ok(())
+}
+
+fn size_on_disk(engine: &Engine) -> String {
+    format!("{:.1} MB", engine.bytes_on_disk() as f64 / 1e6)
+}
+
+pub(super) fn write_json(path: &Path, engine: &Engine, times: &LoadTimes, outcomes: &[Outcome]) -> Result<()> {
+    let mut queries = Map::new();
+    for outcome in outcomes.iter().filter(|o| !matches!(o.verdict, Verdict::Failed(_))) {
+        queries.insert(format!("q{:02}", outcome.number), Value::from(outcome.best.as_secs_f64()));
+    }
+    let load = if times.loaded { Value::from(times.load.as_secs_f64()) } else { Value::Null };
+    let report = json!({ "queries": queries, "load_seconds": load, "bytes_on_disk": engine.bytes_on_disk() });
+    std::fs::write(path, format!("{report:#}\n")).map_err(Error::file(path))
+}

@@ -1,0 +1,51 @@
+//! What a command can fail with.
+
+use std::path::PathBuf;
+
+/// An error of the `stoa` command or of the embedded engine; its text is what the user sees behind `error: `.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// SQL that cannot be parsed or bound, with its place.
+    #[error(transparent)]
+    Sql(#[from] stoa_sql::SqlError),
+    /// The plan cannot be made.
+    #[error(transparent)]
+    Plan(#[from] stoa_plan::Error),
+    /// The query failed while it ran.
+    #[error(transparent)]
+    Exec(#[from] stoa_exec::Error),
+    /// Storage failed.
+    #[error(transparent)]
+    Storage(#[from] stoa_columnstore::Error),
+    /// A file that is not part of the data directory cannot be read or written.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The output cannot be written.
+    #[error("cannot write the output: {0}")]
+    Output(#[from] std::io::Error),
+    /// A row of an input file does not fit its table.
+    #[error("{0}")]
+    Load(String),
+    /// What was asked for cannot be done.
+    #[error("{0}")]
+    Invalid(String),
+    /// A TPC-H answer is wrong or a query failed.
+    #[error("{0} of the queries failed or gave a wrong answer")]
+    WrongAnswers(usize),
+}
+
+impl Error {
+    /// Wraps an I/O error with the file that it is about.
+    pub(crate) fn file(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Error {
+        let path = path.into();
+        move |source| Error::File { path, source }
+    }
+}
+
+/// Result of a command.
+pub type Result<T> = std::result::Result<T, Error>;
