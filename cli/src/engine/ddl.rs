@@ -1,0 +1,141 @@
+//! Statements that change or show the catalog.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, StringViewArray};
+use stoa_columnstore::{BitmapIndex, ColumnDef, TableDef};
+use stoa_exec::QueryResult;
+use stoa_plan::DataType;
+use stoa_sql::{CreateTable, QueryText};
+
+use super::{Engine, Outcome, catalog};
+use crate::{Error, Result};
+
+pub(super) fn create_table(engine: &Engine, create: &CreateTable) -> Result<String> {
+    if create.if_not_exists && engine.database.table(&create.name).is_some() {
+        return Ok(format!("table {} is there already", create.name));
+    }
+    engine.database.create_table(table_def(create)?)?;
+    Ok(format!("table {} created", create.name))
+}
+
+/// The definition that storage keeps.
+pub(super) fn table_def(create: &CreateTable) -> Result<TableDef> {
+    let ordinals = |key: &str, names: &[String]| -> Result<Vec<u32>> {
+        let missing = |name: &str| Error::Invalid(format!("{key} of table '{}' names column '{name}', which it does not have", create.name));
+        let find = |name: &String| create.columns.iter().position(|c| c.name.eq_ignore_ascii_case(name));
+        names.iter().map(|name| find(name).map(|i| i as u32).ok_or_else(|| missing(name))).collect()
+    };
+    let columns = create.columns.iter().map(|c| ColumnDef {
+        name: c.name.clone(),
+        ty: c.ty.to_arrow(),
+        nullable: c.nullable,
+        bitmap_index: match c.bitmap_index {
+            stoa_sql::BitmapIndex::Auto => BitmapIndex::Auto,
+            stoa_sql::BitmapIndex::Declared => BitmapIndex::Declared,
+            stoa_sql::BitmapIndex::None => BitmapIndex::None,
+        },
+        sql_type: c.sql_type.clone(),
+    });
+    // As in SingleStore, a primary key without a shard key is the shard key.
+    let shard_key = if create.shard_key.is_empty() { &create.primary_key } else { &create.shard_key };
+    ordinals("PRIMARY KEY", &create.primary_key)?;
+    Ok(TableDef {
+        name: create.name.clone(),
+        columns: columns.collect(),
+        shard_key: if create.reference { vec![] } else { ordinals("SHARD KEY", shard_key)? },
+        sort_key: ordinals("SORT KEY", &create.sort_key)?,
+        reference: create.reference,
+        partitions: 0,
+    })
+}
+
+pub(super) fn drop_tables(engine: &Engine, names: &[String], if_exists: bool) -> Result<String> {
+    for name in names {
+        engine.database.drop_table(name, if_exists)?;
+    }
+    Ok(format!("table {} dropped", names.join(", ")))
+}
+
+/// A view is bound once before it is kept, so that its errors show now.
+pub(super) fn create_view(engine: &Engine, name: &str, query: &QueryText, or_replace: bool) -> Result<String> {
+    stoa_sql::bind_query(query, &catalog::View(&engine.database))?;
+    engine.database.create_view(name, query.sql(), or_replace)?;
+    Ok(format!("view {name} created"))
+}
+
+pub(super) fn drop_views(engine: &Engine, names: &[String], if_exists: bool) -> Result<String> {
+    for name in names {
+        engine.database.drop_view(name, if_exists)?;
+    }
+    Ok(format!("view {} dropped", names.join(", ")))
+}
+
+pub(super) fn show_tables(engine: &Engine) -> Result<Outcome> {
+    let mut rows = Vec::new();
+    for table in engine.database.tables() {
+        let kind = if table.def.reference { "REFERENCE" } else { "SHARDED" };
+        rows.push([table.def.name.clone(), kind.into(), table.rows().to_string(), table.bytes_on_disk().to_string()]);
+    }
+    for (name, _) in engine.database.views() {
+        rows.push([name, "VIEW".into(), String::new(), String::new()]);
+    }
+    rows.sort();
+    text_table(&["Table", "Type", "Rows", "Bytes"], &rows)
+}
+
+pub(super) fn describe(engine: &Engine, name: &str) -> Result<Outcome> {
+    let mut rows = Vec::new();
+    if let Some(table) = engine.database.table(name) {
+        for (i, column) in table.def.columns.iter().enumerate() {
+            let in_key = |key: &[u32], word: &'static str| if key.contains(&(i as u32)) { Some(word) } else { None };
+            let keys: Vec<&str> = [in_key(&table.def.shard_key, "SHARD"), in_key(&table.def.sort_key, "SORT")].into_iter().flatten().collect();
+            rows.push([column.name.clone(), column.sql_type.clone(), yes_no(column.nullable), keys.join(", ")]);
+        }
+    } else if let Some(view) = stoa_sql::Catalog::view(&catalog::View(&engine.database), name) {
+        for statement in stoa_sql::parse(&view)? {
+            let stoa_sql::Statement::Query(query) = statement else { continue };
+            for field in stoa_sql::bind_query(&query, &catalog::View(&engine.database))?.output {
+                rows.push([field.name, sql_type_name(field.ty), yes_no(field.nullable), String::new()]);
+            }
+        }
+    } else {
+        return Err(stoa_columnstore::Error::NoSuchTable(name.to_owned()).into());
+    }
+    text_table(&["Field", "Type", "Null", "Key"], &rows)
+}
+
+fn yes_no(yes: bool) -> String {
+    if yes { "YES" } else { "NO" }.to_owned()
+}
+
+/// A result of text columns.
+fn text_table<const N: usize>(names: &[&str; N], rows: &[[String; N]]) -> Result<Outcome> {
+    let column = |i: usize| Arc::new(StringViewArray::from_iter_values(rows.iter().map(|r| &r[i]))) as ArrayRef;
+    let batch = RecordBatch::try_from_iter(names.iter().enumerate().map(|(i, n)| (*n, column(i)))).map_err(stoa_exec::Error::from)?;
+    Ok(Outcome::Rows(Box::new(QueryResult::from_batch(batch))))
+}
+
+/// A type as SQL writes it.
+pub(crate) fn sql_type_name(ty: DataType) -> String {
+    match ty {
+        DataType::Bool => "BOOL",
+        DataType::Int8 => "TINYINT",
+        DataType::Int16 => "SMALLINT",
+        DataType::Int32 => "INT",
+        DataType::Int64 => "BIGINT",
+        DataType::UInt8 => "TINYINT UNSIGNED",
+        DataType::UInt16 => "SMALLINT UNSIGNED",
+        DataType::UInt32 => "INT UNSIGNED",
+        DataType::UInt64 => "BIGINT UNSIGNED",
+        DataType::Float32 => "FLOAT",
+        DataType::Float64 => "DOUBLE",
+        DataType::Decimal { precision, scale } => return format!("DECIMAL({precision},{scale})"),
+        DataType::Date => "DATE",
+        DataType::Timestamp => "TIMESTAMP",
+        DataType::Interval => "INTERVAL",
+        DataType::Null | DataType::Utf8 => "TEXT",
+        DataType::Binary => "BLOB",
+    }
+    .to_owned()
+}

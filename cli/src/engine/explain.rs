@@ -1,0 +1,39 @@
+//! EXPLAIN and EXPLAIN ANALYZE (PROFILE).
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use arrow::array::{ArrayRef, RecordBatch, StringViewArray};
+use stoa_exec::{CancelToken, QueryResult};
+use stoa_plan::explain::explain;
+use stoa_sql::QueryText;
+
+use super::{Engine, Outcome};
+use crate::Result;
+
+pub(super) fn run(engine: &Engine, query: &QueryText, analyze: bool, cancel: &CancelToken) -> Result<Outcome> {
+    let start = Instant::now();
+    let query = engine.plan(query)?;
+    if !analyze {
+        return text_rows(&explain(&query, None));
+    }
+    let planned = start.elapsed();
+    let result = engine.run_plan(&query, cancel)?;
+    let executed = start.elapsed() - planned;
+    let annotate = |node| result.profile.lines(node);
+    let mut text = explain(&query, Some(&annotate));
+    text.push_str(&format!(
+        "\nplanned in {:.2} ms, executed in {:.2} ms, peak memory {:.1} MB\n",
+        planned.as_secs_f64() * 1e3,
+        executed.as_secs_f64() * 1e3,
+        result.profile.peak_memory() as f64 / 1e6
+    ));
+    text_rows(&text)
+}
+
+/// One row a line.
+fn text_rows(text: &str) -> Result<Outcome> {
+    let lines: ArrayRef = Arc::new(StringViewArray::from_iter_values(text.lines()));
+    let batch = RecordBatch::try_from_iter([("plan", lines)]).map_err(stoa_exec::Error::from)?;
+    Ok(Outcome::Rows(Box::new(QueryResult::from_batch(batch))))
+}

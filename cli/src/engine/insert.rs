@@ -1,0 +1,70 @@
+//! INSERT and CREATE TABLE AS: the rows of a query into a table, all or none.
+
+use stoa_exec::CancelToken;
+use stoa_plan::{DataType, Field, Query};
+use stoa_sql::{ColumnDef, CreateTable, Insert, QueryText};
+
+use super::{Engine, catalog, ddl};
+use crate::{Error, Result};
+
+pub(super) fn insert(engine: &Engine, insert: &Insert, cancel: &CancelToken) -> Result<String> {
+    let query = stoa_sql::bind_insert(insert, &catalog::View(&engine.database))?;
+    let rows = write(engine, &insert.table, query, cancel)?;
+    Ok(format!("{rows} rows inserted"))
+}
+
+pub(super) fn create_table_as(engine: &Engine, table: &CreateTable, query: &QueryText, cancel: &CancelToken) -> Result<String> {
+    if table.if_not_exists && engine.database.table(&table.name).is_some() {
+        return Ok(format!("table {} is there already", table.name));
+    }
+    let query = stoa_sql::bind_query(query, &catalog::View(&engine.database))?;
+    let mut table = table.clone();
+    table.columns = columns(&table, &query.output)?;
+    engine.database.create_table(ddl::table_def(&table)?)?;
+    match write(engine, &table.name, query, cancel) {
+        Ok(rows) => Ok(format!("table {} created, {rows} rows inserted", table.name)),
+        Err(error) => {
+            engine.database.drop_table(&table.name, true)?;
+            Err(error)
+        }
+    }
+}
+
+/// Runs the query and commits its rows; an error leaves the table as it was.
+fn write(engine: &Engine, table: &str, query: Query, cancel: &CancelToken) -> Result<u64> {
+    let result = engine.run_plan(&engine.physical(query)?, cancel)?;
+    let mut writer = engine.database.writer(table)?;
+    for batch in &result.batches {
+        cancel.check()?;
+        writer.push(batch)?;
+    }
+    Ok(engine.pool.install(|| writer.finish())?)
+}
+
+/// The columns of the new table: as declared, with names or types taken from the query where they are not.
+fn columns(table: &CreateTable, output: &[Field]) -> Result<Vec<ColumnDef>> {
+    if !table.columns.is_empty() && table.columns.len() != output.len() {
+        return Err(Error::Invalid(format!(
+            "table '{}' has {} columns, but the query gives {}",
+            table.name,
+            table.columns.len(),
+            output.len()
+        )));
+    }
+    let column = |(i, field): (usize, &Field)| {
+        let ty = if field.ty == DataType::Null { DataType::Utf8 } else { field.ty };
+        let inferred = ColumnDef {
+            name: field.name.clone(),
+            ty,
+            sql_type: ddl::sql_type_name(ty),
+            nullable: field.nullable,
+            bitmap_index: stoa_sql::BitmapIndex::Auto,
+        };
+        match table.columns.get(i) {
+            None => inferred,
+            Some(declared) if declared.ty == DataType::Null => ColumnDef { name: declared.name.clone(), ..inferred },
+            Some(declared) => declared.clone(),
+        }
+    };
+    Ok(output.iter().enumerate().map(column).collect())
+}

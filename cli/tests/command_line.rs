@@ -1,0 +1,195 @@
+//! The contract of the command line: output, exit codes, errors.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+fn stoa(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_stoa")).args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+fn sql(folder: &Path, text: &str) -> Output {
+    stoa(&["sql", "--data", folder.to_str().unwrap(), "--format", "csv", "-c", text])
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn ok(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(output));
+    stdout(output)
+}
+
+/// The command fails as it should: code 1, one `error:` line that says `what`, no panic.
+fn fails(output: &Output, what: &str) {
+    let text = stderr(output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.starts_with("error: "), "{text}");
+    assert!(text.contains(what), "'{text}' does not say '{what}'");
+    assert!(!text.contains("panicked"), "{text}");
+}
+
+#[test]
+fn statements_run_in_order_and_csv_follows_rfc_4180() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "CREATE TABLE t (a INT, b VARCHAR(20)); INSERT INTO t VALUES (1, 'x,\"y\"'), (2, NULL), (3, ''); SELECT a, b FROM t ORDER BY a";
+    assert_eq!(ok(&sql(folder.path(), text)), "a,b\n1,\"x,\"\"y\"\"\"\n2,\n3,\"\"\n");
+    assert_eq!(ok(&sql(folder.path(), "SELECT count(*) AS n FROM t")), "n\n3\n");
+}
+
+#[test]
+fn every_format_prints() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().to_str().unwrap();
+    let run = |format: &str| stoa(&["sql", "--data", data, "--format", format, "-c", "SELECT 1 AS a, NULL AS b, 'x' AS c"]);
+    assert_eq!(ok(&run("json")), "[\n{\"a\":1,\"b\":null,\"c\":\"x\"}\n]\n");
+    assert_eq!(ok(&run("tsv")), "a\tb\tc\n1\t\\N\tx\n");
+    assert!(ok(&run("table")).contains("NULL"));
+    assert!(run("arrow").stdout.starts_with(&[0xff, 0xff, 0xff, 0xff]));
+}
+
+#[test]
+fn wrong_usage_is_2_and_wrong_sql_is_1_with_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(stoa(&["sql", "--no-such-flag"]).status.code(), Some(2));
+    assert_eq!(stoa(&["tpch", "--scale", "-1"]).status.code(), Some(2));
+    fails(&sql(folder.path(), "SELECT\n  nothing FROM nowhere"), "nowhere");
+    fails(&sql(folder.path(), "SELEC 1"), "line 1");
+    fails(&sql(folder.path(), "CREATE TABLE t (a INT); SELECT b FROM t"), "line 1, column 32");
+    // What ran before the error stays.
+    assert_eq!(ok(&sql(folder.path(), "SELECT count(*) AS n FROM t")), "n\n0\n");
+}
+
+#[test]
+fn loads_csv_and_keeps_nothing_of_a_bad_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let (data, good, bad) = (data.to_str().unwrap(), folder.path().join("good.csv"), folder.path().join("bad.csv"));
+    fs::write(&good, "k,v,d\n1,1.50,2024-02-29\n2,,2024-03-01\n").unwrap();
+    fs::write(&bad, "k,v,d\n3,1.50,2024-02-29\n4,oops,2024-03-01\n").unwrap();
+    ok(&stoa(&["load", "--data", data, "t", good.to_str().unwrap(), "--create", "--header"]));
+    let count = "SELECT count(*) AS n, count(v) AS v, max(d) AS d FROM t";
+    assert_eq!(ok(&sql(Path::new(data), count)), "n,v,d\n2,1,2024-03-01\n");
+    let failed = stoa(&["load", "--data", data, "t", good.to_str().unwrap(), bad.to_str().unwrap(), "--header"]);
+    fails(&failed, "bad.csv");
+    fails(&failed, "line 3");
+    fails(&failed, "'v'");
+    assert_eq!(ok(&sql(Path::new(data), count)), "n,v,d\n2,1,2024-03-01\n");
+    fs::write(&bad, "k,v,d\n3,1.50\n").unwrap();
+    fails(&stoa(&["load", "--data", data, "t", bad.to_str().unwrap(), "--header"]), "line 2");
+    fails(&stoa(&["load", "--data", data, "nowhere", good.to_str().unwrap()]), "nowhere");
+    fails(&stoa(&["load", "--data", data, "t", "no-such-file.csv"]), "no-such-file.csv");
+}
+
+#[test]
+fn loads_tbl_and_standard_input() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let (data, tbl) = (data.to_str().unwrap(), folder.path().join("rows.tbl"));
+    fs::write(&tbl, "1|a b|\n2|c|\n").unwrap();
+    ok(&sql(Path::new(data), "CREATE TABLE t (a INT NOT NULL, b TEXT)"));
+    ok(&stoa(&["load", "--data", data, "t", tbl.to_str().unwrap()]));
+    let mut child = Command::new(env!("CARGO_BIN_EXE_stoa"))
+        .args(["load", "--data", data, "t", "-", "--delimiter", ";"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"3;d\n").unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(ok(&sql(Path::new(data), "SELECT a, b FROM t ORDER BY a")), "a,b\n1,a b\n2,c\n3,d\n");
+}
+
+#[test]
+fn one_process_a_data_directory() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().to_str().unwrap();
+    let mut first = Command::new(env!("CARGO_BIN_EXE_stoa"))
+        .args(["sql", "--data", data, "-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    // The first process opens the directory when its input ends, so hold the lock through the library here.
+    let engine = stoa::engine::Engine::with_setup(folder.path(), &stoa::engine::Setup::from_env()).unwrap();
+    fails(&sql(folder.path(), "SELECT 1"), "in use by another process");
+    drop(engine);
+    drop(first.stdin.take());
+    assert!(first.wait().unwrap().success());
+}
+
+#[test]
+fn damaged_and_foreign_directories_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    ok(&sql(folder.path(), "CREATE TABLE a (x INT); INSERT INTO a VALUES (1); CREATE TABLE b (x INT); INSERT INTO b VALUES (2)"));
+    let segment = newest_segment(folder.path());
+    let mut bytes = fs::read(&segment).unwrap();
+    let middle = bytes.len() / 2;
+    bytes.truncate(middle);
+    fs::write(&segment, bytes).unwrap();
+    let outcomes = [sql(folder.path(), "SELECT * FROM a"), sql(folder.path(), "SELECT * FROM b")];
+    let failed: Vec<_> = outcomes.iter().filter(|o| !o.status.success()).collect();
+    assert_eq!(failed.len(), 1, "one table is damaged, the other is not");
+    fails(failed[0], "damaged");
+    fs::write(folder.path().join("stoa.version"), "999\n").unwrap();
+    fails(&sql(folder.path(), "SELECT 1"), "version");
+}
+
+fn newest_segment(folder: &Path) -> std::path::PathBuf {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "segment") {
+                found.push((entry.metadata().unwrap().modified().unwrap(), path));
+            }
+        }
+    }
+    found.into_iter().max().unwrap().1
+}
+
+#[test]
+fn past_its_memory_limit_a_query_fails_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().to_str().unwrap();
+    ok(&sql(folder.path(), "CREATE TABLE t (a BIGINT); INSERT INTO t SELECT * FROM (VALUES (1), (2), (3), (4), (5), (6), (7), (8))"));
+    for _ in 0..4 {
+        ok(&sql(folder.path(), "INSERT INTO t SELECT x.a * 8 + y.a FROM t x, t y"));
+        let n = ok(&sql(folder.path(), "SELECT count(*) AS n FROM t"));
+        if n.lines().nth(1).unwrap().parse::<u64>().unwrap() > 4000 {
+            break;
+        }
+    }
+    let output = stoa(&["sql", "--data", data, "--memory-limit", "64KiB", "-c", "SELECT x.a, y.a FROM t x, t y ORDER BY 1, 2"]);
+    fails(&output, "memory");
+}
+
+#[test]
+fn tpch_writes_its_times_as_json() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, json) = (folder.path().join("data"), folder.path().join("times.json"));
+    let run = || {
+        stoa(&["tpch", "--scale", "0.01", "--runs", "1", "--queries", "1,6", "--data", data.to_str().unwrap(), "--json", json.to_str().unwrap()])
+    };
+    let text = ok(&run());
+    assert_eq!(text.matches("ok").count(), 2, "{text}");
+    let report: serde_json::Value = serde_json::from_str(&fs::read_to_string(&json).unwrap()).unwrap();
+    assert!(report["queries"]["q01"].as_f64().unwrap() > 0.0);
+    assert!(report["load_seconds"].as_f64().unwrap() > 0.0);
+    assert!(report["bytes_on_disk"].as_u64().unwrap() > 0);
+    // What is loaded is used again.
+    ok(&run());
+    let other = stoa(&["tpch", "--scale", "0.02", "--data", data.to_str().unwrap()]);
+    fails(&other, "scale 0.02");
+    assert!(ok(&stoa(&["inspect", "--data", data.to_str().unwrap()])).contains("lineitem"));
+    assert!(ok(&stoa(&["inspect", "--data", data.to_str().unwrap(), "orders"])).contains("o_orderkey"));
+}

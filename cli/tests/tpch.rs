@@ -1,0 +1,67 @@
+//! The 22 TPC-H queries at scale 0.01 give the known answers on every shape of the engine.
+
+use std::path::Path;
+
+use stoa::commands::tpch::load_missing;
+use stoa::engine::{Engine, Setup};
+use stoa_datasets::tpch;
+use stoa_exec::CancelToken;
+
+const SCALE: f64 = 0.01;
+
+fn setup() -> Setup {
+    Setup { threads: 2, memory_limit: 2 << 30, ..Setup::from_env() }
+}
+
+fn check_all(folder: &Path, setup: &Setup) {
+    let engine = Engine::with_setup(folder, setup).unwrap();
+    load_missing(&engine, SCALE).unwrap();
+    let mut wrong = Vec::new();
+    for number in 1..=tpch::QUERY_COUNT {
+        match engine.query(tpch::query(number).unwrap(), &CancelToken::default()) {
+            Ok(result) => {
+                if let Err(mismatch) = tpch::check(tpch::answer(number, SCALE).unwrap(), &result.batches) {
+                    wrong.push(format!("query {number}: {mismatch}"));
+                }
+            }
+            Err(error) => wrong.push(format!("query {number}: {error}")),
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn right_as_shipped() {
+    let folder = tempfile::tempdir().unwrap();
+    check_all(folder.path(), &setup());
+    // And again after a restart, from what is on disk.
+    check_all(folder.path(), &setup());
+}
+
+#[test]
+fn right_with_many_small_partitions_and_segments() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut setup = setup();
+    setup.storage.default_partitions = 7;
+    setup.storage.segment_rows = 2048;
+    setup.settings.vector_size = 100;
+    check_all(folder.path(), &setup);
+}
+
+#[test]
+fn right_with_equal_hashes_and_serialized_states() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut setup = setup();
+    setup.settings.serialize_states = true;
+    setup.settings.no_fast_paths = true;
+    check_all(folder.path(), &setup);
+}
+
+#[test]
+fn right_on_one_partition_and_thread() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut setup = setup();
+    setup.threads = 1;
+    setup.storage.default_partitions = 1;
+    check_all(folder.path(), &setup);
+}
