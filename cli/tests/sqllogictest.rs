@@ -72,8 +72,8 @@ impl sqllogictest::DB for Connection {
     fn run(&mut self, sql: &str) -> Result<DBOutput<DefaultColumnType>, stoa::Error> {
         let mut output = DBOutput::StatementComplete(0);
         self.engine.run(sql, &CancelToken::default(), &mut |outcome| {
-            if let Outcome::Rows(result) = outcome {
-                output = DBOutput::Rows { types: vec![DefaultColumnType::Any; result.schema.fields().len()], rows: rows(&result.batches) };
+            if let Outcome::Rows { schema, batches } = outcome {
+                output = DBOutput::Rows { types: vec![DefaultColumnType::Any; schema.fields().len()], rows: rows(&batches) };
             }
             Ok(())
         })?;

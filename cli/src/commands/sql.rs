@@ -29,8 +29,8 @@ pub fn run(args: &SqlArgs) -> Result<()> {
     let _ = ctrlc::set_handler(move || on_interrupt.cancel());
     let mut out = io::BufWriter::new(io::stdout().lock());
     let outcome = engine.run(&text, &cancel, &mut |outcome| {
-        if let Outcome::Rows(result) = outcome {
-            output::write(&mut out, args.format, &result.schema, &result.batches)?;
+        if let Outcome::Rows { schema, batches } = outcome {
+            output::write(&mut out, args.format, &schema, &batches)?;
         }
         Ok(())
     });

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringViewArray};
 use stoa_columnstore::{BitmapIndex, ColumnDef, TableDef};
-use stoa_exec::QueryResult;
 use stoa_plan::DataType;
 use stoa_sql::{CreateTable, QueryText};
 
@@ -113,7 +112,7 @@ fn yes_no(yes: bool) -> String {
 fn text_table<const N: usize>(names: &[&str; N], rows: &[[String; N]]) -> Result<Outcome> {
     let column = |i: usize| Arc::new(StringViewArray::from_iter_values(rows.iter().map(|r| &r[i]))) as ArrayRef;
     let batch = RecordBatch::try_from_iter(names.iter().enumerate().map(|(i, n)| (*n, column(i)))).map_err(stoa_exec::Error::from)?;
-    Ok(Outcome::Rows(Box::new(QueryResult::from_batch(batch))))
+    Ok(Outcome::Rows { schema: batch.schema(), batches: vec![batch] })
 }
 
 /// A type as SQL writes it.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::array::{ArrayRef, RecordBatch, StringViewArray};
-use stoa_exec::{CancelToken, QueryResult};
+use stoa_exec::{CancelToken, Progress};
 use stoa_plan::explain::explain;
 use stoa_sql::QueryText;
 
@@ -18,7 +18,7 @@ pub(super) fn run(engine: &Engine, query: &QueryText, analyze: bool, cancel: &Ca
         return text_rows(&explain(&query, None));
     }
     let planned = start.elapsed();
-    let result = engine.run_plan(&query, cancel)?;
+    let result = engine.run_plan(&query, cancel, &Progress::default())?;
     let executed = start.elapsed() - planned;
     let annotate = |node| result.profile.lines(node);
     let mut text = explain(&query, Some(&annotate));
@@ -26,7 +26,7 @@ pub(super) fn run(engine: &Engine, query: &QueryText, analyze: bool, cancel: &Ca
         "\nplanned in {:.2} ms, executed in {:.2} ms, peak memory {:.1} MB\n",
         planned.as_secs_f64() * 1e3,
         executed.as_secs_f64() * 1e3,
-        result.profile.peak_memory() as f64 / 1e6
+        result.profile.peak_memory as f64 / 1e6
     ));
     text_rows(&text)
 }
@@ -35,5 +35,5 @@ pub(super) fn run(engine: &Engine, query: &QueryText, analyze: bool, cancel: &Ca
 fn text_rows(text: &str) -> Result<Outcome> {
     let lines: ArrayRef = Arc::new(StringViewArray::from_iter_values(text.lines()));
     let batch = RecordBatch::try_from_iter([("plan", lines)]).map_err(stoa_exec::Error::from)?;
-    Ok(Outcome::Rows(Box::new(QueryResult::from_batch(batch))))
+    Ok(Outcome::Rows { schema: batch.schema(), batches: vec![batch] })
 }

@@ -1,6 +1,6 @@
 //! INSERT and CREATE TABLE AS: the rows of a query into a table, all or none.
 
-use stoa_exec::CancelToken;
+use stoa_exec::{CancelToken, Progress};
 use stoa_plan::{DataType, Field, Query};
 use stoa_sql::{ColumnDef, CreateTable, Insert, QueryText};
 
@@ -32,7 +32,7 @@ pub(super) fn create_table_as(engine: &Engine, table: &CreateTable, query: &Quer
 
 /// Runs the query and commits its rows; an error leaves the table as it was.
 fn write(engine: &Engine, table: &str, query: Query, cancel: &CancelToken) -> Result<u64> {
-    let result = engine.run_plan(&engine.physical(query)?, cancel)?;
+    let result = engine.run_plan(&engine.physical(query)?, cancel, &Progress::default())?;
     let mut writer = engine.database.writer(table)?;
     for batch in &result.batches {
         cancel.check()?;

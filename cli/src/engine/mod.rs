@@ -11,8 +11,10 @@ mod insert;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use stoa_columnstore::{Database, Options};
-use stoa_exec::{CancelToken, MemoryBudget, QueryContext, QueryResult, Settings};
+use stoa_exec::{CancelToken, MemoryBudget, Progress, QueryContext, QueryResult, Settings};
 use stoa_plan::{Query, distribute, optimizer};
 use stoa_sql::{QueryText, Statement};
 
@@ -57,7 +59,12 @@ fn physical_memory() -> Option<usize> {
 /// What a statement gave.
 pub enum Outcome {
     /// Rows.
-    Rows(Box<QueryResult>),
+    Rows {
+        /// Names and types of the columns.
+        schema: SchemaRef,
+        /// The rows.
+        batches: Vec<RecordBatch>,
+    },
     /// Nothing but a word for people.
     Done(String),
 }
@@ -101,8 +108,22 @@ impl Engine {
     /// # Errors
     /// The first error of a statement or of `each`; what ran before it stays done.
     pub fn run(&self, sql: &str, cancel: &CancelToken, each: &mut dyn FnMut(Outcome) -> Result<()>) -> Result<()> {
+        self.run_with(sql, cancel, &Progress::default(), each)
+    }
+
+    /// As [`Engine::run`]; another thread may watch `progress`.
+    ///
+    /// # Errors
+    /// As [`Engine::run`].
+    pub fn run_with(
+        &self,
+        sql: &str,
+        cancel: &CancelToken,
+        progress: &Progress,
+        each: &mut dyn FnMut(Outcome) -> Result<()>,
+    ) -> Result<()> {
         for statement in stoa_sql::parse(sql)? {
-            each(self.execute(&statement, cancel)?)?;
+            each(self.execute(&statement, cancel, progress)?)?;
         }
         Ok(())
     }
@@ -112,15 +133,10 @@ impl Engine {
     /// # Errors
     /// If the text is not exactly one query, or it fails.
     pub fn query(&self, sql: &str, cancel: &CancelToken) -> Result<QueryResult> {
-        let mut rows = None;
-        self.run(sql, cancel, &mut |outcome| {
-            match outcome {
-                Outcome::Rows(result) if rows.is_none() => rows = Some(*result),
-                _ => return Err(Error::Invalid("expected one query".into())),
-            }
-            Ok(())
-        })?;
-        rows.ok_or_else(|| Error::Invalid("expected a query".into()))
+        match stoa_sql::parse(sql)?.as_slice() {
+            [Statement::Query(query)] => self.run_plan(&self.plan(query)?, cancel, &Progress::default()),
+            _ => Err(Error::Invalid("expected exactly one query".into())),
+        }
     }
 
     /// The data directory's tables.
@@ -159,10 +175,13 @@ impl Engine {
         stoa_sql::Catalog::names(&catalog::View(&self.database))
     }
 
-    fn execute(&self, statement: &Statement, cancel: &CancelToken) -> Result<Outcome> {
+    fn execute(&self, statement: &Statement, cancel: &CancelToken, progress: &Progress) -> Result<Outcome> {
         let done = |message: String| Ok(Outcome::Done(message));
         match statement {
-            Statement::Query(query) => Ok(Outcome::Rows(Box::new(self.run_plan(&self.plan(query)?, cancel)?))),
+            Statement::Query(query) => {
+                let result = self.run_plan(&self.plan(query)?, cancel, progress)?;
+                Ok(Outcome::Rows { schema: result.schema, batches: result.batches })
+            }
             Statement::Explain { query, analyze } => explain::run(self, query, *analyze, cancel),
             Statement::CreateTable(create) => done(ddl::create_table(self, create)?),
             Statement::CreateTableAs { table, query } => done(insert::create_table_as(self, table, query, cancel)?),
@@ -186,13 +205,13 @@ impl Engine {
         Ok(distribute::distribute(query))
     }
 
-    fn run_plan(&self, query: &Query, cancel: &CancelToken) -> Result<QueryResult> {
+    fn run_plan(&self, query: &Query, cancel: &CancelToken, progress: &Progress) -> Result<QueryResult> {
         let context = QueryContext {
             settings: self.setup.settings.clone(),
             cancel: cancel.clone(),
             memory: MemoryBudget::new(self.setup.memory_limit),
         };
         let storage = catalog::View(&self.database);
-        Ok(self.pool.install(|| stoa_exec::execute(query, &storage, &context))?)
+        Ok(self.pool.install(|| stoa_exec::execute_with(query, &storage, &context, progress))?)
     }
 }

@@ -12,14 +12,15 @@ use parking_lot::Mutex;
 use rustyline::error::ReadlineError;
 use rustyline::history::DefaultHistory;
 use rustyline::{CompletionType, Config, Editor};
-use stoa_exec::CancelToken;
+use stoa_exec::{CancelToken, Progress};
 
 use self::input::Input;
 use crate::args::Format;
 use crate::engine::{Engine, Outcome};
-use crate::{Result, output, progress};
+use crate::progress;
+use crate::{Result, output};
 
-/// A query that runs longer than this shows a spinner.
+/// A query that runs longer than this shows a progress bar.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 const HELP: &str = "\
@@ -128,14 +129,11 @@ impl Shell<'_> {
     fn statements(&self, text: &str) -> Result<()> {
         let cancel = CancelToken::default();
         *self.running.lock() = Some(cancel.clone());
-        let finished = AtomicBool::new(false);
+        let (finished, progress) = (AtomicBool::new(false), Progress::default());
         let start = Instant::now();
         let outcome = std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| show_patience(&finished));
-            let outcome = self.engine.run(text, &cancel, &mut |outcome| {
-                finished.store(true, Ordering::Relaxed);
-                self.print(outcome)
-            });
+            let waiting = scope.spawn(|| show_progress(&finished, &progress));
+            let outcome = self.engine.run_with(text, &cancel, &progress, &mut |outcome| self.print(outcome));
             finished.store(true, Ordering::Relaxed);
             waiting.thread().unpark();
             outcome
@@ -150,7 +148,7 @@ impl Shell<'_> {
     fn print(&self, outcome: Outcome) -> Result<()> {
         let mut out = io::BufWriter::new(io::stdout().lock());
         match outcome {
-            Outcome::Rows(result) => output::write(&mut out, self.format, &result.schema, &result.batches)?,
+            Outcome::Rows { schema, batches } => output::write(&mut out, self.format, &schema, &batches)?,
             Outcome::Done(message) => writeln!(out, "{message}")?,
         }
         out.flush()?;
@@ -158,8 +156,8 @@ impl Shell<'_> {
     }
 }
 
-/// Shows a spinner once a statement has run for a while, until it is done.
-fn show_patience(finished: &AtomicBool) {
+/// Shows a bar of the morsels done once a statement has run for a while, until it is done.
+fn show_progress(finished: &AtomicBool, progress: &Progress) {
     let start = Instant::now();
     while start.elapsed() < PATIENCE {
         std::thread::park_timeout(PATIENCE - start.elapsed());
@@ -167,9 +165,11 @@ fn show_patience(finished: &AtomicBool) {
             return;
         }
     }
-    let spinner = progress::spinner("running, Ctrl-C cancels");
+    let bar = progress::bar(progress.total(), "running, Ctrl-C cancels", "morsels");
     while !finished.load(Ordering::Relaxed) {
+        bar.set_length(progress.total());
+        bar.set_position(progress.done());
         std::thread::park_timeout(Duration::from_millis(50));
     }
-    spinner.finish_and_clear();
+    bar.finish_and_clear();
 }

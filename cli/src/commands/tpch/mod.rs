@@ -87,10 +87,11 @@ fn run_query(engine: &Engine, number: u32, args: &TpchArgs) -> Outcome {
             continue;
         }
         outcome.rows = result.batches.iter().map(|b| b.num_rows()).sum();
-        let totals = result.profile.scan_totals();
-        outcome.scanned = totals.rows;
-        outcome.segments = totals.segments;
-        outcome.segments_skipped = totals.segments_skipped;
+        outcome.scanned = result.profile.rows_scanned();
+        for scan in result.profile.nodes.values().filter_map(|node| node.scan.as_ref()) {
+            outcome.segments += scan.segments + scan.segments_skipped;
+            outcome.segments_skipped += scan.segments_skipped;
+        }
         outcome.verdict = match tpch::answer(number as usize, args.scale) {
             None => Verdict::Unknown,
             Some(answer) => match tpch::check(answer, &result.batches) {
