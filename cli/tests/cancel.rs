@@ -1,0 +1,40 @@
+//! A running query stops soon after it is cancelled, and the engine goes on.
+
+use std::time::{Duration, Instant};
+
+use stoa::Error;
+use stoa::commands::tpch::load_missing;
+use stoa::engine::{Engine, Setup};
+use stoa_exec::CancelToken;
+
+/// The bound is 100 ms on an idle machine with a release build; tests run without optimization and beside each other.
+const PATIENCE: Duration = Duration::from_millis(1000);
+
+#[test]
+fn cancelled_queries_end_soon() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = Engine::with_setup(folder.path(), &Setup { threads: 2, ..Setup::from_env() }).unwrap();
+    load_missing(&engine, 0.01).unwrap();
+    let endless = [
+        "SELECT count(*) FROM lineitem a, lineitem b WHERE a.l_comment < b.l_comment",
+        "SELECT a.l_comment, count(*) FROM lineitem a, lineitem b GROUP BY a.l_comment, b.l_orderkey",
+        "SELECT a.l_comment, b.l_comment FROM lineitem a, lineitem b ORDER BY b.l_comment DESC, a.l_comment",
+        "SELECT count(*) FROM lineitem a JOIN lineitem b ON a.l_linenumber = b.l_linenumber JOIN lineitem c ON b.l_linenumber = c.l_linenumber",
+    ];
+    for query in endless {
+        let cancel = CancelToken::default();
+        let other = cancel.clone();
+        let (outcome, late) = std::thread::scope(|scope| {
+            let running = scope.spawn(|| engine.query(query, &cancel).map(drop));
+            std::thread::sleep(Duration::from_millis(300));
+            assert!(!running.is_finished(), "the query is too quick to be cancelled: {query}");
+            let asked = Instant::now();
+            other.cancel();
+            let outcome = running.join().unwrap();
+            (outcome, asked.elapsed())
+        });
+        assert!(matches!(outcome, Err(Error::Exec(stoa_exec::Error::Cancelled))), "{query}: {outcome:?}");
+        assert!(late < PATIENCE, "{query} went on for {late:?}");
+    }
+    assert!(engine.query("SELECT count(*) FROM lineitem", &CancelToken::default()).is_ok());
+}
