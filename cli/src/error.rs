@@ -10,7 +10,7 @@ pub enum Error {
     Sql(#[from] stoa_sql::SqlError),
     /// The plan cannot be made.
     #[error(transparent)]
-    Plan(#[from] stoa_plan::Error),
+    Plan(#[from] stoa_plan::optimizer::OptimizeError),
     /// The query failed while it ran.
     #[error(transparent)]
     Exec(#[from] stoa_exec::Error),

@@ -161,7 +161,10 @@ fn newest_segment(folder: &Path) -> std::path::PathBuf {
 fn past_its_memory_limit_a_query_fails_and_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().to_str().unwrap();
-    ok(&sql(folder.path(), "CREATE TABLE t (a BIGINT); INSERT INTO t SELECT * FROM (VALUES (1), (2), (3), (4), (5), (6), (7), (8))"));
+    ok(&sql(
+        folder.path(),
+        "CREATE TABLE t (a BIGINT); INSERT INTO t SELECT * FROM (VALUES (1), (2), (3), (4), (5), (6), (7), (8))",
+    ));
     for _ in 0..4 {
         ok(&sql(folder.path(), "INSERT INTO t SELECT x.a * 8 + y.a FROM t x, t y"));
         let n = ok(&sql(folder.path(), "SELECT count(*) AS n FROM t"));
@@ -178,7 +181,19 @@ fn tpch_writes_its_times_as_json() {
     let folder = tempfile::tempdir().unwrap();
     let (data, json) = (folder.path().join("data"), folder.path().join("times.json"));
     let run = || {
-        stoa(&["tpch", "--scale", "0.01", "--runs", "1", "--queries", "1,6", "--data", data.to_str().unwrap(), "--json", json.to_str().unwrap()])
+        stoa(&[
+            "tpch",
+            "--scale",
+            "0.01",
+            "--runs",
+            "1",
+            "--queries",
+            "1,6",
+            "--data",
+            data.to_str().unwrap(),
+            "--json",
+            json.to_str().unwrap(),
+        ])
     };
     let text = ok(&run());
     assert_eq!(text.matches("ok").count(), 2, "{text}");

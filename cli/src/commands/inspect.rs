@@ -1,11 +1,14 @@
 //! `stoa inspect`: what is on disk.
 
+use arrow::array::temporal_conversions;
+use arrow::datatypes::DataType as ArrowType;
 use comfy_table::{Cell, CellAlignment, Table as TextTable, presets};
-use stoa_columnstore::{Segment, Table};
+use stoa_columnstore::ColumnInfo;
+use stoa_columnstore::{Datum, Segment, Table};
 
+use crate::Result;
 use crate::args::InspectArgs;
 use crate::engine::Engine;
-use crate::{Error, Result};
 
 /// Runs the command.
 ///
@@ -29,7 +32,7 @@ pub fn run(args: &InspectArgs) -> Result<()> {
 
 fn text_table(header: &[&str]) -> TextTable {
     let mut table = TextTable::new();
-    table.load_preset(presets::UTF8_FULL_CONDENSED);
+    table.load_style(presets::UTF8_FULL_CONDENSED);
     table.set_header(header);
     table
 }
@@ -40,17 +43,30 @@ fn right(text: impl ToString) -> Cell {
 
 /// A line a column of every table: sizes summed over the segments.
 fn overview(engine: &Engine) -> Result<()> {
-    let mut text = text_table(&["table", "column", "type", "rows", "segments", "bytes", "raw bytes", "ratio", "encodings", "min", "max", "index"]);
+    let mut text = text_table(&[
+        "table",
+        "column",
+        "type",
+        "rows",
+        "segments",
+        "bytes",
+        "raw bytes",
+        "ratio",
+        "encodings",
+        "min",
+        "max",
+        "index",
+    ]);
     let mut total = 0;
     for table in engine.database().tables() {
         let segments: Vec<_> = table.partitions.iter().flat_map(|p| &p.segments).collect();
-        for (i, column) in table.def.columns.iter().enumerate() {
+        let statistics = table.statistics();
+        for (i, (column, statistics)) in table.def.columns.iter().zip(&statistics.columns).enumerate() {
             let mut sum = Sum::default();
             for segment in &segments {
                 sum.add(segment, i)?;
             }
             total += sum.bytes;
-            let statistics = table.column_statistics(i);
             text.add_row([
                 Cell::new(&table.def.name),
                 Cell::new(&column.name),
@@ -85,12 +101,12 @@ impl Sum {
         let info = segment.column_info(column)?;
         self.bytes += info.bytes;
         self.raw_bytes += info.raw_bytes;
-        let encoding = info.encoding.to_string();
-        if !self.encodings.contains(&encoding) {
-            self.encodings.push(encoding);
+        let scheme = info.encoding.split(['(', ' ']).next().unwrap_or_default();
+        if !self.encodings.iter().any(|e| e == scheme) {
+            self.encodings.push(scheme.to_owned());
         }
-        if let Some(index) = &info.index {
-            self.index.clone_from(index);
+        if info.bitmap_index.is_some() {
+            self.index = index(&info);
         }
         Ok(())
     }
@@ -104,16 +120,60 @@ fn show_segment(table: &Table, partition: usize, segment: &Segment) -> Result<()
         text.add_row([
             Cell::new(&column.name),
             Cell::new(&column.sql_type),
-            Cell::new(&info.description),
+            Cell::new(&info.encoding),
             right(info.bytes),
             right(info.raw_bytes),
             right(ratio(info.bytes, info.raw_bytes)),
-            right(info.nulls),
-            Cell::new(show(info.min.as_ref(), &column.ty)),
-            Cell::new(show(info.max.as_ref(), &column.ty)),
-            Cell::new(info.index.as_deref().unwrap_or_default()),
+            right(info.zone.nulls),
+            Cell::new(show(info.zone.min.as_ref(), &column.ty)),
+            Cell::new(show(info.zone.max.as_ref(), &column.ty)),
+            Cell::new(index(&info)),
         ]);
     }
     println!("{text}");
     Ok(())
+}
+
+/// What a segment has of a bitmap index on a column.
+fn index(info: &ColumnInfo) -> String {
+    info.bitmap_index.map_or_else(String::new, |(values, bytes)| format!("bitmap of {values} values, {bytes} bytes"))
+}
+
+/// How many times smaller the encoded bytes are.
+fn ratio(bytes: u64, raw: u64) -> String {
+    if bytes == 0 { "-".to_owned() } else { format!("{:.1}", raw as f64 / bytes as f64) }
+}
+
+/// A bound of a column as SQL would print it, long strings cut.
+fn show(bound: Option<&Datum>, ty: &ArrowType) -> String {
+    const WIDTH: usize = 24;
+    let Some(bound) = bound else { return String::new() };
+    let text = match (bound, ty) {
+        (Datum::Int(v), ArrowType::Boolean) => (*v != 0).to_string(),
+        (Datum::Int(v), ArrowType::Decimal64(_, scale) | ArrowType::Decimal128(_, scale)) => decimal(*v, *scale),
+        (Datum::Int(v), ArrowType::Date32) => i32::try_from(*v)
+            .ok()
+            .and_then(|days| temporal_conversions::date32_to_datetime(days))
+            .map_or_else(|| v.to_string(), |d| d.date().to_string()),
+        (Datum::Int(v), ArrowType::Timestamp(..)) => i64::try_from(*v)
+            .ok()
+            .and_then(temporal_conversions::timestamp_us_to_datetime)
+            .map_or_else(|| v.to_string(), |d| d.to_string()),
+        (Datum::Int(v), _) => v.to_string(),
+        (Datum::Float(v), _) => v.to_string(),
+        (Datum::Bytes(v), ArrowType::Utf8View) => String::from_utf8_lossy(v).into_owned(),
+        (Datum::Bytes(v), _) => v.iter().map(|b| format!("{b:02x}")).collect(),
+    };
+    match text.char_indices().nth(WIDTH) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
+    }
+}
+
+fn decimal(unscaled: i128, scale: i8) -> String {
+    let scale = usize::try_from(scale).unwrap_or_default();
+    let digits = format!("{:0>width$}", unscaled.unsigned_abs(), width = scale + 1);
+    let (whole, fraction) = digits.split_at(digits.len() - scale);
+    let sign = if unscaled < 0 { "-" } else { "" };
+    if scale == 0 { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") }
 }

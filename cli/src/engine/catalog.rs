@@ -44,7 +44,13 @@ impl StatisticsSource for View<'_> {
         let table = self.0.table(name)?;
         Some(TableStatistics {
             rows: table.rows(),
-            columns: (0..table.def.columns.len()).map(|i| column_statistics(&table, i)).collect(),
+            columns: table
+                .statistics()
+                .columns
+                .iter()
+                .zip(&table.def.columns)
+                .map(|(s, c)| column_statistics(s, &c.ty))
+                .collect(),
             partitions: table.partitions.len(),
         })
     }
@@ -56,29 +62,27 @@ impl stoa_exec::Storage for View<'_> {
     }
 }
 
-fn column_statistics(table: &Table, column: usize) -> ColumnStatistics {
-    let ty = &table.def.columns[column].ty;
-    let found = table.column_statistics(column);
+fn column_statistics(found: &stoa_columnstore::ColumnStatistics, ty: &ArrowType) -> ColumnStatistics {
     ColumnStatistics {
-        min: found.min.map(|d| value(d, ty)),
-        max: found.max.map(|d| value(d, ty)),
-        distinct: found.distinct,
+        min: found.min.clone().and_then(|d| value(d, ty)),
+        max: found.max.clone().and_then(|d| value(d, ty)),
+        distinct: Some(found.distinct as f64),
         nulls: found.nulls,
-        average_length: found.average_length,
+        average_length: Some(found.average_length),
     }
 }
 
-/// A stored datum as a plan value.
-fn value(datum: Datum, ty: &ArrowType) -> Value {
-    match (datum, ty) {
+/// A stored datum as a plan value. A bound cut inside a character has none.
+fn value(datum: Datum, ty: &ArrowType) -> Option<Value> {
+    Some(match (datum, ty) {
         (Datum::Int(v), ArrowType::Boolean) => Value::Bool(v != 0),
         (Datum::Int(v), ArrowType::Decimal64(..) | ArrowType::Decimal128(..)) => Value::Decimal(v),
         (Datum::Int(v), ArrowType::UInt8 | ArrowType::UInt16 | ArrowType::UInt32 | ArrowType::UInt64) => {
-            u64::try_from(v).map_or(Value::Null, Value::UInt)
+            Value::UInt(u64::try_from(v).ok()?)
         }
-        (Datum::Int(v), _) => i64::try_from(v).map_or(Value::Null, Value::Int),
+        (Datum::Int(v), _) => Value::Int(i64::try_from(v).ok()?),
         (Datum::Float(v), _) => Value::Float(v),
-        (Datum::Bytes(v), ArrowType::Utf8View) => String::from_utf8(v).map_or(Value::Null, Value::Str),
+        (Datum::Bytes(v), ArrowType::Utf8View) => Value::Str(String::from_utf8(v).ok()?),
         (Datum::Bytes(v), _) => Value::Bytes(v),
-    }
+    })
 }

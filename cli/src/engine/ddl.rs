@@ -21,7 +21,9 @@ pub(super) fn create_table(engine: &Engine, create: &CreateTable) -> Result<Stri
 /// The definition that storage keeps.
 pub(super) fn table_def(create: &CreateTable) -> Result<TableDef> {
     let ordinals = |key: &str, names: &[String]| -> Result<Vec<u32>> {
-        let missing = |name: &str| Error::Invalid(format!("{key} of table '{}' names column '{name}', which it does not have", create.name));
+        let missing = |name: &str| {
+            Error::Invalid(format!("{key} of table '{}' names column '{name}', which it does not have", create.name))
+        };
         let find = |name: &String| create.columns.iter().position(|c| c.name.eq_ignore_ascii_case(name));
         names.iter().map(|name| find(name).map(|i| i as u32).ok_or_else(|| missing(name))).collect()
     };
@@ -88,7 +90,8 @@ pub(super) fn describe(engine: &Engine, name: &str) -> Result<Outcome> {
     if let Some(table) = engine.database.table(name) {
         for (i, column) in table.def.columns.iter().enumerate() {
             let in_key = |key: &[u32], word: &'static str| if key.contains(&(i as u32)) { Some(word) } else { None };
-            let keys: Vec<&str> = [in_key(&table.def.shard_key, "SHARD"), in_key(&table.def.sort_key, "SORT")].into_iter().flatten().collect();
+            let keys: Vec<&str> =
+                [in_key(&table.def.shard_key, "SHARD"), in_key(&table.def.sort_key, "SORT")].into_iter().flatten().collect();
             rows.push([column.name.clone(), column.sql_type.clone(), yes_no(column.nullable), keys.join(", ")]);
         }
     } else if let Some(view) = stoa_sql::Catalog::view(&catalog::View(&engine.database), name) {
@@ -111,7 +114,8 @@ fn yes_no(yes: bool) -> String {
 /// A result of text columns.
 fn text_table<const N: usize>(names: &[&str; N], rows: &[[String; N]]) -> Result<Outcome> {
     let column = |i: usize| Arc::new(StringViewArray::from_iter_values(rows.iter().map(|r| &r[i]))) as ArrayRef;
-    let batch = RecordBatch::try_from_iter(names.iter().enumerate().map(|(i, n)| (*n, column(i)))).map_err(stoa_exec::Error::from)?;
+    let batch =
+        RecordBatch::try_from_iter(names.iter().enumerate().map(|(i, n)| (*n, column(i)))).map_err(stoa_exec::Error::from)?;
     Ok(Outcome::Rows { schema: batch.schema(), batches: vec![batch] })
 }
 

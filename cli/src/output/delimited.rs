@@ -12,7 +12,11 @@ use super::format_options;
 /// Header line, then one line a row; NULL is an empty field, an empty string is `""`.
 pub(super) fn write_csv(out: &mut dyn Write, schema: &SchemaRef, batches: &[RecordBatch]) -> io::Result<()> {
     write_rows(out, schema, batches, b',', "", &|field| {
-        if field.is_empty() || field.contains([',', '"', '\n', '\r']) { format!("\"{}\"", field.replace('"', "\"\"")) } else { field.to_owned() }
+        if field.is_empty() || field.contains([',', '"', '\n', '\r']) {
+            format!("\"{}\"", field.replace('"', "\"\""))
+        } else {
+            field.to_owned()
+        }
     })
 }
 

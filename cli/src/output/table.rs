@@ -14,7 +14,7 @@ const MAX_ROWS: usize = 10_000;
 
 pub(super) fn write(out: &mut dyn Write, schema: &SchemaRef, batches: &[RecordBatch]) -> io::Result<()> {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_FULL_CONDENSED);
+    table.load_style(presets::UTF8_FULL_CONDENSED);
     table.set_header(schema.fields().iter().map(|f| f.name().as_str()));
     let right: Vec<bool> = schema.fields().iter().map(|f| f.data_type().is_numeric()).collect();
     let options = format_options().with_null("NULL");

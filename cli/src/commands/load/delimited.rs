@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::RecordBatch;
-use arrow::csv::reader::Format;
 use arrow::csv::ReaderBuilder;
+use arrow::csv::reader::Format;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use indicatif::ProgressBar;
@@ -32,7 +32,9 @@ fn open(path: &Path) -> Result<Box<dyn Read>> {
 /// The columns and types of a file: the narrowest type that fits the first lines.
 pub(super) fn infer(path: &Path, dialect: Dialect) -> Result<SchemaRef> {
     if path.as_os_str() == "-" {
-        return Err(Error::Invalid("--create cannot infer a table from standard input: it has to read the rows twice; create the table first".into()));
+        return Err(Error::Invalid(
+            "--create cannot infer a table from standard input: it has to read the rows twice; create the table first".into(),
+        ));
     }
     let mut file = File::open(path).map_err(Error::file(path))?;
     let format = Format::default().with_header(dialect.header).with_delimiter(dialect.delimiter);

@@ -75,9 +75,17 @@ fn kind(file: &Path, args: &LoadArgs) -> Kind {
     let extension = file.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
     match extension.as_str() {
         "parquet" => Kind::Parquet,
-        "tbl" => Kind::Delimited(Dialect { delimiter: args.delimiter.unwrap_or(b'|'), header: args.header, trailing_delimiter: true }),
-        "tsv" => Kind::Delimited(Dialect { delimiter: args.delimiter.unwrap_or(b'\t'), header: args.header, trailing_delimiter: false }),
-        _ => Kind::Delimited(Dialect { delimiter: args.delimiter.unwrap_or(b','), header: args.header, trailing_delimiter: false }),
+        "tbl" => {
+            Kind::Delimited(Dialect { delimiter: args.delimiter.unwrap_or(b'|'), header: args.header, trailing_delimiter: true })
+        }
+        "tsv" => Kind::Delimited(Dialect {
+            delimiter: args.delimiter.unwrap_or(b'\t'),
+            header: args.header,
+            trailing_delimiter: false,
+        }),
+        _ => {
+            Kind::Delimited(Dialect { delimiter: args.delimiter.unwrap_or(b','), header: args.header, trailing_delimiter: false })
+        }
     }
 }
 
@@ -91,7 +99,12 @@ fn create_table(engine: &Engine, args: &LoadArgs) -> Result<()> {
     let mut columns = Vec::new();
     for field in schema.fields() {
         let ty = DataType::from_arrow(field.data_type()).ok_or_else(|| {
-            Error::Load(format!("{}: column '{}' has the type {}, which Stoa does not have", file.display(), field.name(), field.data_type()))
+            Error::Load(format!(
+                "{}: column '{}' has the type {}, which Stoa does not have",
+                file.display(),
+                field.name(),
+                field.data_type()
+            ))
         })?;
         let ty = if ty == DataType::Null { DataType::Utf8 } else { ty };
         let null = if field.is_nullable() { "" } else { " NOT NULL" };

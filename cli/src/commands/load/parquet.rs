@@ -37,8 +37,9 @@ pub(super) fn read(engine: &Engine, path: &Path, def: &TableDef, bar: &ProgressB
     let columns = match_columns(path, def, metadata.schema())?;
     let groups: Vec<usize> = (0..metadata.metadata().num_row_groups()).collect();
     for chunk in groups.chunks(engine.threads()) {
-        let decoded: Vec<Vec<RecordBatch>> =
-            engine.pool().install(|| chunk.par_iter().map(|group| read_group(path, &file, &metadata, *group)).collect::<Result<_>>())?;
+        let decoded: Vec<Vec<RecordBatch>> = engine
+            .pool()
+            .install(|| chunk.par_iter().map(|group| read_group(path, &file, &metadata, *group)).collect::<Result<_>>())?;
         for batch in decoded.into_iter().flatten() {
             let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
             let arrays = columns.iter().map(|i| batch.column(*i).clone()).collect();
@@ -68,6 +69,8 @@ fn match_columns(path: &Path, def: &TableDef, schema: &SchemaRef) -> Result<Vec<
     if def.columns.iter().all(|c| find(&c.name).is_none()) && def.columns.len() == schema.fields().len() {
         return Ok((0..def.columns.len()).collect());
     }
-    let missing = |name: &str| Error::Load(format!("{}: there is no column '{name}' in the file, as table '{}' has it", path.display(), def.name));
+    let missing = |name: &str| {
+        Error::Load(format!("{}: there is no column '{name}' in the file, as table '{}' has it", path.display(), def.name))
+    };
     def.columns.iter().map(|c| find(&c.name).ok_or_else(|| missing(&c.name))).collect()
 }

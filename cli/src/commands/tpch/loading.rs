@@ -72,7 +72,12 @@ fn load_table(engine: &Engine, table: &Table, scale: f64, times: &mut LoadTimes)
         let start = Instant::now();
         let chunk: Vec<Vec<RecordBatch>> = engine
             .pool()
-            .install(|| (first..=last).into_par_iter().map(|part| table.generate(scale, part, parts).collect()).collect::<Result<_, ArrowError>>())
+            .install(|| {
+                (first..=last)
+                    .into_par_iter()
+                    .map(|part| table.generate(scale, part, parts).collect())
+                    .collect::<std::result::Result<_, ArrowError>>()
+            })
             .map_err(|e| Error::Invalid(format!("cannot generate {}: {e}", table.name)))?;
         times.generate += start.elapsed();
         let start = Instant::now();

@@ -60,15 +60,8 @@ pub fn run(args: &TpchArgs) -> Result<()> {
 }
 
 fn run_query(engine: &Engine, number: u32, args: &TpchArgs) -> Outcome {
-    let mut outcome = Outcome {
-        number,
-        rows: 0,
-        best: Duration::MAX,
-        scanned: 0,
-        segments: 0,
-        segments_skipped: 0,
-        verdict: Verdict::Unknown,
-    };
+    let mut outcome =
+        Outcome { number, rows: 0, best: Duration::MAX, scanned: 0, segments: 0, segments_skipped: 0, verdict: Verdict::Unknown };
     let text = tpch::query(number as usize).unwrap_or_default();
     // The first run warms the page cache and the decoded dictionaries; its answer is checked, its time does not count.
     for run in 0..=args.runs {

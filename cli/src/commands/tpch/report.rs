@@ -12,12 +12,15 @@ use crate::{Error, Result};
 pub(super) fn print(engine: &Engine, scale: f64, times: &LoadTimes, outcomes: &[Outcome]) -> Result<()> {
     if times.loaded {
         let (generated, loaded) = (times.generate.as_secs_f64(), times.load.as_secs_f64());
-        println!("TPC-H at scale {scale}: generated in {generated:.2} s, loaded in {loaded:.2} s, {} on disk", size_on_disk(engine));
+        println!(
+            "TPC-H at scale {scale}: generated in {generated:.2} s, loaded in {loaded:.2} s, {} on disk",
+            size_on_disk(engine)
+        );
     } else {
         println!("TPC-H at scale {scale}: already loaded, {} on disk", size_on_disk(engine));
     }
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_FULL_CONDENSED);
+    table.load_style(presets::UTF8_FULL_CONDENSED);
     table.set_header(["query", "rows", "time ms", "rows scanned/s", "segments skipped", "answer"]);
     for outcome in outcomes {
         let seconds = outcome.best.as_secs_f64();
