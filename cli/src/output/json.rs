@@ -30,7 +30,7 @@ pub(super) fn write(out: &mut dyn Write, schema: &SchemaRef, batches: &[RecordBa
 }
 
 fn value(column: &ArrayFormatter<'_>, array: &dyn Array, row: usize) -> io::Result<String> {
-    if array.is_null(row) {
+    if array.is_null(row) || *array.data_type() == DataType::Null {
         return Ok("null".into());
     }
     let text = column.value(row).to_string();

@@ -92,6 +92,9 @@ fn located(path: &Path, dialect: Dialect, names: &[&str], error: &ArrowError) ->
     if let Some(cut) = text.find(" Row data:") {
         text.truncate(cut);
     }
+    if matches!(error, ArrowError::ParseError(_)) {
+        text = line_from_one(&text);
+    }
     for (i, name) in names.iter().enumerate().rev() {
         text = text.replace(&format!("for column {i} "), &format!("for column '{name}' "));
     }
@@ -99,6 +102,17 @@ fn located(path: &Path, dialect: Dialect, names: &[&str], error: &ArrowError) ->
         text.push_str(" (each line of a .tbl file ends with its delimiter)");
     }
     Error::Load(format!("{}: {text}", path.display()))
+}
+
+/// The reader counts lines from zero where a value cannot be parsed, and from one elsewhere: this makes it one.
+fn line_from_one(text: &str) -> String {
+    const MARK: &str = " at line ";
+    let Some(start) = text.rfind(MARK).map(|at| at + MARK.len()) else { return text.to_owned() };
+    let end = text[start..].find(|c: char| !c.is_ascii_digit()).map_or(text.len(), |n| start + n);
+    match text[start..end].parse::<u64>() {
+        Ok(line) => format!("{}{}{}", &text[..start], line.saturating_add(1), &text[end..]),
+        Err(_) => text.to_owned(),
+    }
 }
 
 /// Counts the bytes that pass.
