@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Stoa, a distributed SQL engine for analytics.
 #[derive(Debug, Parser)]
-#[command(name = "stoa", version, about, propagate_version = true, arg_required_else_help = true)]
+#[command(name = "stoa", version, propagate_version = true, arg_required_else_help = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

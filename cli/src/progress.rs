@@ -1,8 +1,13 @@
 //! Progress bars on standard error, shown only to people.
 
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use stoa_exec::Progress;
+
+/// Work that runs longer than this shows a progress bar.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A bar that counts up to `total` of `unit`; hidden where standard error is no terminal.
 pub(crate) fn bar(total: u64, what: &str, unit: &str) -> ProgressBar {
@@ -21,4 +26,34 @@ pub(crate) fn spinner(what: &str) -> ProgressBar {
     spinner.set_message(what.to_owned());
     spinner.enable_steady_tick(Duration::from_millis(100));
     spinner
+}
+
+/// Runs `work`, which advances the progress that it is given, and shows a bar once it has taken a while.
+pub(crate) fn watch<T>(work: impl FnOnce(&Progress) -> T) -> T {
+    let (finished, progress) = (AtomicBool::new(false), Progress::default());
+    std::thread::scope(|scope| {
+        let bar = scope.spawn(|| show(&finished, &progress));
+        let outcome = work(&progress);
+        finished.store(true, Ordering::Relaxed);
+        bar.thread().unpark();
+        outcome
+    })
+}
+
+/// Shows a bar of the morsels done until the work is finished.
+fn show(finished: &AtomicBool, progress: &Progress) {
+    let start = Instant::now();
+    while start.elapsed() < PATIENCE {
+        if finished.load(Ordering::Relaxed) {
+            return;
+        }
+        std::thread::park_timeout(PATIENCE.saturating_sub(start.elapsed()));
+    }
+    let bar = bar(progress.total(), "running, Ctrl-C cancels", "morsels");
+    while !finished.load(Ordering::Relaxed) {
+        bar.set_length(progress.total());
+        bar.set_position(progress.done());
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+    bar.finish_and_clear();
 }

@@ -153,7 +153,7 @@ fn show(bound: Option<&Datum>, ty: &ArrowType) -> String {
         (Datum::Int(v), ArrowType::Decimal64(_, scale) | ArrowType::Decimal128(_, scale)) => decimal(*v, *scale),
         (Datum::Int(v), ArrowType::Date32) => i32::try_from(*v)
             .ok()
-            .and_then(|days| temporal_conversions::date32_to_datetime(days))
+            .and_then(temporal_conversions::date32_to_datetime)
             .map_or_else(|| v.to_string(), |d| d.date().to_string()),
         (Datum::Int(v), ArrowType::Timestamp(..)) => i64::try_from(*v)
             .ok()

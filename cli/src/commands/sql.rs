@@ -5,8 +5,8 @@ use std::io::{self, IsTerminal, Read, Write};
 use stoa_exec::CancelToken;
 
 use crate::args::SqlArgs;
-use crate::engine::{Engine, Outcome};
-use crate::{Error, Result, output, shell};
+use crate::engine::Engine;
+use crate::{Error, Result, output, progress, shell};
 
 /// Runs the command.
 ///
@@ -28,12 +28,8 @@ pub fn run(args: &SqlArgs) -> Result<()> {
     // A second handler in one process would fail; the first one serves then.
     let _ = ctrlc::set_handler(move || on_interrupt.cancel());
     let mut out = io::BufWriter::new(io::stdout().lock());
-    let outcome = engine.run(&text, &cancel, &mut |outcome| {
-        if let Outcome::Rows { schema, batches } = outcome {
-            output::write(&mut out, args.format, &schema, &batches)?;
-        }
-        Ok(())
-    });
+    let mut print = |outcome| Ok(output::write_outcome(&mut out, args.format, &outcome)?);
+    let outcome = progress::watch(|progress| engine.run_with(&text, &cancel, progress, &mut print));
     out.flush()?;
     outcome
 }

@@ -1,9 +1,7 @@
 //! EXPLAIN and EXPLAIN ANALYZE (PROFILE).
 
-use std::sync::Arc;
 use std::time::Instant;
 
-use arrow::array::{ArrayRef, RecordBatch, StringViewArray};
 use stoa_exec::{CancelToken, Progress};
 use stoa_plan::explain::explain;
 use stoa_sql::QueryText;
@@ -15,7 +13,7 @@ pub(super) fn run(engine: &Engine, query: &QueryText, analyze: bool, cancel: &Ca
     let start = Instant::now();
     let query = engine.plan(query)?;
     if !analyze {
-        return text_rows(&explain(&query, None));
+        return Ok(Outcome::Plan(explain(&query, None)));
     }
     let planned = start.elapsed();
     let result = engine.run_plan(&query, cancel, &Progress::default())?;
@@ -28,12 +26,5 @@ pub(super) fn run(engine: &Engine, query: &QueryText, analyze: bool, cancel: &Ca
         executed.as_secs_f64() * 1e3,
         result.profile.peak_memory as f64 / 1e6
     ));
-    text_rows(&text)
-}
-
-/// One row a line.
-fn text_rows(text: &str) -> Result<Outcome> {
-    let lines: ArrayRef = Arc::new(StringViewArray::from_iter_values(text.lines()));
-    let batch = RecordBatch::try_from_iter([("plan", lines)]).map_err(stoa_exec::Error::from)?;
-    Ok(Outcome::Rows { schema: batch.schema(), batches: vec![batch] })
+    Ok(Outcome::Plan(text))
 }

@@ -65,6 +65,8 @@ pub enum Outcome {
         /// The rows.
         batches: Vec<RecordBatch>,
     },
+    /// A plan, a line an operator and its notes.
+    Plan(String),
     /// Nothing but a word for people.
     Done(String),
 }
@@ -212,6 +214,13 @@ impl Engine {
             memory: MemoryBudget::new(self.setup.memory_limit),
         };
         let storage = catalog::View(&self.database);
-        Ok(self.pool.install(|| stoa_exec::execute_with(query, &storage, &context, progress))?)
+        let run = || self.pool.install(|| stoa_exec::execute_with(query, &storage, &context, progress));
+        // A defect in one query is that query's error: the process and the other queries live on, and everything shared is immutable.
+        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
+            Ok(result) => Ok(result?),
+            Err(_) => {
+                Err(stoa_exec::Error::Internal("a defect stopped this query; please report it with its text".into()).into())
+            }
+        }
     }
 }

@@ -5,17 +5,36 @@ mod json;
 mod table;
 
 use std::io::{self, Write};
+use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch, StringViewArray};
 use arrow::datatypes::SchemaRef;
 use arrow::ipc::writer::StreamWriter;
 use arrow::util::display::FormatOptions;
 
 use crate::args::Format;
+use crate::engine::Outcome;
 
 /// How values look in every textual format.
 pub(crate) fn format_options() -> FormatOptions<'static> {
     FormatOptions::new().with_timestamp_format(Some("%Y-%m-%d %H:%M:%S%.f")).with_display_error(true)
+}
+
+/// Writes what a statement gave. A word for people is not part of the data and is left to the caller.
+///
+/// # Errors
+/// As [`write`].
+pub(crate) fn write_outcome(out: &mut dyn Write, format: Format, outcome: &Outcome) -> io::Result<()> {
+    match outcome {
+        Outcome::Rows { schema, batches } => write(out, format, schema, batches),
+        Outcome::Plan(text) if format == Format::Table => writeln!(out, "{}", text.trim_end()),
+        Outcome::Plan(text) => {
+            let lines: ArrayRef = Arc::new(StringViewArray::from_iter_values(text.lines()));
+            let batch = RecordBatch::try_from_iter([("plan", lines)]).map_err(io::Error::other)?;
+            write(out, format, &batch.schema(), &[batch])
+        }
+        Outcome::Done(_) => Ok(()),
+    }
 }
 
 /// Writes a result.

@@ -5,23 +5,19 @@ mod input;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use rustyline::error::ReadlineError;
 use rustyline::history::DefaultHistory;
 use rustyline::{CompletionType, Config, Editor};
-use stoa_exec::{CancelToken, Progress};
+use stoa_exec::CancelToken;
 
 use self::input::Input;
 use crate::args::Format;
 use crate::engine::{Engine, Outcome};
 use crate::progress;
 use crate::{Result, output};
-
-/// A query that runs longer than this shows a progress bar.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 const HELP: &str = "\
 Statements end with ';' and may span lines. Ctrl-C cancels a running query, Ctrl-D leaves.
@@ -129,15 +125,8 @@ impl Shell<'_> {
     fn statements(&self, text: &str) -> Result<()> {
         let cancel = CancelToken::default();
         *self.running.lock() = Some(cancel.clone());
-        let (finished, progress) = (AtomicBool::new(false), Progress::default());
         let start = Instant::now();
-        let outcome = std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| show_progress(&finished, &progress));
-            let outcome = self.engine.run_with(text, &cancel, &progress, &mut |outcome| self.print(outcome));
-            finished.store(true, Ordering::Relaxed);
-            waiting.thread().unpark();
-            outcome
-        });
+        let outcome = progress::watch(|progress| self.engine.run_with(text, &cancel, progress, &mut |o| self.print(o)));
         *self.running.lock() = None;
         if self.timing {
             println!("{:.1} ms", start.elapsed().as_secs_f64() * 1e3);
@@ -148,28 +137,10 @@ impl Shell<'_> {
     fn print(&self, outcome: Outcome) -> Result<()> {
         let mut out = io::BufWriter::new(io::stdout().lock());
         match outcome {
-            Outcome::Rows { schema, batches } => output::write(&mut out, self.format, &schema, &batches)?,
             Outcome::Done(message) => writeln!(out, "{message}")?,
+            outcome => output::write_outcome(&mut out, self.format, &outcome)?,
         }
         out.flush()?;
         Ok(())
     }
-}
-
-/// Shows a bar of the morsels done once a statement has run for a while, until it is done.
-fn show_progress(finished: &AtomicBool, progress: &Progress) {
-    let start = Instant::now();
-    while start.elapsed() < PATIENCE {
-        std::thread::park_timeout(PATIENCE - start.elapsed());
-        if finished.load(Ordering::Relaxed) {
-            return;
-        }
-    }
-    let bar = progress::bar(progress.total(), "running, Ctrl-C cancels", "morsels");
-    while !finished.load(Ordering::Relaxed) {
-        bar.set_length(progress.total());
-        bar.set_position(progress.done());
-        std::thread::park_timeout(Duration::from_millis(50));
-    }
-    bar.finish_and_clear();
 }

@@ -5,6 +5,7 @@ mod report;
 
 use std::time::{Duration, Instant};
 
+use arrow::array::RecordBatch;
 use stoa_datasets::tpch;
 use stoa_exec::CancelToken;
 
@@ -79,7 +80,7 @@ fn run_query(engine: &Engine, number: u32, args: &TpchArgs) -> Outcome {
             outcome.best = outcome.best.min(elapsed);
             continue;
         }
-        outcome.rows = result.batches.iter().map(|b| b.num_rows()).sum();
+        outcome.rows = result.batches.iter().map(RecordBatch::num_rows).sum();
         outcome.scanned = result.profile.rows_scanned();
         for scan in result.profile.nodes.values().filter_map(|node| node.scan.as_ref()) {
             outcome.segments += scan.segments + scan.segments_skipped;
