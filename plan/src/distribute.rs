@@ -15,7 +15,7 @@ use crate::{Aggregate, ColumnId, ExchangeKind, Expr, Node, Phase, Plan, Query, S
 
 /// Where the rows of a node are.
 #[derive(Clone, Debug, PartialEq)]
-enum Place {
+pub(crate) enum Place {
     /// In the merging fragment.
     Merged,
     /// Every fragment has, or may compute, all of them: REFERENCE tables, literal rows, shared subplans.
@@ -34,6 +34,11 @@ pub fn distribute(mut query: Query) -> Query {
     }
     query.number();
     query
+}
+
+/// Where the rows of a plan without exchanges will be.
+pub(crate) fn partitioning(plan: &Plan) -> Place {
+    place(plan.clone()).1
 }
 
 /// Whether the fragment whose root is `plan` runs once a partition; otherwise it runs once. Does not look below exchanges.

@@ -2,7 +2,21 @@
 //!
 //! What it keeps true: the rows of a query never change, only how they are found. In debug builds the plan is checked after every rule.
 
-use crate::{Query, StatisticsSource};
+mod check;
+mod estimate;
+mod order;
+mod predicates;
+mod prune;
+mod pushdown;
+mod region;
+mod renames;
+mod runtime_filters;
+mod selectivity;
+#[cfg(test)]
+mod tests;
+
+use crate::{Query, StatisticsSource, SubplanKind};
+use estimate::Estimator;
 
 /// What the optimizer refuses.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -20,7 +34,47 @@ pub type Result<T> = std::result::Result<T, OptimizeError>;
 /// # Errors
 /// [`OptimizeError::Invalid`] if the plan is malformed.
 pub fn optimize(mut query: Query, statistics: &dyn StatisticsSource) -> Result<Query> {
-    let _ = statistics;
+    check::check(&query)?;
+    renames::run(&mut query);
+    after("renames", &query)?;
+    fold(&mut query);
+    let mut estimator = Estimator::new(statistics);
+    reorder(&mut query, &mut estimator);
+    after("join order", &query)?;
+    prune::run(&mut query);
+    after("column pruning", &query)?;
+    estimator.annotate(&mut query);
+    runtime_filters::run(&mut query, &estimator);
+    after("run-time filters", &query)?;
     query.number();
     Ok(query)
+}
+
+fn fold(query: &mut Query) {
+    for plan in query.plans_mut() {
+        plan.walk_mut(&mut |node| node.expressions_mut().into_iter().for_each(predicates::fold));
+    }
+}
+
+/// Predicates to the scans, joins by cost; subplans first, for the plans that read them.
+fn reorder(query: &mut Query, estimator: &mut Estimator<'_>) {
+    for at in 0..query.subplans.len() {
+        let plan = pushdown::take(&mut query.subplans[at].plan);
+        let plan = pushdown::Rewriter { estimator }.rewrite(plan, vec![]);
+        if let SubplanKind::Shared(number) = query.subplans[at].kind {
+            let estimate = estimator.plan(&plan);
+            estimator.remember(number, estimate);
+        }
+        query.subplans[at].plan = plan;
+    }
+    let root = pushdown::take(&mut query.root);
+    query.root = pushdown::Rewriter { estimator }.rewrite(root, vec![]);
+}
+
+/// In debug builds, that a rule left a proper plan.
+fn after(rule: &str, query: &Query) -> Result<()> {
+    if cfg!(debug_assertions) {
+        check::check(query).map_err(|OptimizeError::Invalid(text)| OptimizeError::Invalid(format!("after {rule}: {text}")))?;
+    }
+    Ok(())
 }

@@ -1,0 +1,1 @@
+//! Tests of the optimizer on the TPC-H queries.
