@@ -2,7 +2,6 @@
 //!
 //! What it keeps true: the rows of a query never change, only how they are found. In debug builds the plan is checked after every rule.
 
-mod check;
 mod estimate;
 mod order;
 mod predicates;
@@ -12,8 +11,6 @@ mod region;
 mod renames;
 mod runtime_filters;
 mod selectivity;
-#[cfg(test)]
-mod tests;
 
 use crate::{Query, StatisticsSource, SubplanKind};
 use estimate::Estimator;
@@ -34,18 +31,18 @@ pub type Result<T> = std::result::Result<T, OptimizeError>;
 /// # Errors
 /// [`OptimizeError::Invalid`] if the plan is malformed.
 pub fn optimize(mut query: Query, statistics: &dyn StatisticsSource) -> Result<Query> {
-    check::check(&query)?;
+    after("the front end", &mut query)?;
     renames::run(&mut query);
-    after("renames", &query)?;
+    after("renames", &mut query)?;
     fold(&mut query);
     let mut estimator = Estimator::new(statistics);
     reorder(&mut query, &mut estimator);
-    after("join order", &query)?;
+    after("join order", &mut query)?;
     prune::run(&mut query);
-    after("column pruning", &query)?;
+    after("column pruning", &mut query)?;
     estimator.annotate(&mut query);
     runtime_filters::run(&mut query, &estimator);
-    after("run-time filters", &query)?;
+    after("run-time filters", &mut query)?;
     query.number();
     Ok(query)
 }
@@ -72,9 +69,10 @@ fn reorder(query: &mut Query, estimator: &mut Estimator<'_>) {
 }
 
 /// In debug builds, that a rule left a proper plan.
-fn after(rule: &str, query: &Query) -> Result<()> {
+fn after(rule: &str, query: &mut Query) -> Result<()> {
     if cfg!(debug_assertions) {
-        check::check(query).map_err(|OptimizeError::Invalid(text)| OptimizeError::Invalid(format!("after {rule}: {text}")))?;
+        query.number();
+        crate::validate::validate(query).map_err(|e| OptimizeError::Invalid(format!("after {rule}: {e}")))?;
     }
     Ok(())
 }

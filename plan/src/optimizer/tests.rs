@@ -1,1 +1,0 @@
-//! Tests of the optimizer on the TPC-H queries.
