@@ -40,6 +40,18 @@ pub struct ColumnDef {
     pub sql_type: String,
 }
 
+impl ColumnDef {
+    /// The most characters of a string (bytes of a binary value) that the declared type allows, as `VARCHAR(25)` does.
+    #[must_use]
+    pub fn max_length(&self) -> Option<usize> {
+        if !matches!(self.ty, DataType::Utf8View | DataType::Binary) {
+            return None;
+        }
+        let (_, length) = self.sql_type.split_once('(')?;
+        length[..length.find(|c: char| !c.is_ascii_digit())?].parse().ok()
+    }
+}
+
 /// A table as declared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableDef {

@@ -7,7 +7,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow::util::display::ArrayFormatter;
 
-use super::format_options;
+use super::{format_options, is_null};
 
 /// Header line, then one line a row; NULL is an empty field, an empty string is `""`.
 pub(super) fn write_csv(out: &mut dyn Write, schema: &SchemaRef, batches: &[RecordBatch]) -> io::Result<()> {
@@ -54,7 +54,7 @@ fn write_rows(
         for row in 0..batch.num_rows() {
             line.clear();
             for (column, array) in columns.iter().zip(batch.columns()) {
-                if array.is_null(row) {
+                if is_null(array, row) {
                     line.extend_from_slice(null.as_bytes());
                 } else {
                     text.clear();

@@ -6,7 +6,7 @@ use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::util::display::ArrayFormatter;
 
-use super::format_options;
+use super::{format_options, is_null};
 
 pub(super) fn write(out: &mut dyn Write, schema: &SchemaRef, batches: &[RecordBatch]) -> io::Result<()> {
     let names: Vec<String> = schema.fields().iter().map(|f| serde_json::to_string(f.name())).collect::<Result<_, _>>()?;
@@ -30,7 +30,7 @@ pub(super) fn write(out: &mut dyn Write, schema: &SchemaRef, batches: &[RecordBa
 }
 
 fn value(column: &ArrayFormatter<'_>, array: &dyn Array, row: usize) -> io::Result<String> {
-    if array.is_null(row) || *array.data_type() == DataType::Null {
+    if is_null(array, row) {
         return Ok("null".into());
     }
     let text = column.value(row).to_string();

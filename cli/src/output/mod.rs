@@ -7,8 +7,8 @@ mod table;
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, StringViewArray};
-use arrow::datatypes::SchemaRef;
+use arrow::array::{Array, ArrayRef, RecordBatch, StringViewArray};
+use arrow::datatypes::{DataType, SchemaRef};
 use arrow::ipc::writer::StreamWriter;
 use arrow::util::display::FormatOptions;
 
@@ -57,4 +57,9 @@ fn write_arrow(out: &mut dyn Write, schema: &SchemaRef, batches: &[RecordBatch])
         writer.write(batch)?;
     }
     writer.finish()
+}
+
+/// Whether a value is NULL, also where the whole column is of the type of NULL.
+fn is_null(array: &dyn Array, row: usize) -> bool {
+    array.is_null(row) || *array.data_type() == DataType::Null
 }

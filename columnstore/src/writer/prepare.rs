@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::{CastOptions, cast_with_options};
 
 use crate::definition::{ColumnDef, TableDef};
@@ -33,5 +33,25 @@ fn canonical_column(def: &TableDef, column: &ColumnDef, array: &ArrayRef, rows_b
             def.name, column.name
         )));
     }
+    if let Some(limit) = column.max_length()
+        && let Some((row, length)) = too_long(&array, limit)
+    {
+        let row = rows_before + row as u64 + 1;
+        return Err(Error::Invalid(format!(
+            "table '{}', column '{}', row {row}: a value of length {length} does not fit {}",
+            def.name, column.name, column.sql_type
+        )));
+    }
     Ok(array)
+}
+
+/// The first value longer than `limit`, and its length: characters of a string, bytes of a binary value.
+fn too_long(array: &ArrayRef, limit: usize) -> Option<(usize, usize)> {
+    if let Some(strings) = array.as_string_view_opt() {
+        // No string has more characters than bytes, so that few are counted.
+        let mut long = strings.lengths().enumerate().filter(|(row, bytes)| *bytes as usize > limit && strings.is_valid(*row));
+        return long.find_map(|(row, _)| Some((row, strings.value(row).chars().count())).filter(|(_, n)| *n > limit));
+    }
+    let bytes = array.as_binary_opt::<i32>()?;
+    (0..bytes.len()).filter(|row| bytes.is_valid(*row)).map(|row| (row, bytes.value(row).len())).find(|(_, n)| *n > limit)
 }

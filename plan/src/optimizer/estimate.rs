@@ -171,7 +171,8 @@ impl<'a> Estimator<'a> {
                 Estimate { rows, unfiltered: rows, columns }
             }
             Node::SubplanScan(scan) => {
-                let below = self.shared.get(&scan.subplan).cloned().unwrap_or(Estimate { rows: UNKNOWN_ROWS, ..Default::default() });
+                let below =
+                    self.shared.get(&scan.subplan).cloned().unwrap_or(Estimate { rows: UNKNOWN_ROWS, ..Default::default() });
                 let column = |inner| below.columns.get(inner).cloned().unwrap_or(ColumnEstimate::of(below.rows));
                 let columns = scan.columns.iter().map(|(inner, field)| (field.id, column(inner))).collect();
                 Estimate { rows: below.rows, unfiltered: below.unfiltered.max(below.rows), columns }
@@ -316,7 +317,8 @@ fn aggregate_estimate(aggregate: &Aggregate, input: &Estimate) -> Estimate {
     let rows = if aggregate.keys.is_empty() { 1.0 } else { groups.min(input.rows).max(input.rows.min(1.0)) } * sets;
     let mut columns = HashMap::new();
     for (field, expr) in &aggregate.keys {
-        let mut column = expr.as_column().and_then(|id| input.columns.get(&id)).cloned().unwrap_or(ColumnEstimate::of(input.distinct(expr)));
+        let mut column =
+            expr.as_column().and_then(|id| input.columns.get(&id)).cloned().unwrap_or(ColumnEstimate::of(input.distinct(expr)));
         column.distinct = column.distinct.min(rows);
         columns.insert(field.id, column);
     }

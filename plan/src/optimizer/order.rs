@@ -267,7 +267,16 @@ fn build(region: &Region, entries: &HashMap<Set, Entry>, plans: &mut [Plan], set
     let conditions = region.conditions(left_set, right_set).map(|c| c.expr.clone());
     let join = |kind, on, null_equals_null, residual| {
         let (left, right) = (left, right);
-        Plan::new(Node::Join(Box::new(Join { kind, left, right, on, null_equals_null, residual, build: side, publishes: vec![] })))
+        Plan::new(Node::Join(Box::new(Join {
+            kind,
+            left,
+            right,
+            on,
+            null_equals_null,
+            residual,
+            build: side,
+            publishes: vec![],
+        })))
     };
     match region.lone_dependent(right_set).and_then(|at| region.items[at].dependent.as_ref()) {
         None => join(JoinKind::Inner, equalities, false, conjunction(conditions)),

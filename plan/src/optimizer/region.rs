@@ -350,9 +350,7 @@ impl Region {
         let both = left | right;
         self.conditions.iter().filter(move |c| {
             let complete = c.reads & !both == 0 && c.reads & !left != 0 && c.reads & !right != 0;
-            let key = c.sides.is_some_and(|(a, b)| {
-                (a & !left == 0 && b & !right == 0) || (b & !left == 0 && a & !right == 0)
-            });
+            let key = c.sides.is_some_and(|(a, b)| (a & !left == 0 && b & !right == 0) || (b & !left == 0 && a & !right == 0));
             complete && !key
         })
     }

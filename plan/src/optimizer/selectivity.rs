@@ -191,7 +191,8 @@ fn range(op: BinaryOp, id: ColumnId, literal: &Literal, estimate: &Estimate) -> 
     let Some(value) = number(&literal.value, literal.ty) else { return RANGE };
     let above = matches!(op, BinaryOp::Gt | BinaryOp::GtEq);
     if let (Some(min), Some(max)) = (column.min, column.max) {
-        let interval = if above { Interval { low: min.max(value), high: max } } else { Interval { low: min, high: max.min(value) } };
+        let interval =
+            if above { Interval { low: min.max(value), high: max } } else { Interval { low: min, high: max.min(value) } };
         return share_of(column, interval);
     }
     match column.mean {

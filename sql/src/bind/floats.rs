@@ -1,4 +1,4 @@
-//! Where a DOUBLE meets a DECIMAL, in a comparison or as results of one CASE, both are DOUBLEs.
+//! Where a DOUBLE meets a DECIMAL, in a comparison or as results of one CASE, both are DOUBLEs. A quotient of DECIMALs is a DOUBLE.
 //!
 //! The front end would cast the DOUBLE to a DECIMAL of 30 digits, which fails for large values and rounds small ones.
 
@@ -51,6 +51,10 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_comparison(op) => {
             let ([left, right], done) = together([*left, *right], schema, true)?;
             Transformed::new_transformed(datafusion_expr::binary_expr(left, op, right), done)
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Divide, right }) => {
+            let ([left, right], done) = divided([*left, *right], schema);
+            Transformed::new_transformed(datafusion_expr::binary_expr(left, Operator::Divide, right), done)
         }
         Expr::Between(Between { expr, negated, low, high }) => {
             let ([expr, low, high], done) = together([*expr, *low, *high], schema, true)?;
@@ -127,6 +131,18 @@ fn together<const N: usize>(exprs: [Expr; N], schema: &DFSchema, comparison: boo
     let (exprs, done) = all_together(exprs.into(), schema, comparison)?;
     let exprs = exprs.try_into().map_err(|_| SqlError::new("a comparison lost an operand"))?;
     Ok((exprs, done))
+}
+
+/// The operands of a division. A quotient has no scale of its own: cut to any it would be a wrong number.
+fn divided(operands: [Expr; 2], schema: &DFSchema) -> ([Expr; 2], bool) {
+    let families = operands.each_ref().map(|e| family(e, schema));
+    let number = |f| matches!(f, Family::Decimal | Family::Integer | Family::Float);
+    if !families.contains(&Family::Decimal) || !families.into_iter().all(number) {
+        return (operands, false);
+    }
+    let [left, right] = operands;
+    let as_float = |e, family| if family == Family::Float { e } else { cast(e, Arrow::Float64) };
+    ([as_float(left, families[0]), as_float(right, families[1])], true)
 }
 
 fn case_as_float(case: Case, schema: &DFSchema) -> Result<Transformed<Expr>> {

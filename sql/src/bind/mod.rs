@@ -1,5 +1,6 @@
 //! From a parsed query to a plan: names and types by the front end, its logical rewrites, then [`crate::convert`].
 
+mod average;
 mod floats;
 mod fold;
 mod names;
@@ -9,6 +10,7 @@ mod provider;
 mod rewrite;
 mod rules;
 mod subqueries;
+mod tuples;
 
 use datafusion_common::DataFusionError;
 use datafusion_expr::{DmlStatement, LogicalPlan};

@@ -14,6 +14,7 @@ use datafusion_expr::{
 };
 use datafusion_sql::sqlparser::ast::{DataType as SqlType, Statement as Ast};
 
+use super::average::Average;
 use crate::error::nearest;
 use crate::{Catalog, SqlError, TableInfo, token, types};
 
@@ -259,7 +260,8 @@ fn functions() -> &'static Functions {
         }
         scalar.retain(|name, _| !HIDDEN.contains(&name.as_str()));
         let mut aggregate = HashMap::new();
-        for udf in datafusion_functions_aggregate::all_default_aggregate_functions() {
+        let average = Arc::new(AggregateUDF::from(Average::new()));
+        for udf in datafusion_functions_aggregate::all_default_aggregate_functions().into_iter().chain([average]) {
             for alias in udf.aliases() {
                 aggregate.insert(alias.clone(), Arc::clone(&udf));
             }

@@ -11,7 +11,7 @@ use datafusion_sql::sqlparser::ast::{
 };
 use datafusion_sql::sqlparser::tokenizer::Span;
 
-use super::output;
+use super::{output, tuples};
 use crate::SqlError;
 
 /// More tables than this in one FROM are refused.
@@ -66,6 +66,9 @@ impl VisitorMut for Rewriter {
     }
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<SqlError> {
+        if let Err(error) = tuples::compare_columns(expr) {
+            return ControlFlow::Break(error);
+        }
         expression(expr)
     }
 }
@@ -244,7 +247,7 @@ fn call(name: &str, args: Vec<Expr>) -> Expr {
     })
 }
 
-fn binary(left: Box<Expr>, op: BinaryOperator, right: Box<Expr>) -> Expr {
+pub(super) fn binary(left: Box<Expr>, op: BinaryOperator, right: Box<Expr>) -> Expr {
     Expr::Nested(Box::new(Expr::BinaryOp { left, op, right }))
 }
 
