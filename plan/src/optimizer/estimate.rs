@@ -419,7 +419,7 @@ fn pairs(join: &JoinShape<'_>, left: &Estimate, right: &Estimate) -> Estimate {
     let mut both = left.clone();
     both.absorb(right);
     both.unfiltered = left.unfiltered.max(right.unfiltered);
-    let inner = left.rows * right.rows * equalities(&join.on, left, right);
+    let inner = left.rows * right.rows * equalities(join.on, left, right);
     both.rows = inner;
     let residual = join.residual.map_or(1.0, |r| selectivity::of(r, &both));
     let pairs = (inner * residual).max(inner.min(1.0));

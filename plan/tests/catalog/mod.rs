@@ -30,9 +30,11 @@ CREATE REFERENCE TABLE nation (n_nationkey INT NOT NULL, n_name CHAR(25) NOT NUL
 CREATE REFERENCE TABLE region (r_regionkey INT NOT NULL, r_name CHAR(25) NOT NULL, r_comment VARCHAR(152));
 ";
 
-/// Rows of the tables, and of each column, in table order: distinct values, least and greatest (numbers as they are stored, dates
-/// as days; none for strings).
-const STATISTICS: &[(&str, u64, &[(f64, Option<(i64, i64)>)])] = &[
+/// Distinct values and, for numbers, the least and the greatest (as they are stored, dates as days).
+type ColumnFacts = (f64, Option<(i64, i64)>);
+
+/// Rows of the tables, and their columns in table order.
+const STATISTICS: &[(&str, u64, &[ColumnFacts])] = &[
     (
         "part",
         200_000,
@@ -192,7 +194,7 @@ impl StatisticsSource for Tables {
     fn table(&self, name: &str) -> Option<TableStatistics> {
         let (_, rows, columns) = STATISTICS.iter().find(|(table, ..)| *table == name)?;
         let info = self.tables.get(name)?;
-        let column = |((distinct, range), column): (&(f64, Option<(i64, i64)>), &TableColumn)| {
+        let column = |((distinct, range), column): (&ColumnFacts, &TableColumn)| {
             let value = |v: i64| match column.ty {
                 DataType::Decimal { .. } => Value::Decimal(i128::from(v)),
                 _ => Value::Int(v),
