@@ -275,7 +275,13 @@ impl EncodedColumn {
         if selection.is_empty() {
             return Ok(());
         }
-        let values = self.read(first_row, rows, if selection.len() == rows { None } else { Some(&selection) })?;
+        let all = selection.len() == rows;
+        let values = self.read(first_row, rows, if all { None } else { Some(&selection) })?;
+        if all && let Condition::Function(function) = &prepared.condition {
+            let passes = values::call(function, &values)?;
+            mask.iter_mut().zip(passes.bit_chunks().iter_padded()).for_each(|(word, passes)| *word &= passes);
+            return Ok(());
+        }
         for (&row, pass) in selection.iter().zip(values::evaluate(&prepared.condition, &values)?) {
             mask[row as usize / 64] &= !(u64::from(!pass) << (row % 64));
         }

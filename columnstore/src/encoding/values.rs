@@ -3,11 +3,12 @@
 use std::borrow::Cow;
 
 use arrow::array::{Array, ArrayData, ArrayRef, AsArray, BinaryArray, StringViewArray, make_array, make_view};
-use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
+use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{ArrowNativeType, DataType, Float32Type, Float64Type};
 
 use super::condition::{Condition, Kind, float_key};
 use super::text::Slices;
+use crate::predicate::ValueFunction;
 use crate::{Error, Result};
 
 /// What a damaged blob answers.
@@ -192,6 +193,19 @@ pub(super) fn strings(array: &ArrayRef) -> Option<Vec<&[u8]>> {
     }
 }
 
+/// The values that a function lets pass, where NULL is no.
+pub(super) fn call(function: &ValueFunction, values: &ArrayRef) -> Result<BooleanBuffer> {
+    let passes = (function.function)(values)?;
+    if passes.len() != values.len() {
+        let (given, rows) = (passes.len(), values.len());
+        return Err(Error::Invalid(format!("{} answers {given} of {rows} rows", function.description)));
+    }
+    Ok(match passes.nulls() {
+        Some(nulls) => passes.values() & nulls.inner(),
+        None => passes.values().clone(),
+    })
+}
+
 /// Evaluates a condition value by value. The values are of a canonical type.
 pub(super) fn evaluate(condition: &Condition, values: &ArrayRef) -> Result<Vec<bool>> {
     let rows = values.len();
@@ -199,13 +213,7 @@ pub(super) fn evaluate(condition: &Condition, values: &ArrayRef) -> Result<Vec<b
     Ok(match condition {
         Condition::IsNull => (0..rows).map(|i| !valid(i)).collect(),
         Condition::IsNotNull => (0..rows).map(valid).collect(),
-        Condition::Function(function) => {
-            let passes = (function.function)(values)?;
-            if passes.len() != rows {
-                return Err(Error::Invalid(format!("{} answers {} of {rows} rows", function.description, passes.len())));
-            }
-            passes.iter().map(|b| b == Some(true)).collect()
-        }
+        Condition::Function(function) => call(function, values)?.iter().collect(),
         Condition::Int(c) => match values.data_type() {
             DataType::Boolean => (0..rows).map(|i| valid(i) && c.passes(i128::from(values.as_boolean().value(i)))).collect(),
             DataType::Decimal128(..) => {

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, BooleanArray};
-use arrow::buffer::{BooleanBuffer, NullBuffer};
+use arrow::array::{Array, AsArray, BooleanArray, MAX_INLINE_VIEW_LEN, StringViewArray};
+use arrow::buffer::{BooleanBuffer, MutableBuffer, NullBuffer};
+use arrow::util::bit_util;
 use memchr::memmem::Finder;
 use regex::{Regex, RegexBuilder};
 use stoa_plan::DataType;
@@ -95,8 +96,8 @@ impl Matcher {
             Matcher::Pieces { prefix, middle, suffix } => {
                 let bytes = text.as_bytes();
                 if bytes.len() < prefix.len() + suffix.len()
-                    || !text.starts_with(prefix.as_str())
-                    || !text.ends_with(suffix.as_str())
+                    || !(prefix.is_empty() || text.starts_with(prefix.as_str()))
+                    || !(suffix.is_empty() || text.ends_with(suffix.as_str()))
                 {
                     return false;
                 }
@@ -111,6 +112,52 @@ impl Matcher {
     }
 }
 
+impl Matcher {
+    /// Which strings match; NULLs do not.
+    fn matches(&self, strings: &StringViewArray) -> BooleanBuffer {
+        if let Matcher::Pieces { middle, .. } = self
+            && let Some(rarest) = middle.iter().max_by_key(|piece| piece.needle().len())
+            && let Some(hits) = self.search(strings, rarest)
+        {
+            return hits;
+        }
+        let valid = |row| strings.nulls().is_none_or(|n| n.is_valid(row));
+        BooleanBuffer::collect_bool(strings.len(), |row| valid(row) && self.is_match(strings.value(row)))
+    }
+
+    /// Searches one piece in the bytes of all strings at once and looks closer at the few strings that have it. Declines (`None`) if
+    /// the strings do not lie in order in one buffer, as decoded ones do.
+    fn search(&self, strings: &StringViewArray, piece: &Finder<'static>) -> Option<BooleanBuffer> {
+        let [bytes] = strings.data_buffers() else { return None };
+        let valid = |row| strings.nulls().is_none_or(|n| n.is_valid(row));
+        let mut hits = MutableBuffer::from_len_zeroed(strings.len().div_ceil(64) * 8);
+        let mut set = |row| bit_util::set_bit(hits.as_slice_mut(), row);
+        // `next` is where the next hit begins; everything before `searched` is known to hold none but that one.
+        let (mut searched, mut next) = (0, 0);
+        for (row, view) in strings.views().iter().enumerate() {
+            let length = *view as u32;
+            if length <= MAX_INLINE_VIEW_LEN {
+                if valid(row) && self.is_match(strings.value(row)) {
+                    set(row);
+                }
+                continue;
+            }
+            let start = (*view >> 96) as usize;
+            if start < searched {
+                return None;
+            }
+            searched = start + length as usize;
+            if next < start {
+                next = piece.find(bytes.get(start..)?).map_or(usize::MAX, |at| start + at);
+            }
+            if next < searched && valid(row) && self.is_match(strings.value(row)) {
+                set(row);
+            }
+        }
+        Some(BooleanBuffer::new(hits.into(), 0, strings.len()))
+    }
+}
+
 fn regex(pattern: &str, case_insensitive: bool) -> Result<Matcher> {
     let built = RegexBuilder::new(pattern).case_insensitive(case_insensitive).build();
     built.map(Matcher::Regex).map_err(|e| Error::User(format!("bad regular expression '{pattern}': {e}")))
@@ -122,9 +169,8 @@ impl Pattern {
         let text = crate::batch::canonical(value.array(), DataType::Utf8)?;
         let strings = text.as_string_view();
         if let Some(matcher) = &self.compiled {
-            let hits = BooleanBuffer::collect_bool(strings.len(), |row| {
-                (strings.nulls().is_none_or(|n| n.is_valid(row)) && matcher.is_match(strings.value(row))) != self.negated
-            });
+            let hits = matcher.matches(strings);
+            let hits = if self.negated { !&hits } else { hits };
             return Ok(value.with(Arc::new(BooleanArray::new(hits, strings.nulls().cloned()))));
         }
         let patterns = crate::batch::canonical(&self.pattern.flat(batch)?.into_array(batch.rows)?, DataType::Utf8)?;
@@ -151,6 +197,9 @@ impl Pattern {
 
 #[cfg(test)]
 mod tests {
+    use arrow::array::UInt32Array;
+    use arrow::compute::take;
+
     use super::*;
 
     /// LIKE by definition.
@@ -185,6 +234,35 @@ mod tests {
             for text in &texts {
                 let chars = |s: &str| s.chars().collect::<Vec<_>>();
                 assert_eq!(matcher.is_match(text), like(&chars(text), &chars(&pattern)), "{text:?} LIKE {pattern:?}");
+            }
+        }
+    }
+
+    /// Searching all strings at once is the same as looking at each: with pieces that cross from one string into the next, short
+    /// strings between long ones, NULLs, and strings out of order.
+    #[test]
+    fn searching_is_matching() {
+        let mut state = 7u64;
+        let mut random = |n: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % n
+        };
+        let like = Language::Like { escape: None, case_insensitive: false };
+        for pattern in ["%ab%", "%aba%b%", "a%bb%a", "%a%bab%", "%b%a", "b%"] {
+            let matcher = Matcher::new(pattern, like).unwrap();
+            for _ in 0..200 {
+                let text = |random: &mut dyn FnMut(u64) -> u64| -> String {
+                    let length = random(24);
+                    (0..length).map(|_| if random(2) == 0 { 'a' } else { 'b' }).collect()
+                };
+                let texts: Vec<Option<String>> =
+                    (0..random(70)).map(|_| (random(6) > 0).then(|| text(&mut random))).collect();
+                let strings = StringViewArray::from_iter(texts.iter().map(Option::as_deref));
+                let order: UInt32Array = (0..texts.len() as u32).rev().collect();
+                for strings in [strings.clone(), take(&strings, &order, None).unwrap().as_string_view().clone()] {
+                    let expected: Vec<bool> = strings.iter().map(|s| s.is_some_and(|s| matcher.is_match(s))).collect();
+                    assert_eq!(matcher.matches(&strings).iter().collect::<Vec<_>>(), expected, "{pattern} {strings:?}");
+                }
             }
         }
     }
