@@ -38,7 +38,7 @@ def best(run, runs):
 def stoa(args):
     data = args.work / "stoa"
     shutil.rmtree(data, ignore_errors=True)
-    ddl = (HERE / "tpch_tables.sql").read_text()
+    ddl = "".join((QUERIES.parent / "tables" / f"{table}.sql").read_text() for table in TABLES)
     base = [args.stoa, "sql", "--data", str(data), "--threads", str(args.threads)]
     subprocess.run([*base, "-c", ddl], check=True, stdout=subprocess.DEVNULL)
     start = time.perf_counter()
@@ -64,7 +64,7 @@ def duckdb(args):
         connection.execute(f"CREATE TABLE {table} AS SELECT * FROM read_parquet('{args.parquet}/{table}.parquet')")
     connection.execute("CHECKPOINT")
     load = time.perf_counter() - start
-    times = {name: best(lambda: connection.execute(text).fetchall(), args.runs) for name, text in queries()}
+    times = {name: best(lambda: connection.execute(text).fetch_arrow_table(), args.runs) for name, text in queries()}
     return load, times, path.stat().st_size
 
 

@@ -295,7 +295,12 @@ impl EncodedColumn {
     /// [`Error::Invalid`] if the rows are not the column's, or the blob is damaged in a way that only reading shows.
     pub fn read(&self, first_row: usize, rows: usize, selection: Option<&[u32]>) -> Result<ArrayRef> {
         self.check_range(first_row, rows)?;
-        let ascends = |s: &[u32]| s.last().is_none_or(|&last| (last as usize) < rows) && s.is_sorted_by(|a, b| a < b);
+        // Without an early exit, so that it vectorizes: it is true.
+        let ascends = |s: &[u32]| {
+            let (before, after) = (&s[..s.len().saturating_sub(1)], &s[s.len().min(1)..]);
+            s.last().is_none_or(|&last| (last as usize) < rows)
+                && before.iter().zip(after).fold(true, |all, (a, b)| all & (a < b))
+        };
         if !selection.is_none_or(ascends) {
             return Err(Error::Invalid(format!("a selection that does not ascend within {rows} rows")));
         }

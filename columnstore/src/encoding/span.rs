@@ -28,18 +28,19 @@ impl Span<'_> {
         self.picks.is_none_or(|picks| picks.len() * 4 >= PACKED.min(self.skip + self.rows))
     }
 
-    /// Whether all rows of the range are wanted.
-    pub(super) fn whole(&self) -> bool {
-        self.picks.is_none()
-    }
-
     /// Calls with each wanted row, as its position within the block.
     #[inline]
     pub(super) fn each(&self, mut visit: impl FnMut(usize)) {
         match self.picks {
             None => (self.skip..self.skip + self.rows).for_each(visit),
-            Some(picks) => picks.iter().for_each(|&pick| visit((pick as isize + self.shift) as usize & (PACKED - 1))),
+            Some(picks) => picks.iter().for_each(|&pick| visit(self.position(pick))),
         }
+    }
+
+    /// Where a selected row is within the block. The mask only tells the compiler that it is within.
+    #[inline]
+    fn position(&self, pick: u32) -> usize {
+        (pick as isize + self.shift) as usize & (PACKED - 1)
     }
 }
 
@@ -101,10 +102,9 @@ pub(super) fn collect<T: Copy + Default>(
             }
             _ => {
                 decode(span.block, &mut decoded);
-                if span.whole() {
-                    out.extend_from_slice(&decoded[span.skip..span.skip + span.rows]);
-                } else {
-                    span.each(|i| out.push(decoded[i]));
+                match span.picks {
+                    None => out.extend_from_slice(&decoded[span.skip..span.skip + span.rows]),
+                    Some(picks) => out.extend(picks.iter().map(|&pick| decoded[span.position(pick)])),
                 }
             }
         }

@@ -255,8 +255,7 @@ mod tests {
                     let length = random(24);
                     (0..length).map(|_| if random(2) == 0 { 'a' } else { 'b' }).collect()
                 };
-                let texts: Vec<Option<String>> =
-                    (0..random(70)).map(|_| (random(6) > 0).then(|| text(&mut random))).collect();
+                let texts: Vec<Option<String>> = (0..random(70)).map(|_| (random(6) > 0).then(|| text(&mut random))).collect();
                 let strings = StringViewArray::from_iter(texts.iter().map(Option::as_deref));
                 let order: UInt32Array = (0..texts.len() as u32).rev().collect();
                 for strings in [strings.clone(), take(&strings, &order, None).unwrap().as_string_view().clone()] {
