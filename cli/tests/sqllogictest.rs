@@ -96,7 +96,7 @@ fn rows(batches: &[arrow::array::RecordBatch]) -> Vec<Vec<String>> {
             batch.columns().iter().map(|c| ArrayFormatter::try_new(c.as_ref(), &options).expect("a formatter")).collect();
         for row in 0..batch.num_rows() {
             let cells = columns.iter().zip(batch.columns()).map(|(column, array)| {
-                if array.is_null(row) {
+                if array.is_null(row) || array.data_type() == &arrow::datatypes::DataType::Null {
                     return "NULL".to_owned();
                 }
                 let text = column.value(row).to_string();

@@ -11,6 +11,7 @@
 mod bind;
 mod catalog;
 mod convert;
+mod dialect;
 mod error;
 mod parse;
 mod statement;

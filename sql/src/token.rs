@@ -1,14 +1,14 @@
 //! Tokens: from text, with their places, and into the parser.
 
 use datafusion_sql::sqlparser::ast::{Query, Statement as Ast};
-use datafusion_sql::sqlparser::dialect::GenericDialect;
 use datafusion_sql::sqlparser::keywords::Keyword;
 use datafusion_sql::sqlparser::parser::{Parser, ParserError};
 use datafusion_sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 
 use crate::SqlError;
+use crate::dialect::StoaDialect;
 
-pub(crate) static DIALECT: GenericDialect = GenericDialect {};
+static DIALECT: StoaDialect = StoaDialect;
 
 /// How deep parentheses and subqueries may nest.
 const MAX_NESTING: usize = 100;
