@@ -402,10 +402,11 @@ def number(cell):
         return None
 
 
-def key(row):
+def key(row, text):
+    """Sorts rows; `text` says which columns hold strings."""
     cells = []
-    for cell in row:
-        n = number(cell)
+    for i, cell in enumerate(row):
+        n = None if i in text else number(cell)
         cells.append("~" if cell is None else f"{float(n):.6e}" if n is not None and n.is_finite() else str(cell))
     return cells
 
@@ -426,10 +427,15 @@ def same_cell(ours, theirs):
     return ours == str(theirs)
 
 
+def paired(ours, theirs):
+    text = {i for row in theirs for i, cell in enumerate(row) if isinstance(cell, str)}
+    return zip(sorted(ours, key=lambda r: key(r, text)), sorted(theirs, key=lambda r: key(r, text)))
+
+
 def same_rows(ours, theirs):
     if len(ours) != len(theirs):
         return f"{len(ours)} rows, DuckDB has {len(theirs)}"
-    for a, b in zip(sorted(ours, key=key), sorted(theirs, key=lambda r: key(r))):
+    for a, b in paired(ours, theirs):
         if len(a) != len(b) or not all(same_cell(x, y) for x, y in zip(a, b)):
             return f"row {a}, DuckDB has {[None if c is None else str(c) for c in b]}"
     return None
@@ -494,7 +500,7 @@ def float_text(v):
 def slt_rows(ours, theirs):
     """Stoa's rows, found equal to DuckDB's, as lines of a sqllogictest file."""
     lines = []
-    for a, b in zip(sorted(ours, key=key), sorted(theirs, key=lambda r: key(r))):
+    for a, b in paired(ours, theirs):
         cells = ["NULL" if x is None else float_text(float(x)) if isinstance(y, float) else x.replace("T", " ") if isinstance(y, datetime.datetime)
                  else x or "(empty)" for x, y in zip(a, b)]
         lines.append(cells)

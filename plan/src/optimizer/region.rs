@@ -92,6 +92,7 @@ pub fn rewrite(rewriter: &Rewriter<'_>, plan: Plan, predicates: Vec<Expr>) -> Pl
             _ => classify(conjunct, reads, inner, &owners, &mut region, &mut pushed),
         }
     }
+    equal_within_items(&mut region, inner, &mut pushed);
     spread_constants(&region, inner, &mut pushed);
     for (at, ((plan, mut dependent), predicates)) in items.into_iter().zip(pushed).enumerate() {
         let mut predicates = predicates;
@@ -215,6 +216,22 @@ fn join_classes(region: &mut Region, a: (ColumnId, DataType, usize), b: (ColumnI
         (Some(x), None) => region.classes[x].push(b),
         (None, Some(y)) => region.classes[y].push(a),
         (None, None) => region.classes.push(vec![a, b]),
+    }
+}
+
+/// Columns of one item that are equal by way of another item's (`a.x = b.z AND a.y = b.z`): no join of two sets compares them.
+fn equal_within_items(region: &mut Region, inner: Set, pushed: &mut [Vec<Expr>]) {
+    for class in &region.classes {
+        for (at, (id, ty, item)) in class.iter().enumerate() {
+            let Some((first, ..)) = class[..at].iter().find(|(.., other)| other == item) else { continue };
+            let expr = binary(BinaryOp::Eq, Expr::Column(*first, *ty), Expr::Column(*id, *ty));
+            if bit(*item) & inner != 0 {
+                pushed[*item].push(expr);
+            } else {
+                // Not below an outer join: above it.
+                region.conditions.push(Condition { expr, reads: bit(*item), sides: None, selectivity: None });
+            }
+        }
     }
 }
 

@@ -3,6 +3,8 @@
 mod average;
 mod floats;
 mod fold;
+mod in_lists;
+mod insert;
 mod names;
 mod not_in;
 mod output;
@@ -20,6 +22,7 @@ use stoa_plan::Query;
 
 use crate::token::{self, on_deep_stack};
 use crate::{Catalog, Insert, QueryText, SqlError};
+pub(crate) use in_lists::OPAQUE;
 use provider::Provider;
 pub(crate) use provider::Table;
 
@@ -62,6 +65,9 @@ fn bind(mut ast: Ast, text: &QueryText, catalog: &dyn Catalog) -> Result<Query, 
 
 /// The front end's plan of a statement, before any rewrite.
 fn logical_plan(ast: Ast, provider: &Provider<'_>) -> Result<LogicalPlan, DataFusionError> {
+    if let Some((insert, query)) = insert::query_of(&ast) {
+        return insert::plan(insert, query, provider);
+    }
     let planner = SqlToRel::new_with_options(provider, parser_options());
     match planner.sql_statement_to_plan(ast)? {
         LogicalPlan::Dml(DmlStatement { input, .. }) => Ok(std::sync::Arc::unwrap_or_clone(input)),

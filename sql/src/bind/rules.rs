@@ -6,8 +6,10 @@ use chrono::{DateTime, Utc};
 use datafusion_common::Result;
 use datafusion_common::alias::AliasGenerator;
 use datafusion_common::config::ConfigOptions;
-use datafusion_expr::LogicalPlan;
+use datafusion_common::tree_node::Transformed;
 use datafusion_expr::registry::{FunctionRegistry, MemoryFunctionRegistry};
+use datafusion_expr::utils::split_conjunction;
+use datafusion_expr::{Expr, LogicalPlan};
 use datafusion_optimizer::analyzer::resolve_grouping_function::ResolveGroupingFunction;
 use datafusion_optimizer::analyzer::type_coercion::TypeCoercion;
 use datafusion_optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
@@ -22,7 +24,7 @@ use datafusion_optimizer::eliminate_outer_join::EliminateOuterJoin;
 use datafusion_optimizer::extract_equijoin_predicate::ExtractEquijoinPredicate;
 use datafusion_optimizer::optimize_projections::OptimizeProjections;
 use datafusion_optimizer::optimize_unions::OptimizeUnions;
-use datafusion_optimizer::optimizer::{Optimizer, OptimizerConfig, OptimizerContext, OptimizerRule};
+use datafusion_optimizer::optimizer::{ApplyOrder, Optimizer, OptimizerConfig, OptimizerContext, OptimizerRule};
 use datafusion_optimizer::propagate_empty_relation::PropagateEmptyRelation;
 use datafusion_optimizer::push_down_filter::PushDownFilter;
 use datafusion_optimizer::push_down_limit::PushDownLimit;
@@ -34,6 +36,7 @@ use datafusion_optimizer::{Analyzer, AnalyzerRule};
 
 use super::floats::CompareAsFloat;
 use super::fold::CheckedFold;
+use super::in_lists::ThreeValuedLists;
 use super::not_in::ThreeValuedIn;
 use super::provider::Provider;
 use super::subqueries::CheckSubqueries;
@@ -47,6 +50,7 @@ pub(crate) fn rewrite(plan: LogicalPlan, provider: &Provider<'_>) -> Result<Logi
         Arc::new(CompareAsFloat),
         Arc::new(TypeCoercion::new()),
         Arc::new(ThreeValuedIn),
+        Arc::new(ThreeValuedLists),
     ];
     let typed = Analyzer::with_rules(rules).execute_and_check(plan, config, |_, _| {})?;
     let context = Context::new(config)?;
@@ -85,6 +89,36 @@ impl OptimizerConfig for Context {
     }
 }
 
+/// The front end's filter push-down, which would push a condition that reads no column below an aggregate that yields a row for
+/// no rows: it stays above, and `stoa-plan` pushes what goes further.
+#[derive(Debug)]
+struct PushDown(PushDownFilter);
+
+impl OptimizerRule for PushDown {
+    fn name(&self) -> &'static str {
+        "push_down"
+    }
+
+    fn apply_order(&self) -> Option<ApplyOrder> {
+        self.0.apply_order()
+    }
+
+    fn supports_rewrite(&self) -> bool {
+        true
+    }
+
+    fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
+        if let LogicalPlan::Filter(filter) = &plan
+            && let LogicalPlan::Aggregate(aggregate) = &*filter.input
+            && (aggregate.group_expr.is_empty() || matches!(aggregate.group_expr[..], [Expr::GroupingSet(_)]))
+            && split_conjunction(&filter.predicate).iter().any(|e| e.column_refs().is_empty())
+        {
+            return Ok(Transformed::no(plan));
+        }
+        self.0.rewrite(plan, config)
+    }
+}
+
 /// Left out on purpose: rules that make nested types, that split DISTINCT aggregates (the executor has them), or that add
 /// IS NOT NULL filters below joins (the executor's joins skip NULL keys).
 fn rewrites() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
@@ -105,7 +139,7 @@ fn rewrites() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
         Arc::new(PropagateEmptyRelation::new()),
         Arc::new(EliminateOuterJoin::new()),
         Arc::new(PushDownLimit::new()),
-        Arc::new(PushDownFilter::new()),
+        Arc::new(PushDown(PushDownFilter::new())),
         Arc::new(EliminateGroupByConstant::new()),
         Arc::new(CommonSubexprEliminate::new()),
         Arc::new(OptimizeProjections::new()),

@@ -51,6 +51,9 @@ impl Converter {
                 Ok(Expr::Cast { input: Box::new(input), ty, safe: true })
             }
             Source::ScalarFunction(call) => {
+                if let (crate::bind::OPAQUE, [inner]) = (call.func.name(), &call.args[..]) {
+                    return self.any(inner, scope);
+                }
                 let args = call.args.iter().map(|a| self.any(a, scope)).collect::<Result<Vec<_>, _>>()?;
                 Ok(Expr::Function { name: call.func.name().to_owned(), args, ty: type_of(expr, scope)? })
             }

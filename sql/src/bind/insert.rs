@@ -1,0 +1,67 @@
+//! INSERT with a query: the query is planned on its own, then its columns are cast to the table's.
+//!
+//! The front end would take every VALUES in the query for rows of the table.
+
+use datafusion_common::{Column, DFSchema, DataFusionError, Result, ScalarValue};
+use datafusion_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder};
+use datafusion_sql::planner::{ContextProvider, SqlToRel};
+use datafusion_sql::sqlparser::ast::{Insert, ObjectName, Query, SetExpr, Statement, TableObject};
+
+use super::{output, parser_options, provider::Provider};
+use crate::SqlError;
+
+/// The query of an INSERT, unless that is nothing but VALUES.
+pub(super) fn query_of(ast: &Statement) -> Option<(&Insert, &Query)> {
+    let Statement::Insert(insert) = ast else { return None };
+    let source = insert.source.as_deref()?;
+    (!matches!(&*source.body, SetExpr::Values(_))).then_some((insert, source))
+}
+
+/// The plan that yields the table's columns.
+pub(super) fn plan(insert: &Insert, query: &Query, provider: &Provider<'_>) -> Result<LogicalPlan> {
+    let TableObject::TableName(name) = &insert.table else {
+        return Err(SqlError::new("INSERT into a table function is not supported").into());
+    };
+    let schema = provider.get_table_source(last_part(name)?.into())?.schema();
+    let mut query = query.clone();
+    output::name_result(&mut query);
+    let planner = SqlToRel::new_with_options(provider, parser_options());
+    let source = planner.sql_statement_to_plan(Statement::Query(Box::new(query)))?;
+    let names = insert.columns.iter().map(last_part).collect::<Result<Vec<_>>>()?;
+    let given = if names.is_empty() { schema.fields().len() } else { names.len() };
+    let found = source.schema().fields().len();
+    if given != found {
+        return Err(SqlError::new(format!("INSERT names {given} columns, its query yields {found}")).into());
+    }
+    let mut from: Vec<Option<usize>> = (0..schema.fields().len()).map(|i| names.is_empty().then_some(i)).collect();
+    for (at, name) in names.iter().enumerate() {
+        let Some((column, _)) = schema.column_with_name(name) else {
+            return Err(SqlError::new(format!("there is no column '{name}'")).into());
+        };
+        if from[column].replace(at).is_some() {
+            return Err(SqlError::new(format!("INSERT names column '{name}' twice")).into());
+        }
+    }
+    let empty = DFSchema::empty();
+    let exprs = schema.fields().iter().zip(from).map(|(field, from)| {
+        let value = match from {
+            Some(at) => {
+                Expr::Column(Column::from(source.schema().qualified_field(at))).cast_to(field.data_type(), source.schema())?
+            }
+            None => Expr::Literal(ScalarValue::Null, None).cast_to(field.data_type(), &empty)?,
+        };
+        Ok(value.alias(field.name()))
+    });
+    let exprs = exprs.collect::<Result<Vec<Expr>>>()?;
+    LogicalPlanBuilder::from(source).project(exprs)?.build()
+}
+
+/// The name as the catalog has it.
+fn last_part(name: &ObjectName) -> Result<String, DataFusionError> {
+    let ident = match &name.0[..] {
+        [part] => part.as_ident(),
+        _ => None,
+    };
+    let Some(ident) = ident else { return Err(SqlError::new(format!("'{name}' is no plain name")).into()) };
+    Ok(if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() })
+}
