@@ -1,5 +1,7 @@
 //! `stoa inspect`: what is on disk.
 
+use std::io::Write as _;
+
 use arrow::array::temporal_conversions;
 use arrow::datatypes::DataType as ArrowType;
 use comfy_table::{Cell, CellAlignment, Table as TextTable, presets};
@@ -83,7 +85,7 @@ fn overview(engine: &Engine) -> Result<()> {
             ]);
         }
     }
-    println!("{text}\n{total} bytes of columns, {} bytes on disk", engine.bytes_on_disk());
+    writeln!(std::io::stdout(), "{text}\n{total} bytes of columns, {} bytes on disk", engine.bytes_on_disk())?;
     Ok(())
 }
 
@@ -113,7 +115,13 @@ impl Sum {
 }
 
 fn show_segment(table: &Table, partition: usize, segment: &Segment) -> Result<()> {
-    println!("partition {partition}, segment {} of {} rows: {}", segment.id(), segment.rows(), segment.path().display());
+    writeln!(
+        std::io::stdout(),
+        "partition {partition}, segment {} of {} rows: {}",
+        segment.id(),
+        segment.rows(),
+        segment.path().display()
+    )?;
     let mut text = text_table(&["column", "type", "encoding", "bytes", "raw bytes", "ratio", "nulls", "min", "max", "index"]);
     for (i, column) in table.def.columns.iter().enumerate() {
         let info = segment.column_info(i)?;
@@ -130,7 +138,7 @@ fn show_segment(table: &Table, partition: usize, segment: &Segment) -> Result<()
             Cell::new(index(&info)),
         ]);
     }
-    println!("{text}");
+    writeln!(std::io::stdout(), "{text}")?;
     Ok(())
 }
 

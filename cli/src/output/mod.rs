@@ -47,7 +47,10 @@ pub fn write(out: &mut dyn Write, format: Format, schema: &SchemaRef, batches: &
         Format::Csv => delimited::write_csv(out, schema, batches),
         Format::Tsv => delimited::write_tsv(out, schema, batches),
         Format::Json => json::write(out, schema, batches),
-        Format::Arrow => write_arrow(out, schema, batches).map_err(io::Error::other),
+        Format::Arrow => write_arrow(out, schema, batches).map_err(|error| match error {
+            arrow::error::ArrowError::IoError(_, source) => source,
+            other => io::Error::other(other),
+        }),
     }
 }
 

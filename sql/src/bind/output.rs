@@ -31,6 +31,19 @@ pub(crate) fn name_result(query: &mut Query) {
     }
 }
 
+/// Makes the names of a set operation's right side unique: nobody sees them.
+pub(super) fn name_right_side(body: &mut SetExpr) {
+    match body {
+        SetExpr::Select(select) => name_items(select, true),
+        SetExpr::SetOperation { left, right, .. } => {
+            name_right_side(left);
+            name_right_side(right);
+        }
+        SetExpr::Query(inner) => name_right_side(&mut inner.body),
+        _ => {}
+    }
+}
+
 /// Names the unnamed expressions of any SELECT; with `outermost`, makes columns and given names unique too.
 pub(crate) fn name_items(select: &mut Select, outermost: bool) {
     let wildcard =

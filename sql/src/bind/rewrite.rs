@@ -109,6 +109,7 @@ fn set_expr(body: &mut SetExpr) -> ControlFlow<SqlError> {
                 return reject(&format!("{op} ALL"), right.span());
             }
             set_expr(left)?;
+            output::name_right_side(right);
             set_expr(right)
         }
         _ => ControlFlow::Continue(()),

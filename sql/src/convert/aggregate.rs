@@ -52,7 +52,12 @@ impl Converter {
         if *null_treatment == Some(NullTreatment::IgnoreNulls) {
             return Err(SqlError::unsupported("IGNORE NULLS"));
         }
-        let args = args.iter().map(|a| self.expr(a, scope)).collect::<Result<Vec<_>, _>>()?;
+        let mut args = args.iter().map(|a| self.expr(a, scope)).collect::<Result<Vec<_>, _>>()?;
+        if function == F::Count {
+            // A bare NULL has no type; one that has NULLs is expected.
+            let null = Expr::Literal(Literal { ty: DataType::Bool, value: Value::Null });
+            args.iter_mut().filter(|a| a.data_type() == DataType::Null).for_each(|a| *a = null.clone());
+        }
         let filter = filter.as_ref().map(|f| self.expr(f, scope)).transpose()?;
         let order_by = self.sort_keys(order_by, scope)?;
         let call = AggregateCall { function, args, distinct: *distinct, filter, order_by, ty };

@@ -3,6 +3,7 @@
 mod delimited;
 mod parquet;
 
+use std::io::Write as _;
 use std::path::Path;
 use std::time::Instant;
 
@@ -47,7 +48,7 @@ pub fn run(args: &LoadArgs) -> Result<()> {
         engine.database().drop_table(&args.table, true)?;
     }
     let (rows, seconds) = outcome?;
-    println!("{rows} rows loaded into {} in {seconds:.2} s", args.table);
+    writeln!(std::io::stdout(), "{rows} rows loaded into {} in {seconds:.2} s", args.table)?;
     Ok(())
 }
 

@@ -5,19 +5,23 @@ use std::path::Path;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde_json::{Map, Value, json};
 
+use std::io::Write as _;
+
 use super::{LoadTimes, Outcome, Verdict};
 use crate::engine::Engine;
 use crate::{Error, Result};
 
 pub(super) fn print(engine: &Engine, scale: f64, times: &LoadTimes, outcomes: &[Outcome]) -> Result<()> {
+    let mut out = std::io::stdout();
     if times.loaded {
         let (generated, loaded) = (times.generate.as_secs_f64(), times.load.as_secs_f64());
-        println!(
+        writeln!(
+            out,
             "TPC-H at scale {scale}: generated in {generated:.2} s, loaded in {loaded:.2} s, {} on disk",
             size_on_disk(engine)
-        );
+        )?;
     } else {
-        println!("TPC-H at scale {scale}: already loaded, {} on disk", size_on_disk(engine));
+        writeln!(out, "TPC-H at scale {scale}: already loaded, {} on disk", size_on_disk(engine))?;
     }
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
@@ -39,9 +43,9 @@ pub(super) fn print(engine: &Engine, scale: f64, times: &LoadTimes, outcomes: &[
             }),
         ]);
     }
-    println!("{table}");
+    writeln!(out, "{table}")?;
     let sum: f64 = outcomes.iter().map(|o| o.best.as_secs_f64()).sum();
-    println!("{} queries in {sum:.3} s ({} threads)", outcomes.len(), engine.threads());
+    writeln!(out, "{} queries in {sum:.3} s ({} threads)", outcomes.len(), engine.threads())?;
     Ok(())
 }
 
