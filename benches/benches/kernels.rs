@@ -142,6 +142,10 @@ fn aggregates(criterion: &mut Criterion) {
         levels(&mut group, format!("{count}"), |isa| {
             grouped::wrapping_sum_with(isa, &groups, &values, None, black_box(&mut sums));
         });
+        let wide: Vec<u32> = groups.iter().map(|group| u32::from(*group)).collect();
+        levels(&mut group, format!("{count}/registers"), |isa| {
+            _ = black_box(grouped::few::sum_with(isa, &wide, &values, black_box(&mut sums)));
+        });
         levels(&mut group, format!("{count}/mask"), |isa| {
             grouped::wrapping_sum_with(isa, &groups, &values, Some(&half), black_box(&mut sums));
         });

@@ -50,6 +50,9 @@ pub enum Error {
     /// The request does not fit the table: a NULL in a NOT NULL column, a wrong type, ...
     #[error("{0}")]
     Invalid(String),
+    /// The function of a [`crate::Predicate::Function`] found values that it cannot take, a division by zero for example.
+    #[error("{0}")]
+    Function(String),
     /// Arrow refused.
     #[error(transparent)]
     Arrow(#[from] arrow::error::ArrowError),

@@ -24,7 +24,7 @@ pub enum Error {
     Unsupported(String),
     /// Storage failed.
     #[error(transparent)]
-    Storage(#[from] stoa_columnstore::Error),
+    Storage(stoa_columnstore::Error),
     /// A defect of Stoa or of the plan that was submitted.
     #[error("internal error: {0}")]
     Internal(String),
@@ -49,6 +49,15 @@ impl Error {
             Error::User(_) | Error::Unsupported(_) => Severity::User,
             Error::Memory { .. } | Error::Cancelled => Severity::Retryable,
             Error::Storage(_) | Error::Internal(_) => Severity::Fatal,
+        }
+    }
+}
+
+impl From<stoa_columnstore::Error> for Error {
+    fn from(error: stoa_columnstore::Error) -> Error {
+        match error {
+            stoa_columnstore::Error::Function(what) => Error::User(what),
+            other => Error::Storage(other),
         }
     }
 }

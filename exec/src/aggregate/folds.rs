@@ -4,6 +4,8 @@ use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::Float64Type;
 
+use stoa_kernels::grouped::few;
+
 use super::slot::Ids;
 use super::values::{Cursor, put_float, put_int};
 use crate::expression::{Evaluated, Ints};
@@ -21,6 +23,7 @@ impl Counts {
         let nulls = nulls.filter(|n| n.null_count() > 0);
         match (ids, nulls) {
             (Ids::One(rows), _) => self.0[0] += (rows - nulls.map_or(0, NullBuffer::null_count)) as i64,
+            (Ids::Many(ids), None) if few::count(ids, &mut self.0) => {}
             (Ids::Many(ids), None) if self.0.len() <= FEW => {
                 let mut lanes = [[0u32; FEW]; 4];
                 let [a, b, c, d] = &mut lanes;
@@ -245,6 +248,7 @@ fn each(out: &mut [i64], ids: &Ids<'_>, values: &[i64], nulls: Option<&NullBuffe
 fn sum(sums: &mut [i64], ids: &Ids<'_>, values: &[i64], nulls: Option<&NullBuffer>) {
     match (ids, nulls) {
         (Ids::One(_), None) => sums[0] = values.iter().fold(sums[0], |a, b| a.wrapping_add(*b)),
+        (Ids::Many(ids), None) if few::sum(ids, values, sums) => {}
         (Ids::Many(ids), None) if sums.len() <= FEW => {
             let mut lanes = [[0i64; FEW]; 4];
             let [a, b, c, d] = &mut lanes;

@@ -5,6 +5,7 @@
 //! merge, serialization and their order do not change results (floating sums aside by rounding); an overflow is an error.
 
 mod calls;
+mod entries;
 mod finish;
 mod folds;
 mod groups;
@@ -151,6 +152,7 @@ impl GroupedAggregation {
                     let slot = &self.calls.slots[call.slots[0]];
                     slot.arg_types.first().filter(|(ty, _)| *ty == call.ty).map_or(Bounds::default(), |(_, known)| *known)
                 }
+                AggregateFunction::Count => Bounds { range: Some((0, i64::MAX.into())) },
                 _ => Bounds::default(),
             };
             all.push(known);

@@ -6,6 +6,8 @@ use arrow::array::{ArrayRef, DictionaryArray, UInt32Array};
 use arrow::buffer::NullBuffer;
 use stoa_plan::DataType;
 
+use super::MOST_DENSE_BITS;
+use super::entries::EntryGroups;
 use super::hash::hash_u64;
 use super::intern::Interner;
 use crate::expression::{Evaluated, Ints, bounds, from_i64};
@@ -34,11 +36,13 @@ pub(crate) struct PackedGroups {
     text: Vec<u32>,
     /// Largest number of bits for which the index is a direct array.
     dense_bits: u32,
+    /// Groups by dictionary entries, where all keys are such.
+    entries: EntryGroups,
 }
 
 #[derive(Debug)]
 enum Index {
-    /// Group by code.
+    /// Group by code, plus one; 0 for none.
     Dense(Vec<u32>),
     Hash(Table),
 }
@@ -77,6 +81,7 @@ impl PackedGroups {
             scratch: vec![],
             text: vec![],
             dense_bits,
+            entries: EntryGroups::default(),
         };
         groups.reindex();
         Some(groups)
@@ -91,9 +96,14 @@ impl PackedGroups {
     }
 
     pub(crate) fn describe(&self) -> String {
+        let entries = if !self.parts.is_empty() && self.parts.iter().all(|p| p.strings.is_some()) {
+            "groups by dictionary codes, else "
+        } else {
+            ""
+        };
         match &self.index {
-            Index::Dense(_) => format!("direct array over {} bits of keys", self.total_bits()),
-            Index::Hash(_) => format!("hash table over {} bits of packed keys", self.total_bits()),
+            Index::Dense(_) => format!("{entries}direct array over {} bits of keys", self.total_bits()),
+            Index::Hash(_) => format!("{entries}hash table over {} bits of packed keys", self.total_bits()),
         }
     }
 
@@ -108,6 +118,20 @@ impl PackedGroups {
 
     /// The group of every row. `false` if the keys no longer fit 64 bits: nothing was added then.
     pub(crate) fn assign(&mut self, keys: &[ArrayRef], rows: usize, ids: &mut Vec<u32>) -> Result<bool> {
+        let by_entries = self.entries.enter(keys, rows);
+        if by_entries && self.entries.assign(keys, ids) {
+            return Ok(true);
+        }
+        if !self.assign_codes(keys, rows, ids)? {
+            return Ok(false);
+        }
+        if by_entries {
+            self.entries.learn(keys, ids);
+        }
+        Ok(true)
+    }
+
+    fn assign_codes(&mut self, keys: &[ArrayRef], rows: usize, ids: &mut Vec<u32>) -> Result<bool> {
         self.scratch.clear();
         self.scratch.resize(rows, 0);
         let mut texts: Vec<Vec<u32>> = Vec::new();
@@ -135,8 +159,9 @@ impl PackedGroups {
         }
         ids.clear();
         ids.resize(rows, FREE);
+        let bits = self.total_bits();
         match &mut self.index {
-            Index::Dense(map) => dense(map, &mut self.codes, &self.scratch, ids),
+            Index::Dense(map) => dense(map, bits, &mut self.codes, &self.scratch, ids),
             Index::Hash(table) => table.assign(&mut self.codes, &self.scratch, ids, self.hash_zero),
         }
         Ok(true)
@@ -172,7 +197,7 @@ impl PackedGroups {
             let mut map = Vec::new();
             let mut ids = vec![FREE; self.codes.len()];
             let codes = std::mem::take(&mut self.codes);
-            dense(&mut map, &mut self.codes, &codes, &mut ids);
+            dense(&mut map, self.total_bits(), &mut self.codes, &codes, &mut ids);
             self.index = Index::Dense(map);
         } else {
             let mut table = Table::new(self.codes.len());
@@ -234,28 +259,50 @@ fn pack(part: &Part, key: &ArrayRef, codes: &mut [u64]) -> Result<()> {
     if outside { Err(Error::Internal("a group key is outside its bounds".into())) } else { Ok(()) }
 }
 
-fn dense(map: &mut Vec<u32>, known: &mut Vec<u64>, codes: &[u64], ids: &mut [u32]) {
+/// Codes up to which a direct array grows with its largest code; then it gets its full size at once, of pages that are zero anyway.
+const GROWS_UP_TO: usize = 1 << 16;
+
+/// Makes room for `code` in a direct array over `bits` bits.
+fn make_room(map: &mut Vec<u32>, bits: u32, code: usize) {
+    let size = (code + 1).next_power_of_two().max(64);
+    if size <= GROWS_UP_TO {
+        map.resize(size, 0);
+        return;
+    }
+    let mut full = vec![0; size.max(1 << bits.min(MOST_DENSE_BITS))];
+    full[..map.len()].copy_from_slice(map);
+    *map = full;
+}
+
+fn dense(map: &mut Vec<u32>, bits: u32, known: &mut Vec<u64>, codes: &[u64], ids: &mut [u32]) {
     let most = codes.iter().fold(0, |most, code| most.max(*code)) as usize;
     if most >= map.len() && !codes.is_empty() {
-        map.resize((most + 1).next_power_of_two().max(64), FREE);
+        make_room(map, bits, most);
     }
-    // First what is known, without branches, so that cache misses overlap; then the new groups.
+    let map = map.as_mut_slice();
+    // First what is known, without branches, so that cache misses overlap; then, if there are new groups, all rows once more.
     let mut missing = 0;
     for (id, code) in ids.iter_mut().zip(codes) {
-        *id = map[*code as usize];
+        *id = map[*code as usize].wrapping_sub(1);
         missing |= u32::from(*id == FREE);
     }
     if missing == 0 {
         return;
     }
-    for (id, code) in ids.iter_mut().zip(codes).filter(|(id, _)| **id == FREE) {
+    // New groups come at random among the rows: the code of each row is written as that of the next group, which stays if it is new.
+    let before = known.len();
+    known.resize(before + codes.len(), 0);
+    let mut next = before;
+    for (id, code) in ids.iter_mut().zip(codes) {
         let slot = &mut map[*code as usize];
-        if *slot == FREE {
-            *slot = known.len() as u32;
-            known.push(*code);
-        }
-        *id = *slot;
+        known[next] = *code;
+        let new = *slot == 0;
+        let number = if new { next as u32 + 1 } else { *slot };
+        next += usize::from(new);
+        *slot = number;
+        *id = number - 1;
     }
+    known.truncate(next);
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -39,6 +39,7 @@ pub fn scan_predicate(
         let batch = Batch { columns: vec![array.clone()], rows: array.len() };
         compiled.filter(&batch).map_err(|error| match error {
             crate::Error::Storage(error) => error,
+            crate::Error::User(what) => stoa_columnstore::Error::Function(what),
             other => stoa_columnstore::Error::Invalid(other.to_string()),
         })
     };

@@ -246,6 +246,7 @@ impl Piece<'_> {
 fn storage_error(error: &stoa_columnstore::Error) -> Error {
     match error {
         stoa_columnstore::Error::Invalid(what) => Error::Internal(what.clone()),
+        stoa_columnstore::Error::Function(what) => Error::User(what.clone()),
         other => Error::Storage(stoa_columnstore::Error::Invalid(other.to_string())),
     }
 }

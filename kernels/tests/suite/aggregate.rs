@@ -2,7 +2,7 @@
 use crate::{LENGTHS, Numbers, levels};
 use proptest::prelude::*;
 use stoa_kernels::compare::Element;
-use stoa_kernels::{aggregate, grouped, mask};
+use stoa_kernels::{Isa, aggregate, grouped, mask};
 
 fn masks(rows: usize) -> Vec<Option<Vec<u64>>> {
     let mut masks: Vec<_> = [0, 1, 8, 15, 16].into_iter().map(|of_16| Some(Numbers(of_16 + 9).mask(rows, of_16))).collect();
@@ -95,6 +95,26 @@ fn check_groups<G: grouped::Group>(groups: &[G], values: &[i64], count: usize) {
     }
 }
 
+/// Sums in registers are those of the memory accumulators where they do not decline, and rows of other groups are left out.
+fn check_few(groups: &[u32], values: &[i64], count: usize) {
+    for kept in [count, count.div_ceil(2)] {
+        let (mut counts, mut sums) = (vec![3i64; kept], vec![-9i64; kept]);
+        for (group, value) in groups.iter().zip(values).filter(|(group, _)| (**group as usize) < kept) {
+            counts[*group as usize] += 1;
+            sums[*group as usize] = sums[*group as usize].wrapping_add(*value);
+        }
+        for isa in levels() {
+            let mut out = vec![3; kept];
+            let done = grouped::few::count_with(isa, groups, &mut out);
+            assert_eq!(out, if done { counts.clone() } else { vec![3; kept] });
+            let mut out = vec![-9; kept];
+            assert_eq!(grouped::few::sum_with(isa, groups, values, &mut out), done);
+            assert_eq!(out, if done { sums.clone() } else { vec![-9; kept] }, "{kept} groups, {isa:?}");
+            assert_eq!(done, isa == Isa::Avx512 && kept <= grouped::few::MOST);
+        }
+    }
+}
+
 #[test]
 fn groups() {
     for length in LENGTHS {
@@ -104,6 +124,7 @@ fn groups() {
                 let values: Vec<i64> = numbers.take(length).into_iter().map(|value| value as i64 >> shift).collect();
                 let groups: Vec<u32> = numbers.take(length).into_iter().map(|value| (value % count as u64) as u32).collect();
                 check_groups(&groups, &values, count);
+                check_few(&groups, &values, count);
                 let bytes: Vec<u8> = groups.iter().map(|group| *group as u8).collect();
                 check_groups(&bytes, &values, count);
                 let shorts: Vec<u16> = groups.iter().map(|group| *group as u16).collect();

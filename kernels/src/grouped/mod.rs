@@ -1,10 +1,12 @@
 //! Aggregates by group, where the groups are few and numbered: dense accumulators.
 //!
 //! Neighbouring rows are often of one group, and an accumulator that was just stored cannot be loaded again for several
-//! cycles. So up to [`COPIES_UP_TO`] groups have four copies of each accumulator on the stack, used in turn. (Accumulators
-//! in registers, where a row is added to every group as itself or as nothing, were measured and are slower.)
+//! cycles. So up to [`COPIES_UP_TO`] groups have four copies of each accumulator on the stack, used in turn. Up to
+//! [`few::MOST`] groups have accumulators in registers where the CPU has masks for them: [`few`].
 //!
 //! A group number past the accumulators panics, like indexing. Rows that a mask excludes need a valid number too.
+
+pub mod few;
 
 use crate::isa::{Isa, isa};
 use crate::mask::words;
