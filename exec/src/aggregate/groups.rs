@@ -1,6 +1,9 @@
 //! The groups of an aggregation: numbers for distinct keys.
 
-use arrow::array::ArrayRef;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray};
+use arrow::datatypes::{DataType as Arrow, Float32Type, Float64Type};
 use arrow::row::{RowConverter, SortField};
 use hashbrown::HashTable;
 use stoa_plan::DataType;
@@ -112,6 +115,21 @@ impl Groups {
     }
 }
 
+/// Floats with one zero and one NaN, so that equal keys have equal bytes; other arrays as they are.
+fn one_zero(key: ArrayRef) -> ArrayRef {
+    match key.data_type() {
+        Arrow::Float64 => {
+            let one = |v: f64| if v.is_nan() { f64::NAN } else { v + 0.0 };
+            Arc::new(key.as_primitive::<Float64Type>().unary::<_, Float64Type>(one))
+        }
+        Arrow::Float32 => {
+            let one = |v: f32| if v.is_nan() { f32::NAN } else { v + 0.0 };
+            Arc::new(key.as_primitive::<Float32Type>().unary::<_, Float32Type>(one))
+        }
+        _ => key,
+    }
+}
+
 /// Groups by the bytes of their keys, in arrow's row format.
 #[derive(Debug)]
 struct RowGroups {
@@ -128,7 +146,11 @@ impl RowGroups {
     }
 
     fn assign(&mut self, keys: &[ArrayRef], rows: usize, types: &[DataType], hash_zero: bool, ids: &mut Vec<u32>) -> Result<()> {
-        let keys = keys.iter().zip(types).map(|(key, ty)| crate::batch::canonical(key, *ty)).collect::<Result<Vec<_>>>()?;
+        let keys = keys
+            .iter()
+            .zip(types)
+            .map(|(key, ty)| Ok(one_zero(crate::batch::canonical(key, *ty)?)))
+            .collect::<Result<Vec<_>>>()?;
         let converted = self.converter.convert_columns(&keys)?;
         let hash = |bytes: &[u8]| if hash_zero { 0 } else { hash_bytes(bytes) };
         ids.clear();
@@ -159,5 +181,31 @@ impl RowGroups {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
         let rows = starts.zip(&self.ends).map(|(start, end)| parser.parse(&self.data[start..*end]));
         Ok(self.converter.convert_rows(rows)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Float32Array, Float64Array};
+
+    use super::*;
+
+    #[test]
+    fn zeros_are_one_group_and_so_are_nans() {
+        let nan = f64::from_bits(f64::NAN.to_bits() | 1 << 63 | 5);
+        let doubles: ArrayRef =
+            Arc::new(Float64Array::from(vec![Some(0.0), Some(-0.0), Some(f64::NAN), None, Some(nan), Some(1.5)]));
+        let nan = f32::from_bits(f32::NAN.to_bits() | 1 << 31 | 5);
+        let floats: ArrayRef =
+            Arc::new(Float32Array::from(vec![Some(-0.0), Some(0.0), Some(f32::NAN), None, Some(nan), Some(1.5)]));
+        for (ty, key) in [(DataType::Float64, doubles), (DataType::Float32, floats)] {
+            for pack in [true, false] {
+                let choice = Choice { dense_bits: 20, pack, hash_zero: false };
+                let mut groups = Groups::new(&[(ty, Bounds::default())], choice).unwrap();
+                let mut ids = vec![];
+                groups.assign(std::slice::from_ref(&key), 6, &mut ids).unwrap();
+                assert_eq!(ids, [0, 0, 1, 2, 1, 3]);
+            }
+        }
     }
 }
