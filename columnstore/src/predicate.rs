@@ -54,6 +54,21 @@ pub struct ValueFunction {
     pub function: Arc<ArrayFunction>,
 }
 
+impl fmt::Display for Predicate {
+    /// What kind of filter it is, for people; the plan shows the constants.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Predicate::IsNull => f.write_str("IS NULL"),
+            Predicate::IsNotNull => f.write_str("IS NOT NULL"),
+            Predicate::Range { .. } => f.write_str("range"),
+            Predicate::NotEqual(_) => f.write_str("not equal"),
+            Predicate::In(values) => write!(f, "one of {} values", values.len()),
+            Predicate::KeySet(set) => write!(f, "run-time filter of {} join keys", set.len()),
+            Predicate::Function(function) => f.write_str(&function.description),
+        }
+    }
+}
+
 impl fmt::Debug for Predicate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

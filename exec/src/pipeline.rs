@@ -420,6 +420,9 @@ impl<S: Sink> Run<'_, S> {
             recorder.add(sink_node, &worker.sink);
             locals.push(worker.local);
         }
+        if let Source::Scan(scan) = &self.pipeline.source {
+            scan.describe(recorder);
+        }
         match self.error.into_inner() {
             Some(error) => Err(error),
             None => Ok(locals),

@@ -102,6 +102,8 @@ pub struct Profile {
     pub wall: Duration,
     /// Most bytes that the query held.
     pub peak_memory: u64,
+    /// The instruction set of the kernels that ran.
+    pub kernels: &'static str,
 }
 
 impl Profile {
@@ -204,6 +206,6 @@ impl Recorder {
 
     /// The profile so far.
     pub fn finish(&self, wall: Duration, peak_memory: usize) -> Profile {
-        Profile { nodes: self.nodes.lock().clone(), wall, peak_memory: peak_memory as u64 }
+        Profile { nodes: self.nodes.lock().clone(), wall, peak_memory: peak_memory as u64, kernels: stoa_kernels::isa().name() }
     }
 }

@@ -21,10 +21,11 @@ pub(super) fn run(engine: &Engine, query: &QueryText, analyze: bool, cancel: &Ca
     let annotate = |node| result.profile.lines(node);
     let mut text = explain(&query, Some(&annotate));
     text.push_str(&format!(
-        "\nplanned in {:.2} ms, executed in {:.2} ms, peak memory {:.1} MB\n",
+        "\nplanned in {:.2} ms, executed in {:.2} ms, peak memory {:.1} MB, {} kernels\n",
         planned.as_secs_f64() * 1e3,
         executed.as_secs_f64() * 1e3,
-        result.profile.peak_memory as f64 / 1e6
+        result.profile.peak_memory as f64 / 1e6,
+        result.profile.kernels
     ));
     Ok(Outcome::Plan(text))
 }

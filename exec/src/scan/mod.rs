@@ -28,6 +28,7 @@ const MORSELS_PER_WORKER: usize = 8;
 /// A table as the source of a pipeline.
 pub(crate) struct ScanSource {
     node: NodeId,
+    table: Arc<Table>,
     segments: Vec<SegmentSource>,
     morsels: Vec<Morsel>,
     rows: usize,
@@ -91,12 +92,9 @@ impl ScanSource {
         }
         let segments = segments_of(&table, scan, scope);
         let (morsels, rows) = morsels(&segments);
-        for predicate in &predicates {
-            let name = &table.def.columns[predicate.ordinal].name;
-            exec.recorder.note(plan.id, format!("filter on encoded {name}: {:?}", predicate.predicate));
-        }
         let source = ScanSource {
             node: plan.id,
+            table,
             segments,
             morsels,
             rows,
@@ -126,6 +124,40 @@ impl ScanSource {
     /// Adds what a worker counted.
     pub fn record(&self, state: &ScanState, recorder: &Recorder) {
         recorder.add_scan(self.node, &state.counters());
+    }
+
+    /// Notes what was done to the encoded columns, once all workers are done.
+    pub fn describe(&self, recorder: &Recorder) {
+        for predicate in &self.predicates {
+            if let Some(encodings) = self.encodings(predicate.ordinal) {
+                let name = &self.table.def.columns[predicate.ordinal].name;
+                recorder.note(self.node, format!("filtered {name} ({encodings}): {}", predicate.predicate));
+            }
+        }
+        let read = |ordinal: &usize| {
+            let name = &self.table.def.columns[*ordinal].name;
+            self.encodings(*ordinal).map(|encodings| format!("{name} ({encodings})"))
+        };
+        let read: Vec<String> = self.outputs.iter().filter_map(read).collect();
+        if !read.is_empty() {
+            recorder.note(self.node, format!("read {}", read.join(", ")));
+        }
+    }
+
+    /// The encodings of a column in the segments that were looked into.
+    fn encodings(&self, ordinal: usize) -> Option<String> {
+        let mut names: Vec<&str> = Vec::new();
+        for source in &self.segments {
+            if let Some(Ok(Prepared { none: false, .. })) = source.prepared.get()
+                && let Ok(column) = source.segment.column(ordinal)
+            {
+                let name = column.encoded().encoding().name();
+                if !names.contains(&name) {
+                    names.push(name);
+                }
+            }
+        }
+        (!names.is_empty()).then(|| names.join(", "))
     }
 }
 

@@ -24,6 +24,8 @@ pub(crate) struct Outcome {
     scanned: u64,
     segments: u64,
     segments_skipped: u64,
+    /// Most bytes that the query's operators held at once.
+    memory: usize,
     verdict: Verdict,
 }
 
@@ -61,8 +63,16 @@ pub fn run(args: &TpchArgs) -> Result<()> {
 }
 
 fn run_query(engine: &Engine, number: u32, args: &TpchArgs) -> Outcome {
-    let mut outcome =
-        Outcome { number, rows: 0, best: Duration::MAX, scanned: 0, segments: 0, segments_skipped: 0, verdict: Verdict::Unknown };
+    let mut outcome = Outcome {
+        number,
+        rows: 0,
+        best: Duration::MAX,
+        scanned: 0,
+        segments: 0,
+        segments_skipped: 0,
+        memory: 0,
+        verdict: Verdict::Unknown,
+    };
     let text = tpch::query(number as usize).unwrap_or_default();
     // The first run warms the page cache and the decoded dictionaries; its answer is checked, its time does not count.
     for run in 0..=args.runs {
@@ -76,6 +86,7 @@ fn run_query(engine: &Engine, number: u32, args: &TpchArgs) -> Outcome {
             }
         };
         let elapsed = start.elapsed();
+        outcome.memory = outcome.memory.max(result.profile.peak_memory as usize);
         if run > 0 {
             outcome.best = outcome.best.min(elapsed);
             continue;

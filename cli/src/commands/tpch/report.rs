@@ -25,7 +25,7 @@ pub(super) fn print(engine: &Engine, scale: f64, times: &LoadTimes, outcomes: &[
     }
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
-    table.set_header(["query", "rows", "time ms", "rows scanned/s", "segments skipped", "answer"]);
+    table.set_header(["query", "rows", "time ms", "rows scanned/s", "segments skipped", "memory MB", "answer"]);
     for outcome in outcomes {
         let seconds = outcome.best.as_secs_f64();
         let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
@@ -35,6 +35,7 @@ pub(super) fn print(engine: &Engine, scale: f64, times: &LoadTimes, outcomes: &[
             right(format!("{:.1}", seconds * 1e3)),
             right(if seconds > 0.0 { format!("{:.1} M", outcome.scanned as f64 / seconds / 1e6) } else { "-".into() }),
             right(format!("{} of {}", outcome.segments_skipped, outcome.segments)),
+            right(format!("{:.1}", outcome.memory as f64 / 1e6)),
             Cell::new(match &outcome.verdict {
                 Verdict::Right => "ok".to_owned(),
                 Verdict::Unknown => "no answer known at this scale".to_owned(),
