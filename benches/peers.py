@@ -64,7 +64,7 @@ def duckdb(args):
         connection.execute(f"CREATE TABLE {table} AS SELECT * FROM read_parquet('{args.parquet}/{table}.parquet')")
     connection.execute("CHECKPOINT")
     load = time.perf_counter() - start
-    times = {name: best(lambda: connection.execute(text).fetch_arrow_table(), args.runs) for name, text in queries()}
+    times = {name: best(lambda: connection.execute(text).to_arrow_table(), args.runs) for name, text in queries()}
     return load, times, path.stat().st_size
 
 

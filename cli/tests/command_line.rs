@@ -208,3 +208,27 @@ fn tpch_writes_its_times_as_json() {
     assert!(ok(&stoa(&["inspect", "--data", data.to_str().unwrap()])).contains("lineitem"));
     assert!(ok(&stoa(&["inspect", "--data", data.to_str().unwrap(), "orders"])).contains("o_orderkey"));
 }
+
+/// Row groups are read by several threads at once: none may read what another one seeks.
+#[test]
+fn loads_parquet_with_many_row_groups() {
+    use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+    use parquet::arrow::ArrowWriter;
+    use parquet::file::properties::WriterProperties;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.parquet");
+    let keys: ArrayRef = std::sync::Arc::new(Int64Array::from_iter_values((0..400_000).map(|i| i * 7919 % 400_009)));
+    let texts: ArrayRef =
+        std::sync::Arc::new(StringArray::from_iter_values((0..400_000).map(|i| format!("text {}", i * 31 % 9973))));
+    let batch = RecordBatch::try_from_iter([("k", keys), ("s", texts)]).unwrap();
+    let properties = WriterProperties::builder().set_max_row_group_row_count(Some(2_000)).build();
+    let mut writer = ArrowWriter::try_new(fs::File::create(&path).unwrap(), batch.schema(), Some(properties)).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    let data = folder.path().join("data");
+    ok(&stoa(&["load", "--data", data.to_str().unwrap(), "--threads", "8", "t", path.to_str().unwrap(), "--create"]));
+    let (sum, length) = (0..400_000i64)
+        .fold((0, 0), |(sum, length), i| (sum + i * 7919 % 400_009, length + format!("text {}", i * 31 % 9973).len()));
+    let query = "SELECT count(*) AS n, sum(k) AS k, sum(length(s)) AS s FROM t";
+    assert_eq!(ok(&sql(&data, query)), format!("n,k,s\n400000,{sum},{length}\n"));
+}

@@ -19,13 +19,12 @@ use crate::{Error, Result};
 const BATCH_ROWS: usize = 32 * 1024;
 
 pub(super) fn schema(path: &Path) -> Result<SchemaRef> {
-    Ok(metadata(path)?.1.schema().clone())
+    Ok(metadata(path)?.schema().clone())
 }
 
-fn metadata(path: &Path) -> Result<(File, ArrowReaderMetadata)> {
+fn metadata(path: &Path) -> Result<ArrowReaderMetadata> {
     let file = File::open(path).map_err(Error::file(path))?;
-    let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::default()).map_err(|e| broken(path, &e))?;
-    Ok((file, metadata))
+    ArrowReaderMetadata::load(&file, ArrowReaderOptions::default()).map_err(|e| broken(path, &e))
 }
 
 fn broken(path: &Path, error: &dyn std::fmt::Display) -> Error {
@@ -33,13 +32,12 @@ fn broken(path: &Path, error: &dyn std::fmt::Display) -> Error {
 }
 
 pub(super) fn read(engine: &Engine, path: &Path, def: &TableDef, bar: &ProgressBar, push: &mut Push<'_>) -> Result<()> {
-    let (file, metadata) = metadata(path)?;
+    let metadata = metadata(path)?;
     let columns = match_columns(path, def, metadata.schema())?;
     let groups: Vec<usize> = (0..metadata.metadata().num_row_groups()).collect();
     for chunk in groups.chunks(engine.threads()) {
-        let decoded: Vec<Vec<RecordBatch>> = engine
-            .pool()
-            .install(|| chunk.par_iter().map(|group| read_group(path, &file, &metadata, *group)).collect::<Result<_>>())?;
+        let decoded: Vec<Vec<RecordBatch>> =
+            engine.pool().install(|| chunk.par_iter().map(|group| read_group(path, &metadata, *group)).collect::<Result<_>>())?;
         for batch in decoded.into_iter().flatten() {
             let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
             let arrays = columns.iter().map(|i| batch.column(*i).clone()).collect();
@@ -52,8 +50,9 @@ pub(super) fn read(engine: &Engine, path: &Path, def: &TableDef, bar: &ProgressB
     Ok(())
 }
 
-fn read_group(path: &Path, file: &File, metadata: &ArrowReaderMetadata, group: usize) -> Result<Vec<RecordBatch>> {
-    let file = file.try_clone().map_err(Error::file(path))?;
+fn read_group(path: &Path, metadata: &ArrowReaderMetadata, group: usize) -> Result<Vec<RecordBatch>> {
+    // Opened anew: clones of a file share its position, and another thread would move it between a seek and its read.
+    let file = File::open(path).map_err(Error::file(path))?;
     ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata.clone())
         .with_row_groups(vec![group])
         .with_batch_size(BATCH_ROWS)
