@@ -86,7 +86,7 @@ def hyper(args):
     import tableauhyperapi as engine
     path = args.work / "hyper.hyper"
     path.unlink(missing_ok=True)
-    process = engine.HyperProcess(engine.Telemetry.DO_NOT_SEND_USAGE_DATA_TO_TABLEAU, parameters={"max_query_threads": str(args.threads)})
+    process = engine.HyperProcess(engine.Telemetry.DO_NOT_SEND_USAGE_DATA_TO_TABLEAU, parameters={"log_config": ""})
     with process, engine.Connection(process.endpoint, str(path), engine.CreateMode.CREATE_AND_REPLACE) as connection:
         start = time.perf_counter()
         for table in TABLES:
