@@ -125,6 +125,8 @@ fn every_kind_of_join() {
         ("RIGHT JOIN u ON t.a = u.a", JoinKind::Right),
         ("FULL JOIN u ON t.a = u.a", JoinKind::Full),
         ("LEFT SEMI JOIN u ON t.a = u.a", JoinKind::LeftSemi),
+        ("SEMI JOIN u ON t.a = u.a", JoinKind::LeftSemi),
+        ("ANTI JOIN u USING (a)", JoinKind::LeftAnti),
         ("LEFT ANTI JOIN u ON t.a = u.a", JoinKind::LeftAnti),
     ] {
         let query = plan(&format!("SELECT t.a FROM t {text}"));
@@ -190,13 +192,23 @@ fn ctes_and_derived_tables() {
 }
 
 #[test]
+fn comparisons_with_subqueries() {
+    plan("SELECT a FROM t WHERE a > ALL (SELECT x FROM u) OR b < ANY (SELECT x FROM u)");
+    plan("SELECT a FROM t WHERE a IN (SELECT x FROM u WHERE x > ALL (SELECT b FROM t))");
+    plan("WITH w AS (SELECT a FROM t WHERE a >= SOME (SELECT x FROM u)) SELECT count(*) FROM w");
+    plan("SELECT b, count(*) FROM t GROUP BY b HAVING count(*) > ALL (SELECT x FROM u)");
+}
+
+#[test]
 fn set_operations() {
     assert!(matches!(plan("SELECT a FROM t UNION ALL SELECT x FROM u").root.node, Node::Union { .. }));
     assert!(matches!(plan("SELECT a FROM t UNION SELECT x FROM u").root.node, Node::Aggregate(_)));
     let query = plan("SELECT a, c FROM t INTERSECT SELECT x, y FROM u");
     assert!(joins(&query)[0].null_equals_null && joins(&query)[0].kind == JoinKind::LeftSemi);
-    let query = plan("SELECT a, c FROM t EXCEPT SELECT x, y FROM u");
-    assert!(joins(&query)[0].null_equals_null && joins(&query)[0].kind == JoinKind::LeftAnti);
+    for except in ["EXCEPT", "MINUS"] {
+        let query = plan(&format!("SELECT a, c FROM t {except} SELECT x, y FROM u"));
+        assert!(joins(&query)[0].null_equals_null && joins(&query)[0].kind == JoinKind::LeftAnti);
+    }
     assert_eq!(output("SELECT a FROM t UNION ALL SELECT e FROM t UNION ALL SELECT d FROM t")[0].1, DataType::Float64);
 }
 
@@ -282,7 +294,8 @@ fn expressions() {
     );
     plan("SELECT abs(a), round(d, 1), power(e, 2), sign(e), mod(a, 2), greatest(a, b), -d, d % 2, a & 1, a << 1 FROM t");
     plan(
-        "SELECT CAST(c AS SIGNED), c::DATE, TRY_CAST(c AS INT), CAST(a AS CHAR), CAST(a AS DECIMAL(10,2)), CAST(c AS DATETIME) FROM t",
+        "SELECT CAST(c AS SIGNED), c::DATE, TRY_CAST(c AS INT), CAST(a AS CHAR), CAST(a AS DECIMAL(10,2)), CAST(c AS DATETIME), CONVERT(a, CHAR)
+         FROM t",
     );
     plan("SELECT a <=> b, a IS DISTINCT FROM b, h IS TRUE, h IS NOT FALSE, a IS NULL, NOT h FROM t");
     plan("SELECT `a`, \"a\", A, T.A FROM T");

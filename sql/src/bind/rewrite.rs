@@ -106,7 +106,11 @@ fn set_expr(body: &mut SetExpr) -> ControlFlow<SqlError> {
             if matches!(set_quantifier, SetQuantifier::All | SetQuantifier::AllByName)
                 && matches!(op, SetOperator::Except | SetOperator::Intersect | SetOperator::Minus)
             {
-                return reject(&format!("{op} ALL"), right.span());
+                let message = format!("{op} ALL is not supported; use {op}, or compare the counts of GROUP BY on both sides");
+                return ControlFlow::Break(SqlError::at(message, right.span().start));
+            }
+            if *op == SetOperator::Minus {
+                *op = SetOperator::Except;
             }
             set_expr(left)?;
             output::name_right_side(right);
@@ -121,7 +125,12 @@ fn select(select: &mut Select) -> ControlFlow<SqlError> {
         let message = format!("more than {MAX_TABLES} tables in one FROM");
         return ControlFlow::Break(SqlError::at(message, select.span().start));
     }
-    for join in select.from.iter().flat_map(|table| &table.joins) {
+    for join in select.from.iter_mut().flat_map(|table| &mut table.joins) {
+        match &mut join.join_operator {
+            JoinOperator::Semi(on) => join.join_operator = JoinOperator::LeftSemi(std::mem::replace(on, JoinConstraint::None)),
+            JoinOperator::Anti(on) => join.join_operator = JoinOperator::LeftAnti(std::mem::replace(on, JoinConstraint::None)),
+            _ => {}
+        }
         let (JoinOperator::Right(constraint) | JoinOperator::RightOuter(constraint) | JoinOperator::FullOuter(constraint)) =
             &join.join_operator
         else {
@@ -181,6 +190,14 @@ fn expression(expr: &mut Expr) -> ControlFlow<SqlError> {
         Expr::AllOp { compare_op: BinaryOperator::NotEq, right, .. } if matches!(**right, Expr::Subquery(_)) => {
             in_subquery(expr, true);
         }
+        Expr::Convert { is_try, expr: input, data_type: Some(ty), charset: None, target_before_value: false, styles }
+            if styles.is_empty() =>
+        {
+            let kind = if *is_try { CastKind::TryCast } else { CastKind::Cast };
+            let data_type = ty.clone();
+            *expr = Expr::Cast { kind, expr: take(input), data_type, array: false, format: None };
+        }
+        Expr::Convert { .. } => return reject("this form of CONVERT (write CAST)", expr.span()),
         Expr::Value(_) => return exponent(expr),
         Expr::Lambda(_) => return reject("a lambda", expr.span()),
         Expr::CompoundFieldAccess { .. } | Expr::Array(_) | Expr::Struct { .. } | Expr::Dictionary(_) | Expr::Map(_) => {

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use datafusion_common::Result;
 use datafusion_common::alias::AliasGenerator;
 use datafusion_common::config::ConfigOptions;
-use datafusion_common::tree_node::Transformed;
+use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion_expr::registry::{FunctionRegistry, MemoryFunctionRegistry};
 use datafusion_expr::utils::split_conjunction;
 use datafusion_expr::{Expr, LogicalPlan};
@@ -54,7 +54,24 @@ pub(crate) fn rewrite(plan: LogicalPlan, provider: &Provider<'_>) -> Result<Logi
     ];
     let typed = Analyzer::with_rules(rules).execute_and_check(plan, config, |_, _| {})?;
     let context = Context::new(config)?;
-    Optimizer::with_rules(rewrites()).optimize(typed, &context, |_, _| {})
+    let mut rules = rewrites();
+    if has_set_comparison(&typed)? {
+        rules.insert(0, Arc::new(RewriteSetComparison::new()));
+    }
+    Optimizer::with_rules(rules).optimize(typed, &context, |_, _| {})
+}
+
+/// Whether `> ALL (query)` or its like is anywhere: the rule that rewrites them walks every subquery at every node, so that it
+/// runs for queries alone that have one.
+fn has_set_comparison(plan: &LogicalPlan) -> Result<bool> {
+    let mut found = false;
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            found |= expr.exists(|e| Ok(matches!(e, Expr::SetComparison(_))))?;
+            Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+        })
+    })?;
+    Ok(found)
 }
 
 /// The optimizer's own context, and the one function that its rules look up by name.
@@ -123,7 +140,6 @@ impl OptimizerRule for PushDown {
 /// IS NOT NULL filters below joins (the executor's joins skip NULL keys).
 fn rewrites() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     vec![
-        Arc::new(RewriteSetComparison::new()),
         Arc::new(OptimizeUnions::new()),
         Arc::new(CheckedFold),
         Arc::new(SimplifyExpressions::new()),
