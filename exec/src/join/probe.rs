@@ -14,7 +14,7 @@ use super::{Fate, Shape};
 use crate::columns::{filter_batch, gather, null_columns};
 use crate::executor::Executor;
 use crate::expression::Expression;
-use crate::{Batch, Layout, Result};
+use crate::{Batch, CancelToken, Layout, Result};
 
 /// Build rows of a morsel of the rows that are output last.
 const TAIL_ROWS: usize = 16 * 1024;
@@ -47,6 +47,7 @@ pub(crate) struct Probe {
     limit: usize,
     nullable_mark: bool,
     first_only: bool,
+    cancel: CancelToken,
 }
 
 /// What a worker holds of the batch that it is probing with.
@@ -84,7 +85,8 @@ impl Probe {
         let types = layout.columns.iter().map(|c| c.field.ty).collect();
         let first_only = shape.first_match_only() && residual.is_none();
         let limit = exec.ctx.settings.vector_size.max(1);
-        Probe { shape, table, keys, residual, origins, types, limit, nullable_mark, first_only }
+        let cancel = exec.ctx.cancel.clone();
+        Probe { shape, table, keys, residual, origins, types, limit, nullable_mark, first_only, cancel }
     }
 
     /// An empty state.
@@ -120,6 +122,8 @@ impl Probe {
     /// The next output batch of the batch that was begun.
     pub fn next(&self, state: &mut ProbeState) -> Result<Option<Batch>> {
         while state.phase == Phase::Pairs {
+            // A residual may drop all of a very long list of candidates before there is anything to give out.
+            self.cancel.check()?;
             if let Some(batch) = self.pairs(state)? {
                 return Ok(Some(batch));
             }
