@@ -32,6 +32,10 @@ WORDS = ["", "a", "b", "ab", "abc", "Abc", "ABC", "b%", "a_c", "é", "naïve", "
 UNSUPPORTED = ["not supported", "INTERSECT ALL", "EXCEPT ALL"]
 
 
+def day(rng):
+    return f"'{1992 + rng.randrange(8)}-{1 + rng.randrange(12):02}-{1 + rng.randrange(28):02}'"
+
+
 def literal(rng, kind):
     if kind == "int":
         return str(rng.choice([0, 1, 2, 3, 5, 7, 10, 40, 100]))
@@ -40,7 +44,7 @@ def literal(rng, kind):
     if kind == "str":
         return "'" + rng.choice(WORDS) + "'"
     if kind == "date":
-        return f"DATE '{1992 + rng.randrange(8)}-{1 + rng.randrange(12):02}-{1 + rng.randrange(28):02}'"
+        return "DATE " + day(rng)
     if kind == "ts":
         return f"TIMESTAMP '2020-01-{1 + rng.randrange(28):02} {rng.randrange(24):02}:00:00'"
     if kind == "bool":
@@ -62,7 +66,7 @@ def value(rng, kind, declared, skew):
             return "'" + rng.choice(WORDS[:8]) + "'"
         return "'" + rng.choice(WORDS) + (str(rng.randrange(50)) if rng.random() < 0.3 else "") + "'"
     if kind == "date":
-        return f"'{1992 + rng.randrange(8)}-{1 + rng.randrange(12):02}-{1 + rng.randrange(28):02}'"
+        return day(rng)
     if kind == "ts":
         return f"'2020-01-{1 + rng.randrange(28):02} {rng.randrange(24):02}:{rng.randrange(60):02}:{rng.randrange(60):02}'"
     if kind == "bool":

@@ -1,13 +1,16 @@
 //! Input that is wrong, damaged or hostile, and machines that run out of something: an error that names the thing, nothing stored is
 //! lost, and the engine goes on. A panic never shows.
 
+mod binary;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use arrow::array::RecordBatch;
 use arrow::util::pretty::pretty_format_batches;
+use binary::{fails, files, stoa};
 use stoa::engine::{Engine, Setup};
 use stoa_exec::{CancelToken, Settings};
 
@@ -33,36 +36,6 @@ fn no_defect(what: &str, message: String) -> String {
         "{what}: {message}"
     );
     message
-}
-
-fn stoa(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_stoa"));
-    command.args(arguments).stdin(Stdio::null());
-    command
-}
-
-/// Code 1, an `error:` that says `what`, no panic.
-fn fails(output: &Output, what: &str) {
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{text}");
-    assert!(text.contains("error: ") && text.contains(what) && !text.contains("panicked"), "'{text}' does not say '{what}'");
-}
-
-fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap().flatten() {
-            let path = entry.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|e| e == extension) {
-                found.push(path);
-            }
-        }
-    }
-    found.sort();
-    found
 }
 
 #[test]

@@ -1,12 +1,16 @@
 //! The contract of the command line: output, exit codes, errors.
 
+mod binary;
+
 use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use binary::{fails, files};
+
 fn stoa(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_stoa")).args(arguments).stdin(Stdio::null()).output().unwrap()
+    binary::stoa(arguments).output().unwrap()
 }
 
 fn sql(folder: &Path, text: &str) -> Output {
@@ -24,15 +28,6 @@ fn stderr(output: &Output) -> String {
 fn ok(output: &Output) -> String {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(output));
     stdout(output)
-}
-
-/// The command fails as it should: code 1, one `error:` line that says `what`, no panic.
-fn fails(output: &Output, what: &str) {
-    let text = stderr(output);
-    assert_eq!(output.status.code(), Some(1), "{text}");
-    assert!(text.starts_with("error: "), "{text}");
-    assert!(text.contains(what), "'{text}' does not say '{what}'");
-    assert!(!text.contains("panicked"), "{text}");
 }
 
 #[test]
@@ -142,19 +137,7 @@ fn damaged_and_foreign_directories_are_named() {
 }
 
 fn newest_segment(folder: &Path) -> std::path::PathBuf {
-    let mut found = Vec::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap().flatten() {
-            let path = entry.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|e| e == "segment") {
-                found.push((entry.metadata().unwrap().modified().unwrap(), path));
-            }
-        }
-    }
-    found.into_iter().max().unwrap().1
+    files(folder, "segment").into_iter().max_by_key(|path| path.metadata().unwrap().modified().unwrap()).unwrap()
 }
 
 #[test]

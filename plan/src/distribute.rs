@@ -28,8 +28,7 @@ pub(crate) enum Place {
 #[must_use]
 pub fn distribute(mut query: Query) -> Query {
     for plan in query.plans_mut() {
-        let taken = std::mem::replace(plan, Plan::new(Node::Values(crate::Values { fields: vec![], rows: vec![] })));
-        let (placed, place) = place(taken);
+        let (placed, place) = place(plan.take());
         *plan = merged(placed, &place);
     }
     query.number();

@@ -118,6 +118,21 @@ pub enum BinaryOp {
     RegexNotIMatch,
 }
 
+impl BinaryOp {
+    /// The comparison that says the same with its sides exchanged; `None` for an operator that is none.
+    #[must_use]
+    pub fn mirrored(self) -> Option<BinaryOp> {
+        Some(match self {
+            BinaryOp::Lt => BinaryOp::Gt,
+            BinaryOp::LtEq => BinaryOp::GtEq,
+            BinaryOp::Gt => BinaryOp::Lt,
+            BinaryOp::GtEq => BinaryOp::LtEq,
+            BinaryOp::Eq | BinaryOp::NotEq => self,
+            _ => return None,
+        })
+    }
+}
+
 /// A unary operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the variants are the operators of SQL")]

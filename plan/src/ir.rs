@@ -321,6 +321,18 @@ impl Plan {
         Plan { id: NodeId::default(), rows: 0.0, node }
     }
 
+    /// A plan without rows or columns.
+    #[must_use]
+    pub fn empty() -> Plan {
+        Plan::new(Node::Values(Values { fields: vec![], rows: vec![] }))
+    }
+
+    /// Takes the plan out of its place and leaves an empty one.
+    #[must_use]
+    pub fn take(&mut self) -> Plan {
+        std::mem::replace(self, Plan::empty())
+    }
+
     /// The inputs, left to right.
     #[must_use]
     pub fn inputs(&self) -> Vec<&Plan> {

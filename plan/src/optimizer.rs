@@ -56,7 +56,7 @@ fn fold(query: &mut Query) {
 /// Predicates to the scans, joins by cost; subplans first, for the plans that read them.
 fn reorder(query: &mut Query, estimator: &mut Estimator<'_>) {
     for at in 0..query.subplans.len() {
-        let plan = pushdown::take(&mut query.subplans[at].plan);
+        let plan = query.subplans[at].plan.take();
         let plan = pushdown::Rewriter { estimator }.rewrite(plan, vec![]);
         if let SubplanKind::Shared(number) = query.subplans[at].kind {
             let estimate = estimator.plan(&plan);
@@ -64,7 +64,7 @@ fn reorder(query: &mut Query, estimator: &mut Estimator<'_>) {
         }
         query.subplans[at].plan = plan;
     }
-    let root = pushdown::take(&mut query.root);
+    let root = query.root.take();
     query.root = pushdown::Rewriter { estimator }.rewrite(root, vec![]);
 }
 

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use datafusion_sql::sqlparser::tokenizer::TokenWithSpan;
 use stoa_plan::DataType;
 
+use crate::{SqlError, TableColumn, TableInfo};
+
 /// A query as it was written, ready to be bound.
 #[derive(Clone, PartialEq)]
 pub struct QueryText {
@@ -115,6 +117,33 @@ pub struct CreateTable {
     pub sort_key: Vec<String>,
     /// Column names of `PRIMARY KEY (...)`; recorded, not enforced.
     pub primary_key: Vec<String>,
+}
+
+impl CreateTable {
+    /// The table as the binder sees it.
+    ///
+    /// # Errors
+    /// If the shard key names a column that there is none of.
+    pub fn info(&self) -> Result<TableInfo, SqlError> {
+        let column = |c: &ColumnDef| TableColumn { name: c.name.clone(), ty: c.ty, nullable: c.nullable };
+        Ok(TableInfo {
+            name: self.name.clone(),
+            columns: self.columns.iter().map(column).collect(),
+            shard_key: self.ordinals("SHARD KEY", &self.shard_key)?,
+            reference: self.reference,
+        })
+    }
+
+    /// The ordinals of the columns that `key` names.
+    ///
+    /// # Errors
+    /// If there is no such column, with the name of the key.
+    pub fn ordinals(&self, key: &str, names: &[String]) -> Result<Vec<u32>, SqlError> {
+        let missing =
+            |name: &str| SqlError::new(format!("{key} of table '{}' names column '{name}', which it does not have", self.name));
+        let find = |name: &String| self.columns.iter().position(|c| c.name.eq_ignore_ascii_case(name));
+        names.iter().map(|name| find(name).map(|i| i as u32).ok_or_else(|| missing(name))).collect()
+    }
 }
 
 /// A column of a [`CreateTable`].

@@ -1,6 +1,6 @@
 //! Tokens: from text, with their places, and into the parser.
 
-use datafusion_sql::sqlparser::ast::{Query, Statement as Ast};
+use datafusion_sql::sqlparser::ast::{Ident, Query, Statement as Ast};
 use datafusion_sql::sqlparser::keywords::Keyword;
 use datafusion_sql::sqlparser::parser::{Parser, ParserError};
 use datafusion_sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
@@ -165,4 +165,9 @@ impl<'a> Lines<'a> {
         let (start, end) = (self.offset(first.span.start), self.offset(last.span.end));
         self.text.get(start..end.max(start)).unwrap_or_default().trim()
     }
+}
+
+/// The name that an identifier stands for: lower-case unless quoted.
+pub(crate) fn folded(ident: &Ident) -> String {
+    if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
 }

@@ -3,14 +3,14 @@
 use std::io::Write as _;
 
 use arrow::array::temporal_conversions;
-use arrow::datatypes::DataType as ArrowType;
-use comfy_table::{Cell, CellAlignment, Table as TextTable, presets};
-use stoa_columnstore::ColumnInfo;
-use stoa_columnstore::{Datum, Segment, Table};
+use arrow::datatypes::{DataType as ArrowType, Decimal128Type, DecimalType};
+use comfy_table::Cell;
+use stoa_columnstore::{ColumnInfo, Datum, Segment, Table};
 
 use crate::Result;
 use crate::args::InspectArgs;
 use crate::engine::Engine;
+use crate::output::{right, text_table};
 
 /// Runs the command.
 ///
@@ -32,20 +32,9 @@ pub fn run(args: &InspectArgs) -> Result<()> {
     }
 }
 
-fn text_table(header: &[&str]) -> TextTable {
-    let mut table = TextTable::new();
-    table.load_style(presets::UTF8_FULL_CONDENSED);
-    table.set_header(header);
-    table
-}
-
-fn right(text: impl ToString) -> Cell {
-    Cell::new(text).set_alignment(CellAlignment::Right)
-}
-
 /// A line a column of every table: sizes summed over the segments.
 fn overview(engine: &Engine) -> Result<()> {
-    let mut text = text_table(&[
+    let mut text = text_table([
         "table",
         "column",
         "type",
@@ -122,7 +111,7 @@ fn show_segment(table: &Table, partition: usize, segment: &Segment) -> Result<()
         segment.rows(),
         segment.path().display()
     )?;
-    let mut text = text_table(&["column", "type", "encoding", "bytes", "raw bytes", "ratio", "nulls", "min", "max", "index"]);
+    let mut text = text_table(["column", "type", "encoding", "bytes", "raw bytes", "ratio", "nulls", "min", "max", "index"]);
     for (i, column) in table.def.columns.iter().enumerate() {
         let info = segment.column_info(i)?;
         text.add_row([
@@ -158,7 +147,9 @@ fn show(bound: Option<&Datum>, ty: &ArrowType) -> String {
     let Some(bound) = bound else { return String::new() };
     let text = match (bound, ty) {
         (Datum::Int(v), ArrowType::Boolean) => (*v != 0).to_string(),
-        (Datum::Int(v), ArrowType::Decimal64(_, scale) | ArrowType::Decimal128(_, scale)) => decimal(*v, *scale),
+        (Datum::Int(v), ArrowType::Decimal64(precision, scale) | ArrowType::Decimal128(precision, scale)) => {
+            Decimal128Type::format_decimal(*v, *precision, *scale)
+        }
         (Datum::Int(v), ArrowType::Date32) => i32::try_from(*v)
             .ok()
             .and_then(temporal_conversions::date32_to_datetime)
@@ -176,12 +167,4 @@ fn show(bound: Option<&Datum>, ty: &ArrowType) -> String {
         Some((end, _)) => format!("{}...", &text[..end]),
         None => text,
     }
-}
-
-fn decimal(unscaled: i128, scale: i8) -> String {
-    let scale = usize::try_from(scale).unwrap_or_default();
-    let digits = format!("{:0>width$}", unscaled.unsigned_abs(), width = scale + 1);
-    let (whole, fraction) = digits.split_at(digits.len() - scale);
-    let sign = if unscaled < 0 { "-" } else { "" };
-    if scale == 0 { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") }
 }

@@ -8,7 +8,7 @@ use stoa_plan::DataType;
 use stoa_sql::{CreateTable, QueryText};
 
 use super::{Engine, Outcome, catalog};
-use crate::{Error, Result};
+use crate::Result;
 
 pub(super) fn create_table(engine: &Engine, create: &CreateTable) -> Result<String> {
     if create.if_not_exists && engine.database.table(&create.name).is_some() {
@@ -20,13 +20,6 @@ pub(super) fn create_table(engine: &Engine, create: &CreateTable) -> Result<Stri
 
 /// The definition that storage keeps.
 pub(super) fn table_def(create: &CreateTable) -> Result<TableDef> {
-    let ordinals = |key: &str, names: &[String]| -> Result<Vec<u32>> {
-        let missing = |name: &str| {
-            Error::Invalid(format!("{key} of table '{}' names column '{name}', which it does not have", create.name))
-        };
-        let find = |name: &String| create.columns.iter().position(|c| c.name.eq_ignore_ascii_case(name));
-        names.iter().map(|name| find(name).map(|i| i as u32).ok_or_else(|| missing(name))).collect()
-    };
     let columns = create.columns.iter().map(|c| ColumnDef {
         name: c.name.clone(),
         ty: c.ty.to_arrow(),
@@ -40,12 +33,12 @@ pub(super) fn table_def(create: &CreateTable) -> Result<TableDef> {
     });
     // As in SingleStore, a primary key without a shard key is the shard key.
     let shard_key = if create.shard_key.is_empty() { &create.primary_key } else { &create.shard_key };
-    ordinals("PRIMARY KEY", &create.primary_key)?;
+    create.ordinals("PRIMARY KEY", &create.primary_key)?;
     Ok(TableDef {
         name: create.name.clone(),
         columns: columns.collect(),
-        shard_key: if create.reference { vec![] } else { ordinals("SHARD KEY", shard_key)? },
-        sort_key: ordinals("SORT KEY", &create.sort_key)?,
+        shard_key: if create.reference { vec![] } else { create.ordinals("SHARD KEY", shard_key)? },
+        sort_key: create.ordinals("SORT KEY", &create.sort_key)?,
         reference: create.reference,
         partitions: 0,
     })

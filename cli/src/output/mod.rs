@@ -11,6 +11,7 @@ use arrow::array::{Array, ArrayRef, RecordBatch, StringViewArray};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::ipc::writer::StreamWriter;
 use arrow::util::display::FormatOptions;
+use comfy_table::{Cell, CellAlignment, Table, presets};
 
 use crate::args::Format;
 use crate::engine::Outcome;
@@ -60,6 +61,19 @@ fn write_arrow(out: &mut dyn Write, schema: &SchemaRef, batches: &[RecordBatch])
         writer.write(batch)?;
     }
     writer.finish()
+}
+
+/// A framed table for people.
+pub(crate) fn text_table<'a>(header: impl IntoIterator<Item = &'a str>) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED);
+    table.set_header(header);
+    table
+}
+
+/// A cell of a number.
+pub(crate) fn right(text: impl ToString) -> Cell {
+    Cell::new(text).set_alignment(CellAlignment::Right)
 }
 
 /// Whether a value is NULL, also where the whole column is of the type of NULL.

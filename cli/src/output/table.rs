@@ -5,18 +5,16 @@ use std::io::{self, Write};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow::util::display::ArrayFormatter;
-use comfy_table::{Cell, CellAlignment, Table, presets};
+use comfy_table::Cell;
 
-use super::format_options;
+use super::{format_options, right, text_table};
 
 /// Rows that a table shows before it says how many more there are: a terminal is no place for more, and `--format csv` has no limit.
 const MAX_ROWS: usize = 10_000;
 
 pub(super) fn write(out: &mut dyn Write, schema: &SchemaRef, batches: &[RecordBatch]) -> io::Result<()> {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_FULL_CONDENSED);
-    table.set_header(schema.fields().iter().map(|f| f.name().as_str()));
-    let right: Vec<bool> = schema.fields().iter().map(|f| f.data_type().is_numeric()).collect();
+    let mut table = text_table(schema.fields().iter().map(|f| f.name().as_str()));
+    let numeric: Vec<bool> = schema.fields().iter().map(|f| f.data_type().is_numeric()).collect();
     let options = format_options().with_null("NULL");
     let total: usize = batches.iter().map(RecordBatch::num_rows).sum();
     let mut left = MAX_ROWS;
@@ -24,9 +22,9 @@ pub(super) fn write(out: &mut dyn Write, schema: &SchemaRef, batches: &[RecordBa
         let columns = batch.columns().iter().map(|c| ArrayFormatter::try_new(c.as_ref(), &options));
         let columns = columns.collect::<Result<Vec<_>, _>>().map_err(io::Error::other)?;
         for row in 0..batch.num_rows().min(left) {
-            table.add_row(columns.iter().zip(&right).map(|(column, right)| {
-                let cell = Cell::new(column.value(row));
-                if *right { cell.set_alignment(CellAlignment::Right) } else { cell }
+            table.add_row(columns.iter().zip(&numeric).map(|(column, numeric)| {
+                let value = column.value(row);
+                if *numeric { right(value) } else { Cell::new(value) }
             }));
         }
         left = left.saturating_sub(batch.num_rows());

@@ -16,6 +16,7 @@ pub(crate) use file::{Written, corrupt, io_error};
 use footer::ColumnFooter;
 
 use crate::definition::TableDef;
+use crate::encoding::Encoding;
 use crate::sketch::Sketch;
 use crate::zone::{Verdict, Zone};
 use crate::{Error, Predicate, Result};
@@ -144,6 +145,14 @@ impl Segment {
             zone: footer.zone.clone(),
             distinct: footer.distinct,
         })
+    }
+
+    /// The encoding of a column, which is not opened for it.
+    ///
+    /// # Errors
+    /// If the footer cannot be read, or there is no such column.
+    pub fn encoding(&self, ordinal: usize) -> Result<Encoding> {
+        Ok(self.footer(ordinal)?.encoding)
     }
 
     pub(crate) fn sketch(&self, ordinal: usize) -> Result<&Sketch> {

@@ -88,7 +88,7 @@ impl Maker<'_> {
             }
             Expr::Binary { op, left, right, .. } if self.is_column(left) => self.constant(right)?.and_then(|c| compare(*op, c)),
             Expr::Binary { op, left, right, .. } if self.is_column(right) => {
-                let Some(op) = mirrored(*op) else { return Ok(None) };
+                let Some(op) = op.mirrored() else { return Ok(None) };
                 self.constant(left)?.and_then(|c| compare(op, c))
             }
             Expr::InList { input, list, negated: false } if self.is_column(input) => {
@@ -158,17 +158,6 @@ impl Maker<'_> {
 fn exactly(value: i128) -> Predicate {
     let bound = Some((Datum::Int(value), true));
     Predicate::Range { low: bound.clone(), high: bound }
-}
-
-fn mirrored(op: BinaryOp) -> Option<BinaryOp> {
-    Some(match op {
-        BinaryOp::Lt => BinaryOp::Gt,
-        BinaryOp::LtEq => BinaryOp::GtEq,
-        BinaryOp::Gt => BinaryOp::Lt,
-        BinaryOp::GtEq => BinaryOp::LtEq,
-        BinaryOp::Eq | BinaryOp::NotEq => op,
-        _ => return None,
-    })
 }
 
 fn compare(op: BinaryOp, place: Place) -> Option<Predicate> {

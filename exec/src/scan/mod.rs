@@ -149,12 +149,10 @@ impl ScanSource {
         let mut names: Vec<&str> = Vec::new();
         for source in &self.segments {
             if let Some(Ok(Prepared { none: false, .. })) = source.prepared.get()
-                && let Ok(column) = source.segment.column(ordinal)
+                && let Ok(encoding) = source.segment.encoding(ordinal)
+                && !names.contains(&encoding.name())
             {
-                let name = column.encoded().encoding().name();
-                if !names.contains(&name) {
-                    names.push(name);
-                }
+                names.push(encoding.name());
             }
         }
         (!names.is_empty()).then(|| names.join(", "))

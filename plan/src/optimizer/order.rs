@@ -9,7 +9,7 @@ use hashbrown::HashMap;
 
 use super::estimate::{Estimate, JoinShape, joined};
 use super::predicates::{binary, conjunction};
-use super::pushdown::{filtered, take};
+use super::pushdown::filtered;
 use super::region::{Dependent, Region, Set, bit};
 use super::selectivity;
 use crate::distribute::{Place, partitioning};
@@ -52,7 +52,7 @@ struct Search<'a> {
 pub fn run(mut region: Region) -> Plan {
     let count = region.items.len();
     if count == 0 {
-        return Plan::new(Node::Values(crate::Values { fields: vec![], rows: vec![] }));
+        return Plan::empty();
     }
     let all: Set = (0..count).map(bit).sum();
     let entries = {
@@ -65,7 +65,7 @@ pub fn run(mut region: Region) -> Plan {
         }
         search.entries
     };
-    let mut plans: Vec<Plan> = region.items.iter_mut().map(|item| take(&mut item.plan)).collect();
+    let mut plans: Vec<Plan> = region.items.iter_mut().map(|item| item.plan.take()).collect();
     build(&region, &entries, &mut plans, all)
 }
 
@@ -259,7 +259,7 @@ fn estimate(
 /// The plan of a set.
 fn build(region: &Region, entries: &HashMap<Set, Entry>, plans: &mut [Plan], set: Set) -> Plan {
     let Some((left_set, right_set, side)) = entries.get(&set).and_then(|e| e.split) else {
-        return take(&mut plans[set.trailing_zeros() as usize]);
+        return plans[set.trailing_zeros() as usize].take();
     };
     let left = build(region, entries, plans, left_set);
     let right = build(region, entries, plans, right_set);

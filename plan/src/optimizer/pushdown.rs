@@ -64,7 +64,7 @@ impl Rewriter<'_> {
             node => {
                 let mut plan = again(node);
                 for input in plan.inputs_mut() {
-                    let taken = take(input);
+                    let taken = input.take();
                     *input = self.rewrite(taken, vec![]);
                 }
                 filtered(plan, predicates)
@@ -85,7 +85,7 @@ impl Rewriter<'_> {
         let simple = aggregate.grouping_sets.is_empty();
         let map: HashMap<ColumnId, Expr> = aggregate.keys.iter().map(|(field, e)| (field.id, e.clone())).collect();
         let (below, above) = push_through(predicates, &map, &|p| simple && p.columns().iter().all(|id| map.contains_key(id)));
-        let input = take(&mut aggregate.input);
+        let input = aggregate.input.take();
         aggregate.input = self.rewrite(input, below);
         (aggregate, above)
     }
@@ -106,11 +106,6 @@ fn push_through(predicates: Vec<Expr>, map: &HashMap<ColumnId, Expr>, may: &dyn 
         }
     }
     (below, above)
-}
-
-/// Takes a plan out of its place.
-pub fn take(plan: &mut Plan) -> Plan {
-    std::mem::replace(plan, Plan::new(Node::Values(crate::Values { fields: vec![], rows: vec![] })))
 }
 
 /// `plan`, filtered if there is anything to filter by.

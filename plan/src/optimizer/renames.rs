@@ -41,8 +41,7 @@ fn collect(plan: &mut Plan, map: &mut Map) {
         seen.insert(id)
     });
     if exprs.iter().all(|(_, e)| e.as_column().is_some()) {
-        let below = std::mem::replace(&mut **input, Plan::new(Node::Values(crate::Values { fields: vec![], rows: vec![] })));
-        *plan = below;
+        *plan = input.take();
     }
 }
 

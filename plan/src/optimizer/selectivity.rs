@@ -99,7 +99,7 @@ fn comparison(expr: &Expr) -> Option<(BinaryOp, ColumnId, &Literal)> {
     let Expr::Binary { op, left, right, .. } = expr else { return None };
     match (bare(left), bare(right)) {
         (Expr::Column(id, _), Expr::Literal(literal)) => Some((*op, *id, literal)),
-        (Expr::Literal(literal), Expr::Column(id, _)) => Some((flip(*op)?, *id, literal)),
+        (Expr::Literal(literal), Expr::Column(id, _)) => Some((op.mirrored()?, *id, literal)),
         _ => None,
     }
 }
@@ -110,17 +110,6 @@ fn bare(expr: &Expr) -> &Expr {
         Expr::Cast { input, .. } => bare(input),
         other => other,
     }
-}
-
-fn flip(op: BinaryOp) -> Option<BinaryOp> {
-    Some(match op {
-        BinaryOp::Lt => BinaryOp::Gt,
-        BinaryOp::LtEq => BinaryOp::GtEq,
-        BinaryOp::Gt => BinaryOp::Lt,
-        BinaryOp::GtEq => BinaryOp::LtEq,
-        BinaryOp::Eq | BinaryOp::NotEq => op,
-        _ => return None,
-    })
 }
 
 /// The fraction of rows for which `expr` is true.

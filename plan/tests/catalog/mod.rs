@@ -6,30 +6,6 @@ use std::collections::HashMap;
 use stoa_plan::{ColumnStatistics, DataType, Query, StatisticsSource, TableStatistics, Value};
 use stoa_sql::{Catalog, Statement, TableColumn, TableInfo};
 
-const DEFINITIONS: &str = "
-CREATE TABLE part (p_partkey BIGINT NOT NULL, p_name VARCHAR(55) NOT NULL, p_mfgr CHAR(25) NOT NULL, p_brand CHAR(10) NOT NULL,
-  p_type VARCHAR(25) NOT NULL, p_size INT NOT NULL, p_container CHAR(10) NOT NULL, p_retailprice DECIMAL(15,2) NOT NULL,
-  p_comment VARCHAR(23) NOT NULL, SHARD KEY (p_partkey));
-CREATE TABLE supplier (s_suppkey BIGINT NOT NULL, s_name CHAR(25) NOT NULL, s_address VARCHAR(40) NOT NULL,
-  s_nationkey INT NOT NULL, s_phone CHAR(15) NOT NULL, s_acctbal DECIMAL(15,2) NOT NULL, s_comment VARCHAR(101) NOT NULL,
-  SHARD KEY (s_suppkey));
-CREATE TABLE partsupp (ps_partkey BIGINT NOT NULL, ps_suppkey BIGINT NOT NULL, ps_availqty INT NOT NULL,
-  ps_supplycost DECIMAL(15,2) NOT NULL, ps_comment VARCHAR(199) NOT NULL, SHARD KEY (ps_partkey));
-CREATE TABLE customer (c_custkey BIGINT NOT NULL, c_name VARCHAR(25) NOT NULL, c_address VARCHAR(40) NOT NULL,
-  c_nationkey INT NOT NULL, c_phone CHAR(15) NOT NULL, c_acctbal DECIMAL(15,2) NOT NULL, c_mktsegment CHAR(10) NOT NULL,
-  c_comment VARCHAR(117) NOT NULL, SHARD KEY (c_custkey));
-CREATE TABLE orders (o_orderkey BIGINT NOT NULL, o_custkey BIGINT NOT NULL, o_orderstatus CHAR(1) NOT NULL,
-  o_totalprice DECIMAL(15,2) NOT NULL, o_orderdate DATE NOT NULL, o_orderpriority CHAR(15) NOT NULL, o_clerk CHAR(15) NOT NULL,
-  o_shippriority INT NOT NULL, o_comment VARCHAR(79) NOT NULL, SHARD KEY (o_orderkey));
-CREATE TABLE lineitem (l_orderkey BIGINT NOT NULL, l_partkey BIGINT NOT NULL, l_suppkey BIGINT NOT NULL, l_linenumber INT NOT NULL,
-  l_quantity DECIMAL(15,2) NOT NULL, l_extendedprice DECIMAL(15,2) NOT NULL, l_discount DECIMAL(15,2) NOT NULL,
-  l_tax DECIMAL(15,2) NOT NULL, l_returnflag CHAR(1) NOT NULL, l_linestatus CHAR(1) NOT NULL, l_shipdate DATE NOT NULL,
-  l_commitdate DATE NOT NULL, l_receiptdate DATE NOT NULL, l_shipinstruct CHAR(25) NOT NULL, l_shipmode CHAR(10) NOT NULL,
-  l_comment VARCHAR(44) NOT NULL, SHARD KEY (l_orderkey));
-CREATE REFERENCE TABLE nation (n_nationkey INT NOT NULL, n_name CHAR(25) NOT NULL, n_regionkey INT NOT NULL, n_comment VARCHAR(152));
-CREATE REFERENCE TABLE region (r_regionkey INT NOT NULL, r_name CHAR(25) NOT NULL, r_comment VARCHAR(152));
-";
-
 /// Distinct values and, for numbers, the least and the greatest (as they are stored, dates as days).
 type ColumnFacts = (f64, Option<(i64, i64)>);
 
@@ -138,14 +114,11 @@ impl Tables {
     /// TPC-H.
     pub fn tpch() -> Self {
         let mut tables = HashMap::new();
-        for statement in stoa_sql::parse(DEFINITIONS).expect("definitions") {
-            let Statement::CreateTable(table) = statement else { panic!("a definition") };
-            let columns: Vec<TableColumn> =
-                table.columns.iter().map(|c| TableColumn { name: c.name.clone(), ty: c.ty, nullable: c.nullable }).collect();
-            let ordinal = |name: &String| columns.iter().position(|c| c.name == *name).expect("a key column") as u32;
-            let shard_key = table.shard_key.iter().map(ordinal).collect();
-            let info = TableInfo { name: table.name.clone(), columns, shard_key, reference: table.reference };
-            tables.insert(table.name.clone(), info);
+        for (name, ..) in STATISTICS {
+            let path = format!("{}/../datasets/tpch/tables/{name}.sql", env!("CARGO_MANIFEST_DIR"));
+            let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
+            let Statement::CreateTable(table) = stoa_sql::parse(&text).expect("a definition").remove(0) else { panic!("{path}") };
+            tables.insert(table.name.clone(), table.info().expect("its key has its columns"));
         }
         Tables { tables }
     }

@@ -9,6 +9,7 @@ use datafusion_sql::sqlparser::ast::{Insert, ObjectName, Query, SetExpr, Stateme
 
 use super::{output, parser_options, provider::Provider};
 use crate::SqlError;
+use crate::token::folded;
 
 /// The query of an INSERT, unless that is nothing but VALUES.
 pub(super) fn query_of(ast: &Statement) -> Option<(&Insert, &Query)> {
@@ -62,6 +63,5 @@ fn last_part(name: &ObjectName) -> Result<String, DataFusionError> {
         [part] => part.as_ident(),
         _ => None,
     };
-    let Some(ident) = ident else { return Err(SqlError::new(format!("'{name}' is no plain name")).into()) };
-    Ok(if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() })
+    Ok(folded(ident.ok_or_else(|| SqlError::new(format!("'{name}' is no plain name")))?))
 }

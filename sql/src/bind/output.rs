@@ -7,6 +7,8 @@ use std::collections::HashSet;
 
 use datafusion_sql::sqlparser::ast::{Distinct, Expr, Ident, OrderByKind, Query, Select, SelectItem, SetExpr};
 
+use crate::token::folded;
+
 /// Begins a suffix; no text can hold it in a name that somebody means.
 const MARK: char = '\u{1}';
 
@@ -65,7 +67,7 @@ pub(crate) fn name_items(select: &mut Select, outermost: bool) {
                 }
             }
             SelectItem::ExprWithAlias { expr, alias } => {
-                let name = if alias.quote_style.is_some() { alias.value.clone() } else { alias.value.to_lowercase() };
+                let name = folded(alias);
                 let again = used.contains(&name) || wildcard;
                 if outermost && again {
                     Some((expr.clone(), unique(&name, &mut used, true)))
@@ -119,7 +121,7 @@ fn column_name(expr: &Expr) -> Option<String> {
         Expr::CompoundIdentifier(parts) => parts.last()?,
         _ => return None,
     };
-    Some(if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() })
+    Some(folded(ident))
 }
 
 fn text_name(expr: &Expr) -> String {

@@ -70,23 +70,7 @@ impl Converter {
                 }
                 Err(correlated("a subquery that is used as a value"))
             }
-            Source::Exists(e) => Err(left_over("EXISTS", &e.subquery)),
-            Source::InSubquery(e) => Err(left_over("IN (subquery)", &e.subquery)),
-            Source::SetComparison(_) => Err(SqlError::unsupported("ANY or ALL (subquery) in this place")),
-            Source::OuterReferenceColumn(_, column) => {
-                Err(correlated(&format!("a subquery that refers to the outer column '{}'", column.name)))
-            }
-            Source::Placeholder(placeholder) => {
-                Err(SqlError::new(format!("the statement has a placeholder '{}' without a value", placeholder.id)))
-            }
-            Source::ScalarVariable(_, names) => Err(SqlError::new(format!("there is no variable '{}'", names.join(".")))),
-            Source::AggregateFunction(call) => {
-                Err(SqlError::new(format!("the aggregate '{}' is not allowed here", call.func.name())))
-            }
-            Source::WindowFunction(call) => {
-                Err(SqlError::new(format!("the window function '{}' is not allowed here", call.fun.name())))
-            }
-            other => Err(SqlError::unsupported(format!("the expression {other}"))),
+            other => Err(refused(other)),
         }
     }
 
@@ -174,6 +158,25 @@ impl Converter {
             None => None,
         };
         Ok(Expr::Case { branches, otherwise, ty })
+    }
+}
+
+/// What the plan cannot say, and why.
+fn refused(expr: &Source) -> SqlError {
+    match expr {
+        Source::Exists(e) => left_over("EXISTS", &e.subquery),
+        Source::InSubquery(e) => left_over("IN (subquery)", &e.subquery),
+        Source::SetComparison(_) => SqlError::unsupported("ANY or ALL (subquery) in this place"),
+        Source::OuterReferenceColumn(_, column) => {
+            correlated(&format!("a subquery that refers to the outer column '{}'", column.name))
+        }
+        Source::Placeholder(placeholder) => {
+            SqlError::new(format!("the statement has a placeholder '{}' without a value", placeholder.id))
+        }
+        Source::ScalarVariable(_, names) => SqlError::new(format!("there is no variable '{}'", names.join("."))),
+        Source::AggregateFunction(call) => SqlError::new(format!("the aggregate '{}' is not allowed here", call.func.name())),
+        Source::WindowFunction(call) => SqlError::new(format!("the window function '{}' is not allowed here", call.fun.name())),
+        other => SqlError::unsupported(format!("the expression {other}")),
     }
 }
 

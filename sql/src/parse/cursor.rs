@@ -144,5 +144,5 @@ pub(super) fn plain_name(name: &ObjectName, place: Location) -> Result<String, S
     let Some(ident) = part.as_ident() else {
         return Err(SqlError::at(format!("'{name}' is not a table name"), place));
     };
-    Ok(if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() })
+    Ok(token::folded(ident))
 }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use stoa_plan::{DataType, Expr, Node, Plan, Query};
-use stoa_sql::{Catalog, SqlError, Statement, TableColumn, TableInfo};
+use stoa_sql::{Catalog, SqlError, Statement, TableInfo};
 
 /// Tables by their definitions.
 #[derive(Default)]
@@ -45,12 +45,7 @@ impl Tables {
         let mut tables = Tables::default();
         for statement in stoa_sql::parse(DEFINITIONS).expect("definitions") {
             let Statement::CreateTable(table) = statement else { panic!("a definition") };
-            let columns: Vec<TableColumn> =
-                table.columns.iter().map(|c| TableColumn { name: c.name.clone(), ty: c.ty, nullable: c.nullable }).collect();
-            let ordinal = |name: &String| columns.iter().position(|c| c.name == *name).expect("a key column") as u32;
-            let shard_key = table.shard_key.iter().map(ordinal).collect();
-            let info = TableInfo { name: table.name.clone(), columns, shard_key, reference: table.reference };
-            tables.tables.insert(table.name.clone(), info);
+            tables.tables.insert(table.name.clone(), table.info().expect("its key has its columns"));
         }
         tables
     }

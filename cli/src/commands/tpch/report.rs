@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use comfy_table::{Cell, CellAlignment, Table, presets};
+use comfy_table::Cell;
 use serde_json::{Map, Value, json};
 
 use std::io::Write as _;
 
 use super::{LoadTimes, Outcome, Verdict};
 use crate::engine::Engine;
+use crate::output::{right, text_table};
 use crate::{Error, Result};
 
 pub(super) fn print(engine: &Engine, scale: f64, times: &LoadTimes, outcomes: &[Outcome]) -> Result<()> {
@@ -23,12 +24,9 @@ pub(super) fn print(engine: &Engine, scale: f64, times: &LoadTimes, outcomes: &[
     } else {
         writeln!(out, "TPC-H at scale {scale}: already loaded, {} on disk", size_on_disk(engine))?;
     }
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_FULL_CONDENSED);
-    table.set_header(["query", "rows", "time ms", "rows scanned/s", "segments skipped", "memory MB", "answer"]);
+    let mut table = text_table(["query", "rows", "time ms", "rows scanned/s", "segments skipped", "memory MB", "answer"]);
     for outcome in outcomes {
         let seconds = outcome.best.as_secs_f64();
-        let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
         table.add_row([
             Cell::new(format!("q{:02}", outcome.number)),
             right(outcome.rows.to_string()),
