@@ -4,15 +4,12 @@ use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::Float64Type;
 
-use stoa_kernels::grouped::few;
+use stoa_kernels::grouped;
 
 use super::slot::Ids;
 use super::values::{Cursor, put_float, put_int};
 use crate::expression::{Evaluated, Ints};
 use crate::{Error, Result};
-
-/// Groups up to which the loops keep four copies, so that one row does not wait for the store of the row before.
-const FEW: usize = 256;
 
 /// Rows per group.
 #[derive(Debug, Default)]
@@ -23,23 +20,7 @@ impl Counts {
         let nulls = nulls.filter(|n| n.null_count() > 0);
         match (ids, nulls) {
             (Ids::One(rows), _) => self.0[0] += (rows - nulls.map_or(0, NullBuffer::null_count)) as i64,
-            (Ids::Many(ids), None) if few::count(ids, &mut self.0) => {}
-            (Ids::Many(ids), None) if self.0.len() <= FEW => {
-                let mut lanes = [[0u32; FEW]; 4];
-                let [a, b, c, d] = &mut lanes;
-                let (fours, rest) = ids.as_chunks::<4>();
-                for [i, j, k, l] in fours {
-                    a[*i as u8 as usize] += 1;
-                    b[*j as u8 as usize] += 1;
-                    c[*k as u8 as usize] += 1;
-                    d[*l as u8 as usize] += 1;
-                }
-                rest.iter().for_each(|id| a[*id as u8 as usize] += 1);
-                for (group, count) in self.0.iter_mut().enumerate() {
-                    *count += lanes.iter().map(|lane| i64::from(lane[group])).sum::<i64>();
-                }
-            }
-            (Ids::Many(ids), None) => ids.iter().for_each(|id| self.0[*id as usize] += 1),
+            (Ids::Many(ids), None) => grouped::count(ids, None, &mut self.0),
             (Ids::Many(ids), Some(nulls)) => {
                 for (id, valid) in ids.iter().zip(nulls.iter()) {
                     self.0[*id as usize] += i64::from(valid);
@@ -248,23 +229,7 @@ fn each(out: &mut [i64], ids: &Ids<'_>, values: &[i64], nulls: Option<&NullBuffe
 fn sum(sums: &mut [i64], ids: &Ids<'_>, values: &[i64], nulls: Option<&NullBuffer>) {
     match (ids, nulls) {
         (Ids::One(_), None) => sums[0] = values.iter().fold(sums[0], |a, b| a.wrapping_add(*b)),
-        (Ids::Many(ids), None) if few::sum(ids, values, sums) => {}
-        (Ids::Many(ids), None) if sums.len() <= FEW => {
-            let mut lanes = [[0i64; FEW]; 4];
-            let [a, b, c, d] = &mut lanes;
-            let add = |slot: &mut i64, value: i64| *slot = slot.wrapping_add(value);
-            let ((ids4, ids1), (values4, values1)) = (ids.as_chunks::<4>(), values.as_chunks::<4>());
-            for ([i, j, k, l], [v, w, x, y]) in ids4.iter().zip(values4) {
-                add(&mut a[*i as u8 as usize], *v);
-                add(&mut b[*j as u8 as usize], *w);
-                add(&mut c[*k as u8 as usize], *x);
-                add(&mut d[*l as u8 as usize], *y);
-            }
-            ids1.iter().zip(values1).for_each(|(id, v)| add(&mut a[*id as u8 as usize], *v));
-            for (group, sum) in sums.iter_mut().enumerate() {
-                *sum = lanes.iter().fold(*sum, |sum, lane| sum.wrapping_add(lane[group]));
-            }
-        }
+        (Ids::Many(ids), None) => grouped::wrapping_sum(ids, values, None, sums),
         _ => each(sums, ids, values, nulls, i64::wrapping_add),
     }
 }

@@ -15,11 +15,20 @@ use crate::mask::words;
 pub const COPIES_UP_TO: usize = 64;
 
 /// A group number.
-pub trait Group: Copy + Ord + Default + Into<u32> {}
+pub trait Group: Copy + Ord + Default + Into<u32> {
+    /// The numbers as they are, if they have the width that [`few`] takes.
+    fn as_u32(_groups: &[Self]) -> Option<&[u32]> {
+        None
+    }
+}
 
 impl Group for u8 {}
 impl Group for u16 {}
-impl Group for u32 {}
+impl Group for u32 {
+    fn as_u32(groups: &[u32]) -> Option<&[u32]> {
+        Some(groups)
+    }
+}
 
 #[inline(always)]
 fn number<G: Group>(group: G) -> usize {
@@ -86,6 +95,9 @@ pub fn count<G: Group>(groups: &[G], mask: Option<&[u64]>, counts: &mut [i64]) {
 /// [`count`] at a given level.
 pub fn count_with<G: Group>(isa: Isa, groups: &[G], mask: Option<&[u64]>, counts: &mut [i64]) {
     check(isa, groups, groups.len(), mask, counts.len());
+    if mask.is_none() && G::as_u32(groups).is_some_and(|groups| few::count_with(isa, groups, counts)) {
+        return;
+    }
     // SAFETY: the group numbers were checked.
     unsafe {
         match mask {
@@ -113,6 +125,9 @@ pub fn wrapping_sum<G: Group>(groups: &[G], values: &[i64], mask: Option<&[u64]>
 /// [`wrapping_sum`] at a given level.
 pub fn wrapping_sum_with<G: Group>(isa: Isa, groups: &[G], values: &[i64], mask: Option<&[u64]>, sums: &mut [i64]) {
     check(isa, groups, values.len(), mask, sums.len());
+    if mask.is_none() && G::as_u32(groups).is_some_and(|groups| few::sum_with(isa, groups, values, sums)) {
+        return;
+    }
     let values = &values[..groups.len()];
     // SAFETY: the group numbers were checked.
     unsafe {
