@@ -217,12 +217,82 @@ fn ragged_and_wrong_files_are_refused_whole() {
     fails(&stoa(&["load", "--data", data, "t", name]).output().unwrap(), "line 60001");
     assert_eq!(sql("SELECT count(*) AS n FROM t").stdout, b"n\n0\n");
     assert!(files(Path::new(data), "segment").is_empty());
+    // Lines are counted in each file, whoever finds the fault: the parser, or the table that the row does not fit.
+    let other = folder.path().join("other.csv");
+    for (bad, what) in [("x,y,2024-01-01\n", "'a'"), (",y,2024-01-01\n", "'a'"), ("2,toolong,2024-01-01\n", "'b'")] {
+        fs::write(&other, format!("a,b,d\n1,x,2024-01-01\n{bad}")).unwrap();
+        let headed = format!("a,b,d\n{}", String::from_utf8_lossy(good));
+        fs::write(&file, headed).unwrap();
+        let output = stoa(&["load", "--data", data, "t", name, other.to_str().unwrap(), "--header"]).output().unwrap();
+        for part in ["other.csv", "line 3", what] {
+            fails(&output, part);
+        }
+    }
+    assert_eq!(sql("SELECT count(*) AS n FROM t").stdout, b"n\n0\n");
     fs::write(folder.path().join("x.parquet"), b"PAR1 this is none PAR1").unwrap();
     let parquet = folder.path().join("x.parquet");
     fails(&stoa(&["load", "--data", data, "t", parquet.to_str().unwrap()]).output().unwrap(), "x.parquet");
     fs::write(&file, b"").unwrap();
     assert!(stoa(&["load", "--data", data, "t", name]).output().unwrap().status.success());
     assert_eq!(sql("SELECT count(*) AS n FROM t").stdout, b"n\n0\n");
+}
+
+/// A load that is killed without warning: what was stored stays, the load is there whole or not at all, and its files go when the
+/// directory is opened again.
+#[cfg(unix)]
+#[test]
+fn a_load_that_is_killed_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let sql = |text: &str| stoa(&["sql", "--data", data.to_str().unwrap(), "--format", "csv", "-c", text]).output().unwrap();
+    let made = sql("CREATE TABLE t (a BIGINT, s TEXT); INSERT INTO t VALUES (-1, 'kept')");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let stored = files(&data, "segment");
+    let load = |file: &str, input: Stdio| {
+        let mut command = stoa(&["load", "--data", data.to_str().unwrap(), "t", file]);
+        command.env("STOA_SEGMENT_ROWS", "4096").stdin(input).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    let rows: String = (0..100_000).map(|i| format!("{i},row {i}\n")).collect();
+    // Killed while it waits for more rows, with segments on disk that nobody has committed.
+    let mut child = load("-", Stdio::piped());
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(rows.as_bytes()).unwrap();
+    let started = std::time::Instant::now();
+    while files(&data, "segment").len() < stored.len() + 4 {
+        assert!(started.elapsed().as_secs() < 60, "no segment was written");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    drop(input);
+    assert!(files(&data, "segment").len() > stored.len());
+    assert_eq!(sql("SELECT count(*) AS n, min(s) AS s FROM t").stdout, b"n,s\n1,kept\n");
+    assert_eq!(files(&data, "segment"), stored);
+    // Killed at any moment, the commit among them.
+    let file = folder.path().join("rows.csv");
+    fs::write(&file, rows).unwrap();
+    let mut expected = 1;
+    for delay in (0..600).step_by(50) {
+        let mut child = load(file.to_str().unwrap(), Stdio::null());
+        std::thread::sleep(std::time::Duration::from_millis(delay));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let output = sql("SELECT count(*) AS n, count(DISTINCT a) AS a, min(a) AS least FROM t");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "after {delay} ms: {}", String::from_utf8_lossy(&output.stderr));
+        let found: usize = text.lines().nth(1).unwrap().split(',').next().unwrap().parse().unwrap();
+        assert!(
+            found == expected || found == expected + 100_000,
+            "after {delay} ms: {found} rows, not {expected} or a load more"
+        );
+        expected = found;
+        let distinct = if found == 1 { 1 } else { 100_001 };
+        assert_eq!(text, format!("n,a,least\n{found},{distinct},-1\n"));
+        let engine = Engine::with_setup(&data, &setup()).unwrap();
+        let table = engine.database().table("t").unwrap();
+        assert_eq!(table.segments().count(), files(&data, "segment").len(), "files that no table has");
+        assert!(files(&data, "new").is_empty());
+    }
 }
 
 #[test]

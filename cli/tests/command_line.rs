@@ -184,6 +184,11 @@ fn tpch_writes_its_times_as_json() {
     assert!(report["queries"]["q01"].as_f64().unwrap() > 0.0);
     assert!(report["load_seconds"].as_f64().unwrap() > 0.0);
     assert!(report["bytes_on_disk"].as_u64().unwrap() > 0);
+    assert!(report["memory_bytes"]["q01"].as_u64().unwrap() > 0);
+    if cfg!(target_os = "linux") {
+        assert!(text.contains("peak memory of the process"), "{text}");
+        assert!(report["peak_resident_bytes"].as_u64().unwrap() > 1_000_000);
+    }
     // What is loaded is used again.
     ok(&run());
     let other = stoa(&["tpch", "--scale", "0.02", "--data", data.to_str().unwrap()]);

@@ -15,6 +15,7 @@ use crate::table::Table;
 use crate::{Error, MAX_SEGMENT_ROWS, Result};
 use buffer::{RowBuffer, Rows};
 use flush::{Flush, Flushes};
+use prepare::RowNames;
 
 /// Rows of a batch that go to one partition when there is no shard key.
 const ROUND_ROBIN_ROWS: usize = 1 << 16;
@@ -28,6 +29,8 @@ pub struct TableWriter {
     /// Where the next rows go when there is no shard key.
     next_partition: usize,
     rows: u64,
+    /// How messages name the next row.
+    names: RowNames,
     flushes: Flushes,
     /// A push failed half way: what is buffered is not what was pushed.
     failed: bool,
@@ -39,7 +42,16 @@ impl TableWriter {
         // Small inserts fill up the smallest partition.
         let next_partition = (0..table.partitions.len()).min_by_key(|p| table.partitions[*p].rows()).unwrap_or(0);
         let flushes = Flushes::new(database.options().fsync);
-        TableWriter { database, table, buffers, next_partition, rows: 0, flushes, failed: false }
+        TableWriter {
+            database,
+            table,
+            buffers,
+            next_partition,
+            rows: 0,
+            names: RowNames { unit: "row", first: 1 },
+            flushes,
+            failed: false,
+        }
     }
 
     /// The table that is written to.
@@ -54,14 +66,20 @@ impl TableWriter {
         self.rows
     }
 
+    /// Errors number the rows pushed from now on anew: the next one is `first`, and rows are called `unit`, `line` for example.
+    pub fn number_rows(&mut self, unit: &'static str, first: u64) {
+        self.names = RowNames { unit, first };
+    }
+
     /// Adds rows. Columns are matched by position and cast to the table's types if they have others.
     ///
     /// # Errors
-    /// [`Error::Invalid`] naming table, column and row (counted from 1 over all pushes): a NULL in a NOT NULL
-    /// column, a value that does not fit. [`Error::Io`] if a segment could not be written.
+    /// [`Error::Invalid`] naming table, column and row (counted from 1 over all pushes, or as [`TableWriter::number_rows`] says): a
+    /// NULL in a NOT NULL column, a value that does not fit. [`Error::Io`] if a segment could not be written.
     pub fn push(&mut self, batch: &RecordBatch) -> Result<()> {
-        let columns = prepare::canonical_columns(&self.table.def, batch, self.rows)?;
+        let columns = prepare::canonical_columns(&self.table.def, batch, self.names)?;
         self.rows += batch.num_rows() as u64;
+        self.names.first = self.names.first.saturating_add(batch.num_rows() as u64);
         let added = self.add(columns);
         self.failed |= added.is_err();
         added

@@ -4,45 +4,72 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::{CastOptions, cast_with_options};
+use arrow::datatypes::DataType;
+use arrow::error::ArrowError;
 
 use crate::definition::{ColumnDef, TableDef};
 use crate::{Error, Result};
 
-/// The columns of a batch in the table's types. `rows_before` is for messages.
-pub(crate) fn canonical_columns(def: &TableDef, batch: &RecordBatch, rows_before: u64) -> Result<Vec<ArrayRef>> {
+/// How messages name the rows of a batch.
+#[derive(Clone, Copy)]
+pub(crate) struct RowNames {
+    /// What a row is called where it came from.
+    pub unit: &'static str,
+    /// The number of the batch's first row.
+    pub first: u64,
+}
+
+/// The columns of a batch in the table's types.
+pub(crate) fn canonical_columns(def: &TableDef, batch: &RecordBatch, names: RowNames) -> Result<Vec<ArrayRef>> {
     if batch.num_columns() != def.columns.len() {
         let (given, wanted) = (batch.num_columns(), def.columns.len());
         return Err(Error::Invalid(format!("table '{}' has {wanted} columns, but {given} were given", def.name)));
     }
-    def.columns.iter().zip(batch.columns()).map(|(column, array)| canonical_column(def, column, array, rows_before)).collect()
+    def.columns.iter().zip(batch.columns()).map(|(column, array)| canonical_column(def, column, array, names)).collect()
 }
 
-fn canonical_column(def: &TableDef, column: &ColumnDef, array: &ArrayRef, rows_before: u64) -> Result<ArrayRef> {
+fn canonical_column(def: &TableDef, column: &ColumnDef, array: &ArrayRef, names: RowNames) -> Result<ArrayRef> {
+    let refused = |row: usize, what: &dyn std::fmt::Display| {
+        let (unit, number) = (names.unit, names.first.saturating_add(row as u64));
+        Error::Invalid(format!("table '{}', column '{}', {unit} {number}: {what}", def.name, column.name))
+    };
     let array = if *array.data_type() == column.ty {
         Arc::clone(array)
     } else {
-        let options = CastOptions { safe: false, ..CastOptions::default() };
-        cast_with_options(array, &column.ty, &options)
-            .map_err(|e| Error::Invalid(format!("table '{}', column '{}': {e}", def.name, column.name)))?
+        cast(array, &column.ty).map_err(|e| match first_refused(array, &column.ty) {
+            Some((row, e)) => refused(row, &e),
+            None => Error::Invalid(format!("table '{}', column '{}': {e}", def.name, column.name)),
+        })?
     };
     if !column.nullable && array.null_count() > 0 {
         let row = (0..array.len()).find(|i| array.is_null(*i)).unwrap_or(0);
-        let row = rows_before + row as u64 + 1;
-        return Err(Error::Invalid(format!(
-            "table '{}', column '{}', row {row}: NULL in a NOT NULL column",
-            def.name, column.name
-        )));
+        return Err(refused(row, &"NULL in a NOT NULL column"));
     }
     if let Some(limit) = column.max_length()
         && let Some((row, length)) = too_long(&array, limit)
     {
-        let row = rows_before + row as u64 + 1;
-        return Err(Error::Invalid(format!(
-            "table '{}', column '{}', row {row}: a value of length {length} does not fit {}",
-            def.name, column.name, column.sql_type
-        )));
+        return Err(refused(row, &format_args!("a value of length {length} does not fit {}", column.sql_type)));
     }
     Ok(array)
+}
+
+fn cast(array: &ArrayRef, ty: &DataType) -> std::result::Result<ArrayRef, ArrowError> {
+    cast_with_options(array, ty, &CastOptions { safe: false, ..CastOptions::default() })
+}
+
+/// The first row that cannot be cast, by bisection, and why; `None` if no row can, for the type's sake.
+fn first_refused(array: &ArrayRef, ty: &DataType) -> Option<(usize, ArrowError)> {
+    if cast(&array.slice(0, 0), ty).is_err() {
+        return None;
+    }
+    // Rows before `fits` can be cast, some row before `end` cannot.
+    let (mut fits, mut end) = (0, array.len());
+    while end - fits > 1 {
+        let middle = fits + (end - fits) / 2;
+        if cast(&array.slice(fits, middle - fits), ty).is_ok() { fits = middle } else { end = middle }
+    }
+    let row = array.slice(fits, end - fits);
+    cast(&row, ty).err().map(|error| (fits, error))
 }
 
 /// The first value longer than `limit`, and its length: characters of a string, bytes of a binary value.

@@ -191,6 +191,18 @@ fn a_null_in_a_not_null_column_is_named() {
     writer.push(&batch(vec![Some(1), Some(2)])).unwrap();
     let error = writer.push(&batch(vec![Some(1), None])).unwrap_err().to_string();
     assert!(error.contains("'t'") && error.contains("'id'") && error.contains("row 4"), "{error}");
+    writer.number_rows("line", 2);
+    writer.push(&batch(vec![Some(1), Some(2)])).unwrap();
+    let error = writer.push(&batch(vec![None])).unwrap_err().to_string();
+    assert!(error.contains("line 4"), "{error}");
+    // Values that cannot be cast are named too, wherever they are.
+    for bad in [0, 1, 499, 998, 999] {
+        let texts = (0..1000).map(|i| if i >= bad && i % 7 == bad % 7 { format!("x{i}") } else { i.to_string() });
+        let texts: ArrayRef = Arc::new(StringViewArray::from_iter_values(texts));
+        writer.number_rows("row", 11);
+        let error = writer.push(&RecordBatch::try_from_iter([("id", texts)]).unwrap()).unwrap_err().to_string();
+        assert!(error.contains(&format!("row {}:", bad + 11)) && error.contains(&format!("'x{bad}'")), "{error}");
+    }
     drop(writer);
     assert_eq!(database.table("t").unwrap().rows(), 0);
 }

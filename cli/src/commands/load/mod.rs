@@ -61,8 +61,13 @@ fn load(engine: &Engine, args: &LoadArgs) -> Result<(u64, f64)> {
     let bar = if bytes > 0 { progress::bar(bytes, &args.table, "bytes") } else { progress::spinner(&args.table) };
     let mut writer = engine.database().writer(&args.table)?;
     for file in &args.files {
+        let kind = kind(file, args);
+        match kind {
+            Kind::Parquet => writer.number_rows("row", 1),
+            Kind::Delimited(dialect) => writer.number_rows("line", 1 + u64::from(dialect.header)),
+        }
         let mut push = |batch: &RecordBatch| writer.push(batch).map_err(|e| Error::Load(format!("{}: {e}", file.display())));
-        match kind(file, args) {
+        match kind {
             Kind::Parquet => parquet::read(engine, file, &table.def, &bar, &mut push)?,
             Kind::Delimited(dialect) => delimited::read(file, dialect, &table.def, &bar, &mut push)?,
         }

@@ -45,7 +45,18 @@ pub(super) fn print(engine: &Engine, scale: f64, times: &LoadTimes, outcomes: &[
     writeln!(out, "{table}")?;
     let sum: f64 = outcomes.iter().map(|o| o.best.as_secs_f64()).sum();
     writeln!(out, "{} queries in {sum:.3} s ({} threads)", outcomes.len(), engine.threads())?;
+    if let Some(peak) = peak_resident() {
+        let with = if times.loaded { "generating and loading" } else { "pages of mapped segments" };
+        writeln!(out, "peak memory of the process {:.1} MB, {with} included", peak as f64 / 1e6)?;
+    }
     Ok(())
+}
+
+/// Most bytes of memory that this process had resident at once, pages of mapped files among them, where the system tells.
+fn peak_resident() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let value = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    value.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
 fn size_on_disk(engine: &Engine) -> String {
@@ -53,11 +64,18 @@ fn size_on_disk(engine: &Engine) -> String {
 }
 
 pub(super) fn write_json(path: &Path, engine: &Engine, times: &LoadTimes, outcomes: &[Outcome]) -> Result<()> {
-    let mut queries = Map::new();
+    let (mut queries, mut memory) = (Map::new(), Map::new());
     for outcome in outcomes.iter().filter(|o| !matches!(o.verdict, Verdict::Failed(_))) {
         queries.insert(format!("q{:02}", outcome.number), Value::from(outcome.best.as_secs_f64()));
+        memory.insert(format!("q{:02}", outcome.number), Value::from(outcome.memory));
     }
     let load = if times.loaded { Value::from(times.load.as_secs_f64()) } else { Value::Null };
-    let report = json!({ "queries": queries, "load_seconds": load, "bytes_on_disk": engine.bytes_on_disk() });
+    let report = json!({
+        "queries": queries,
+        "memory_bytes": memory,
+        "peak_resident_bytes": peak_resident(),
+        "load_seconds": load,
+        "bytes_on_disk": engine.bytes_on_disk(),
+    });
     std::fs::write(path, format!("{report:#}\n")).map_err(Error::file(path))
 }
