@@ -9,8 +9,9 @@ use arrow::buffer::NullBuffer;
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use stoa_plan::{ColumnId, DataType, Field, Join, JoinKind, Plan};
 
-use super::index::Index;
-use super::keys::{BatchKeys, KeyForm};
+use super::extremes::Comparison;
+use super::index::{Index, Question};
+use super::keys::{BatchKeys, KeyForm, integers};
 use super::table::{Bits, JoinTable};
 use super::{Fate, Shape, publish, side_key};
 use crate::columns::concat_column;
@@ -48,19 +49,16 @@ pub(crate) fn build(exec: &Executor<'_>, plan: &Plan, join: &Join, scope: &Scope
     let row_keys = form.keys(&keys, all.rows)?;
     exec.ctx.cancel.check()?;
     publish::publish(exec, join, &keys, scope)?;
-    let index = match row_keys {
-        BatchKeys::Codes(codes) => Index::of_codes(&codes, form.codes(), &exec.ctx.settings, &exec.ctx.cancel)?,
-        BatchKeys::Rows(rows, valid) => Index::of_bytes(rows, valid.as_ref(), &exec.ctx.settings, &exec.ctx.cancel)?,
-    };
+    let shape = Shape::of(join);
+    let index = index(exec, join, shape, &form, row_keys, &all, &columns)?;
     let form = if matches!(index, Index::All(_)) { KeyForm::None } else { form };
-    all.columns.truncate(columns.kept);
+    all.columns.truncate(if matches!(index, Index::Members(_) | Index::Extremes(_)) { 0 } else { columns.kept });
     reservation.resize(held + index.memory())?;
     exec.recorder.note(plan.id, index.description());
     exec.recorder.note(plan.id, format!("build rows={} time={:.3?}", all.rows, started.elapsed()));
     exec.recorder.memory(plan.id, reservation.bytes());
     let nanos = started.elapsed().as_nanos() as u64;
     exec.recorder.add(plan.id, &LocalCounts { nanos, ..LocalCounts::default() });
-    let shape = Shape::of(join);
     let marks_build = shape.build == Fate::Mark && matches!(&join.kind, JoinKind::LeftMark(mark) if mark.nullable);
     Ok(Arc::new(JoinTable {
         layout: Layout { columns: columns.all.columns[..columns.kept].to_vec() },
@@ -75,6 +73,32 @@ pub(crate) fn build(exec: &Executor<'_>, plan: &Plan, join: &Join, scope: &Scope
         null_rows: nulls.filter(|_| marks_build).map(|n| BooleanArray::new(!n.inner(), None)),
         reservation,
     }))
+}
+
+/// The index over the keys, as far as the join asks for it.
+fn index(
+    exec: &Executor<'_>,
+    join: &Join,
+    shape: Shape,
+    form: &KeyForm,
+    keys: BatchKeys,
+    rows: &Batch,
+    columns: &Columns,
+) -> Result<Index> {
+    let (settings, cancel) = (&exec.ctx.settings, &exec.ctx.cancel);
+    let codes = match keys {
+        BatchKeys::Codes(codes) => codes,
+        BatchKeys::Rows(rows, valid) => return Index::of_bytes(rows, valid.as_ref(), settings, cancel),
+    };
+    let kept = Layout { columns: columns.all.columns[..columns.kept].to_vec() };
+    let comparison = Comparison::of(join, &kept).filter(|_| shape.first_match_only());
+    let values = comparison.and_then(|c| Some((c, integers(&rows.columns[c.build], false)?)));
+    let question = match &values {
+        Some((comparison, values)) => Question::Compares(*comparison, values),
+        None if shape.first_match_only() && join.residual.is_none() => Question::Any,
+        None => Question::Rows,
+    };
+    Index::of_codes(&codes, form.codes(), question, settings, cancel)
 }
 
 /// The rows of the build side: the kept columns, then the computed keys.

@@ -1,6 +1,8 @@
 //! From a key to the build rows that have it.
 //!
-//! Five forms, chosen once when all keys are known:
+//! Seven forms, chosen once when all keys are known:
+//! - **members**: a bit for each code, where no row is asked for (semi, anti and mark joins);
+//! - **extremes**: two values for each code, where a row is asked for that compares so with the probe row ([`Extremes`]);
 //! - **dense, unique**: an array over the codes with one row number each (Leis' and DuckDB's perfect hash join);
 //! - **dense**: an array of offsets over the codes into row numbers sorted by code;
 //! - **hash of codes**: a directory over the high bits of the hash into codes and rows sorted by them, with 16 tag bits a bucket that
@@ -12,13 +14,19 @@ use arrow::buffer::NullBuffer;
 use arrow::row::Rows;
 use stoa_kernels::hash::hash_bytes;
 
-use super::keys::{BatchKeys, NO_CODE};
+use super::extremes::{Comparison, Extremes};
+use super::keys::{BatchKeys, Integers, NO_CODE};
+use super::members::{Members, mark};
 use crate::{CancelToken, Error, Result, Settings};
 
 /// A dense array may have this many slots for each build row,
-const DENSE_SLOTS_PER_ROW: u64 = 8;
+/// 128 bytes, five times what a hash table takes, for a probe without a miss of the tag, a collision or a compare;
+const DENSE_SLOTS_PER_ROW: u64 = 32;
 /// or this many in any case: they fit a second-level cache.
 const DENSE_SLOTS_ANYWAY: u64 = 1 << 17;
+/// The same where a slot is a bit: 32 bytes for each row, or half a megabyte.
+const MEMBER_SLOTS_PER_ROW: u64 = 256;
+const MEMBER_SLOTS_ANYWAY: u64 = 1 << 22;
 /// Spreads the bits of a code (the odd number next to 2^64 divided by the golden ratio).
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
@@ -26,6 +34,10 @@ const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 pub(crate) enum Index {
     /// Every row matches: their number.
     All(u32),
+    /// The codes that are there.
+    Members(Members),
+    /// The codes that are there, with the extremes of a value.
+    Extremes(Extremes),
     /// Row number plus one for each code, 0 where there is none.
     DenseUnique(Vec<u32>),
     /// Rows of code `c` are `rows[offsets[c]..offsets[c + 1]]`.
@@ -44,6 +56,17 @@ pub(crate) struct HashIndex {
     shift: u32,
     zero: bool,
     unique: bool,
+}
+
+/// What a join asks of its index.
+#[derive(Clone, Copy)]
+pub(crate) enum Question<'a> {
+    /// The rows of a key.
+    Rows,
+    /// Whether there is one.
+    Any,
+    /// Whether there is one whose value compares so with the probe row's.
+    Compares(Comparison, &'a Integers<'a>),
 }
 
 /// Where a probe of a batch has stopped.
@@ -71,24 +94,28 @@ pub(crate) struct Pairs {
 
 impl Index {
     /// An index over packed codes, all below `codes`; rows with [`NO_CODE`] are left out.
-    pub fn of_codes(row_codes: &[u64], codes: Option<u64>, settings: &Settings, cancel: &CancelToken) -> Result<Index> {
+    pub fn of_codes(
+        row_codes: &[u64],
+        codes: Option<u64>,
+        question: Question<'_>,
+        settings: &Settings,
+        cancel: &CancelToken,
+    ) -> Result<Index> {
         let rows = row_count(row_codes.len())?;
         let Some(codes) = codes else { return Ok(Index::All(rows)) };
-        let limit = (u64::from(rows) * DENSE_SLOTS_PER_ROW).max(DENSE_SLOTS_ANYWAY);
-        if codes > limit || settings.no_fast_paths || settings.hash_zero {
-            return Ok(Index::Hash(HashIndex::new(row_codes, settings.hash_zero, |_| true, cancel)?));
-        }
-        let slots = usize::try_from(codes).map_err(|_| Error::Internal("a dense join array is too large".into()))?;
+        let fits = |per_row: u64, anyway: u64| codes <= (u64::from(rows) * per_row).max(anyway);
+        let decline = settings.no_fast_paths || settings.hash_zero;
         cancel.check()?;
-        let mut array = vec![0u32; slots];
-        let mut unique = true;
-        for (row, code) in row_codes.iter().enumerate() {
-            if let Some(slot) = array.get_mut(*code as usize) {
-                unique &= *slot == 0;
-                *slot = row as u32 + 1;
+        match question {
+            Question::Any if !decline && fits(MEMBER_SLOTS_PER_ROW, MEMBER_SLOTS_ANYWAY) => {
+                Ok(Index::Members(Members::new(row_codes, slots(codes)?, |_| true)))
             }
+            Question::Compares(comparison, values) if !decline && fits(MEMBER_SLOTS_PER_ROW, MEMBER_SLOTS_ANYWAY) => {
+                Ok(Index::Extremes(Extremes::new(row_codes, slots(codes)?, values, comparison)))
+            }
+            _ if !decline && fits(DENSE_SLOTS_PER_ROW, DENSE_SLOTS_ANYWAY) => dense(row_codes, slots(codes)?, cancel),
+            _ => Ok(Index::Hash(HashIndex::new(row_codes, settings.hash_zero, |_| true, cancel)?)),
         }
-        if unique { Ok(Index::DenseUnique(array)) } else { Ok(dense(row_codes, array, cancel)?) }
     }
 
     /// An index over byte strings; rows that are not valid are left out.
@@ -103,7 +130,7 @@ impl Index {
     pub fn is_unique(&self) -> bool {
         match self {
             Index::All(rows) => *rows <= 1,
-            Index::DenseUnique(_) => true,
+            Index::DenseUnique(_) | Index::Members(_) | Index::Extremes(_) => true,
             Index::Dense { .. } | Index::Bytes { .. } => false,
             Index::Hash(index) => index.unique,
         }
@@ -113,6 +140,8 @@ impl Index {
     pub fn memory(&self) -> usize {
         match self {
             Index::All(_) => 0,
+            Index::Members(members) => members.memory(),
+            Index::Extremes(extremes) => extremes.memory(),
             Index::DenseUnique(slots) => slots.len() * 4,
             Index::Dense { offsets, rows } => (offsets.len() + rows.len()) * 4,
             Index::Hash(index) => index.memory(),
@@ -124,12 +153,24 @@ impl Index {
     pub fn description(&self) -> String {
         match self {
             Index::All(rows) => format!("every pair with {rows} rows"),
+            Index::Members(members) => format!("members by dense array, {} slots", members.slots()),
+            Index::Extremes(extremes) => extremes.description(),
             Index::DenseUnique(slots) => format!("dense array join, unique keys, {} slots", slots.len()),
             Index::Dense { offsets, .. } => format!("dense array join, {} slots", offsets.len() - 1),
             Index::Hash(index) if index.unique => format!("packed hash join, unique keys, {} buckets", index.directory.len() - 1),
             Index::Hash(index) => format!("packed hash join, {} buckets", index.directory.len() - 1),
             Index::Bytes { index, .. } => format!("row hash join, {} buckets", index.directory.len() - 1),
         }
+    }
+
+    /// Sets the bits of the probe rows whose key is there, where that needs no pairs. False if it does.
+    pub fn mark(&self, keys: &BatchKeys, matched: &mut [u64]) -> bool {
+        match (self, keys) {
+            (Index::Members(members), BatchKeys::Codes(codes)) => mark(codes, matched, |_, code| members.contains(code)),
+            (Index::Hash(index), BatchKeys::Codes(codes)) => mark(codes, matched, |_, code| u64::from(index.contains(code))),
+            _ => return false,
+        }
+        true
     }
 
     /// Appends candidate pairs from `cursor` on. False once all probe rows are done.
@@ -171,12 +212,28 @@ fn row_count(rows: usize) -> Result<u32> {
         .ok_or_else(|| Error::Unsupported("join build sides of more than 4 billion rows".into()))
 }
 
-/// Offsets and rows by code; `array` is any array of one slot a code.
-fn dense(row_codes: &[u64], mut array: Vec<u32>, cancel: &CancelToken) -> Result<Index> {
-    let slots = array.len();
-    array.fill(0);
-    array.push(0);
-    let mut offsets = array;
+fn slots(codes: u64) -> Result<usize> {
+    usize::try_from(codes).map_err(|_| Error::Internal("a dense join array is too large".into()))
+}
+
+/// An array of one slot a code: of row numbers if each code has but one, else of offsets.
+fn dense(row_codes: &[u64], slots: usize, cancel: &CancelToken) -> Result<Index> {
+    let mut array = vec![0u32; slots];
+    for (row, code) in row_codes.iter().enumerate() {
+        if let Some(slot) = array.get_mut(*code as usize)
+            && std::mem::replace(slot, row as u32 + 1) != 0
+        {
+            array.fill(0);
+            array.push(0);
+            return dense_offsets(row_codes, array, cancel);
+        }
+    }
+    Ok(Index::DenseUnique(array))
+}
+
+/// Offsets and rows by code; `offsets` has a zero for each code, and one.
+fn dense_offsets(row_codes: &[u64], mut offsets: Vec<u32>, cancel: &CancelToken) -> Result<Index> {
+    let slots = offsets.len() - 1;
     for code in row_codes {
         if (*code as usize) < slots {
             offsets[*code as usize] += 1;
@@ -318,6 +375,13 @@ impl HashIndex {
             return (0, 0);
         }
         ((entry >> 16) as usize, (self.directory[bucket + 1] >> 16) as usize)
+    }
+
+    /// Whether a code is there.
+    #[inline]
+    fn contains(&self, code: u64) -> bool {
+        let (start, end) = if code == NO_CODE { (0, 0) } else { self.range(code) };
+        self.codes[start..end].contains(&code)
     }
 
     fn has_unique_codes(&self) -> bool {

@@ -5,8 +5,10 @@
 //! the kind and on which side is built, and nothing below asks for the kind again.
 
 pub(crate) mod build;
+pub(crate) mod extremes;
 pub(crate) mod index;
 pub(crate) mod keys;
+pub(crate) mod members;
 pub(crate) mod probe;
 pub(crate) mod publish;
 pub(crate) mod table;

@@ -7,14 +7,14 @@ use arrow::array::{Array, ArrayRef, BooleanArray, UInt32Array};
 use arrow::buffer::{BooleanBuffer, NullBuffer};
 use stoa_plan::DataType;
 
-use super::index::{Cursor, Pairs, Wanted};
-use super::keys::BatchKeys;
+use super::index::{Cursor, Index, Pairs, Wanted};
+use super::keys::{BatchKeys, integers};
 use super::table::JoinTable;
 use super::{Fate, Shape};
 use crate::columns::{filter_batch, gather, null_columns};
 use crate::executor::Executor;
 use crate::expression::Expression;
-use crate::{Batch, CancelToken, Layout, Result};
+use crate::{Batch, CancelToken, Error, Layout, Result};
 
 /// Build rows of a morsel of the rows that are output last.
 const TAIL_ROWS: usize = 16 * 1024;
@@ -145,6 +145,10 @@ impl Probe {
             state.phase = Phase::Done;
             return Ok(None);
         };
+        if self.shape.first_match_only() && self.mark_at_once(batch, keys, &mut state.matched)? {
+            state.phase = Phase::Rest;
+            return Ok(None);
+        }
         let unique = self.table.index.is_unique();
         let limit = if unique || self.first_only { batch.rows } else { self.limit };
         let wanted = Wanted { limit: limit.max(1), first_only: self.first_only };
@@ -169,6 +173,19 @@ impl Probe {
         }
         let in_place = unique && pairs.probe.len() == batch.rows;
         Ok(Some(self.output(batch, pairs, in_place)?))
+    }
+
+    /// Finds which probe rows have a match without pairs, where the index can. False if it cannot.
+    fn mark_at_once(&self, batch: &Batch, keys: &BatchKeys, matched: &mut [u64]) -> Result<bool> {
+        let (Index::Extremes(extremes), BatchKeys::Codes(codes)) = (&self.table.index, keys) else {
+            return Ok(self.first_only && self.table.index.mark(keys, matched));
+        };
+        let origins = self.residual.iter().flat_map(|r| &r.origins);
+        let mut columns = origins.filter_map(|o| if let Origin::Probe(i) = o { batch.columns.get(*i) } else { None });
+        let values = columns.next().and_then(|column| integers(column, false));
+        let Some(values) = values else { return Err(Error::Internal("a comparison without its probe column".into())) };
+        extremes.mark(codes, &values, matched);
+        Ok(true)
     }
 
     /// The pairs for which the residual holds.

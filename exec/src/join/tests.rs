@@ -111,20 +111,66 @@ impl Keys {
     }
 }
 
+/// The condition besides the equalities.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Other {
+    None,
+    /// `l.payload % 1000 < r.payload % 1000 + 7`.
+    Sum,
+    /// `l.b op r.b`.
+    Left(BinaryOp),
+    /// `r.b op l.b`.
+    Right(BinaryOp),
+}
+
+impl Other {
+    fn holds(self, l: &Row, r: &Row) -> bool {
+        let compare = |op, x: Option<i32>, y: Option<i32>| match (x, y, op) {
+            (None, ..) | (_, None, _) => false,
+            (x, y, BinaryOp::NotEq) => x != y,
+            (x, y, BinaryOp::Lt) => x < y,
+            (x, y, BinaryOp::LtEq) => x <= y,
+            (x, y, BinaryOp::Gt) => x > y,
+            (x, y, BinaryOp::GtEq) => x >= y,
+            (_, _, op) => panic!("{op:?}"),
+        };
+        match self {
+            Other::None => true,
+            Other::Sum => l.payload % 1000 < r.payload % 1000 + 7,
+            Other::Left(op) => compare(op, l.b, r.b),
+            Other::Right(op) => compare(op, r.b, l.b),
+        }
+    }
+
+    fn expr(self) -> Option<Expr> {
+        let ty = DataType::Int64;
+        let literal = |v: i64| Expr::Literal(stoa_plan::Literal { ty, value: stoa_plan::Value::Int(v) });
+        let binary = |op, l: Expr, r: Expr, ty| Expr::Binary { op, left: Box::new(l), right: Box::new(r), ty };
+        let modulo = |e: Expr| binary(BinaryOp::Mod, e, literal(1000), ty);
+        Some(match self {
+            Other::None => return None,
+            Other::Sum => {
+                let right = binary(BinaryOp::Add, modulo(column(10, 3)), literal(7), ty);
+                binary(BinaryOp::Lt, modulo(column(0, 3)), right, DataType::Bool)
+            }
+            Other::Left(op) => binary(op, column(0, 1), column(10, 1), DataType::Bool),
+            Other::Right(op) => binary(op, column(10, 1), column(0, 1), DataType::Bool),
+        })
+    }
+}
+
 struct Case {
     kind: JoinKind,
     build: Side,
     keys: Keys,
-    residual: bool,
+    residual: Other,
     null_equals_null: bool,
 }
 
 type Line = Vec<Option<i64>>;
 
 fn expected(case: &Case, left: &[Row], right: &[Row]) -> Vec<Line> {
-    let holds = |l: &Row, r: &Row| {
-        case.keys.matches(l, r, case.null_equals_null) && (!case.residual || l.payload % 1000 < r.payload % 1000 + 7)
-    };
+    let holds = |l: &Row, r: &Row| case.keys.matches(l, r, case.null_equals_null) && case.residual.holds(l, r);
     let any_l = |l: &Row| right.iter().any(|r| holds(l, r));
     let any_r = |r: &Row| left.iter().any(|l| holds(l, r));
     let mut out: Vec<Line> = Vec::new();
@@ -167,15 +213,7 @@ fn expected(case: &Case, left: &[Row], right: &[Row]) -> Vec<Line> {
 
 fn plan(case: &Case) -> Plan {
     let on = case.keys.on().iter().map(|k| (column(0, *k), column(10, *k))).collect();
-    // l.payload % 1000 < r.payload % 1000 + 7
-    let ty = DataType::Int64;
-    let literal = |v: i64| Expr::Literal(stoa_plan::Literal { ty, value: stoa_plan::Value::Int(v) });
-    let binary = |op, l: Expr, r: Expr, ty| Expr::Binary { op, left: Box::new(l), right: Box::new(r), ty };
-    let modulo = |e: Expr| binary(BinaryOp::Mod, e, literal(1000), ty);
-    let residual = case.residual.then(|| {
-        let right = binary(BinaryOp::Add, modulo(column(10, 3)), literal(7), ty);
-        binary(BinaryOp::Lt, modulo(column(0, 3)), right, DataType::Bool)
-    });
+    let residual = case.residual.expr();
     Plan::new(Node::Join(Box::new(Join {
         kind: case.kind.clone(),
         left: scan(0, 0),
@@ -188,7 +226,8 @@ fn plan(case: &Case) -> Plan {
     })))
 }
 
-fn actual(case: &Case, left: &[Row], right: &[Row], settings: &Settings, size: usize) -> Result<Vec<Line>> {
+/// Runs a join: its rows, the columns of a line, and what it tells of itself.
+fn run(case: &Case, left: &[Row], right: &[Row], settings: &Settings, size: usize) -> Result<(Rows, Vec<ColumnId>, Vec<String>)> {
     let ctx = QueryContext { settings: settings.clone(), cancel: CancelToken::default(), memory: MemoryBudget::new(1 << 30) };
     let mut exec = Executor::new(&NoTables, &ctx, Progress::default());
     for (number, rows, first) in [(0, left, 0), (1, right, 10)] {
@@ -199,6 +238,16 @@ fn actual(case: &Case, left: &[Row], right: &[Row], settings: &Settings, size: u
     let wanted: Vec<ColumnId> = plan.fields().iter().filter(|f| f.name == "payload" || f.name == "mark").map(|f| f.id).collect();
     exec.required.add(&plan, wanted.iter().copied().collect());
     let rows = exec.collect(&plan, &Scope::default(), "test")?;
+    let described = exec.recorder.finish(std::time::Duration::ZERO, 0).lines(plan.id);
+    Ok((rows, wanted, described))
+}
+
+fn descriptions(case: &Case, left: &[Row], right: &[Row], settings: &Settings) -> String {
+    run(case, left, right, settings, 64).expect("join").2.join("\n")
+}
+
+fn actual(case: &Case, left: &[Row], right: &[Row], settings: &Settings, size: usize) -> Result<Vec<Line>> {
+    let (rows, wanted, _) = run(case, left, right, settings, size)?;
     let mut out = Vec::new();
     for batch in &rows.batches {
         assert!(batch.rows > 0);
@@ -233,6 +282,18 @@ fn kinds() -> Vec<JoinKind> {
     ]
 }
 
+/// Build sides, residuals, and whether NULLs are equal.
+fn shapes() -> Vec<(Side, Other, bool)> {
+    let mut shapes = Vec::new();
+    for side in [Side::Left, Side::Right] {
+        shapes.extend([(side, Other::None, false), (side, Other::Sum, false), (side, Other::None, true)]);
+        for op in [BinaryOp::NotEq, BinaryOp::Lt, BinaryOp::LtEq, BinaryOp::Gt, BinaryOp::GtEq] {
+            shapes.extend([(side, Other::Left(op), op == BinaryOp::Lt), (side, Other::Right(op), false)]);
+        }
+    }
+    shapes
+}
+
 fn check_all(settings: &Settings, sizes: (usize, usize), size: usize, seed: u64) {
     for (keys, distinct, sparse) in [
         (Keys::A, 40, false),
@@ -247,16 +308,9 @@ fn check_all(settings: &Settings, sizes: (usize, usize), size: usize, seed: u64)
         let left = rows(&mut random, sizes.0, distinct, sparse);
         let right = rows(&mut random, sizes.1, distinct, sparse);
         for kind in kinds() {
-            for (build, residual, null_equals_null) in [
-                (Side::Left, false, false),
-                (Side::Right, false, false),
-                (Side::Left, true, false),
-                (Side::Right, true, false),
-                (Side::Left, false, true),
-                (Side::Right, false, true),
-            ] {
+            for (build, residual, null_equals_null) in shapes() {
                 let nullable_mark = matches!(&kind, JoinKind::LeftMark(m) if m.nullable);
-                if nullable_mark && (keys != Keys::A || residual || null_equals_null) {
+                if nullable_mark && (keys != Keys::A || residual != Other::None || null_equals_null) {
                     continue;
                 }
                 let case = Case { kind: kind.clone(), build, keys, residual, null_equals_null };
@@ -264,7 +318,7 @@ fn check_all(settings: &Settings, sizes: (usize, usize), size: usize, seed: u64)
                 let want = expected(&case, &left, &right);
                 assert!(
                     got == want,
-                    "{kind:?} build {build:?} {keys:?} residual {residual} nulls equal {null_equals_null} {settings:?}\n{} rows for {}",
+                    "{kind:?} build {build:?} {keys:?} residual {residual:?} nulls equal {null_equals_null} {settings:?}\n{} rows for {}",
                     got.len(),
                     want.len()
                 );
@@ -303,12 +357,28 @@ fn large_sides_in_parallel() {
     let left = rows(&mut random, 60_000, 200_000, false);
     let right = rows(&mut random, 2_000, 200_000, false);
     for build in [Side::Left, Side::Right] {
-        for kind in [JoinKind::Left, JoinKind::RightSemi, JoinKind::Inner] {
-            let case = Case { kind, build, keys: Keys::A, residual: false, null_equals_null: false };
+        for kind in [JoinKind::Left, JoinKind::RightSemi, JoinKind::LeftAnti, JoinKind::Inner] {
+            let case = Case { kind, build, keys: Keys::A, residual: Other::None, null_equals_null: false };
             let got = actual(&case, &left, &right, &Settings::default(), 5000).expect("join");
             assert!(!got.is_empty());
             let small = Settings { vector_size: 100, ..Settings::default() };
             assert!(got == actual(&case, &left, &right, &small, 60_000).expect("join"));
+        }
+    }
+}
+
+#[test]
+fn semi_joins_keep_members_or_extremes() {
+    let mut random = Random(8);
+    let (left, right) = (rows(&mut random, 300, 100, false), rows(&mut random, 500, 100, false));
+    for (residual, members, extremes) in [(Other::None, 1, 0), (Other::Left(BinaryOp::NotEq), 0, 1), (Other::Sum, 0, 0)] {
+        for kind in [JoinKind::LeftSemi, JoinKind::LeftAnti] {
+            let case = Case { kind, build: Side::Right, keys: Keys::A, residual, null_equals_null: false };
+            let described = descriptions(&case, &left, &right, &Settings::default());
+            assert_eq!(described.matches("members by").count(), members, "{described}");
+            assert_eq!(described.matches("smallest and largest").count(), extremes, "{described}");
+            let slow = Settings { no_fast_paths: true, ..Settings::default() };
+            assert!(descriptions(&case, &left, &right, &slow).contains("hash join"));
         }
     }
 }
