@@ -8,11 +8,12 @@ use arrow::array::{
     new_null_array,
 };
 use arrow::buffer::{Buffer, NullBuffer, ScalarBuffer};
-use arrow::compute::{FilterBuilder, concat, take};
+use arrow::compute::{concat, take};
 use arrow::datatypes::{DataType as Arrow, UInt32Type};
 use stoa_plan::DataType;
 
 use crate::batch::canonical;
+use crate::selected::Kept;
 use crate::{Batch, Error, Layout, Result};
 
 /// The rows of `column` at `indices`; a NULL index gives NULL. Indices must be in range.
@@ -28,21 +29,13 @@ pub(crate) fn gather_batch(batch: &Batch, indices: &UInt32Array) -> Result<Batch
 
 /// The rows of a batch for which `keep` is true; `keep` has no NULLs.
 pub(crate) fn filter_batch(batch: Batch, keep: &BooleanArray) -> Result<Batch> {
-    let kept = keep.true_count();
-    if kept == batch.rows {
-        return Ok(batch);
-    }
-    if kept == 0 {
+    let kept = Kept::new(keep);
+    if kept.count == 0 {
         let columns = batch.columns.iter().map(|c| new_empty_array(c.data_type())).collect();
         return Ok(Batch { columns, rows: 0 });
     }
-    let mut builder = FilterBuilder::new(keep);
-    if batch.columns.len() > 1 {
-        builder = builder.optimize();
-    }
-    let predicate = builder.build();
-    let columns = batch.columns.iter().map(|c| predicate.filter(c)).collect::<std::result::Result<_, _>>()?;
-    Ok(Batch { columns, rows: kept })
+    let columns = batch.columns.iter().map(|c| kept.column(c)).collect::<Result<_>>()?;
+    Ok(Batch { columns, rows: kept.count })
 }
 
 /// One batch of all rows, in order. Columns of one dictionary stay dictionary codes; other mixtures become canonical.

@@ -18,6 +18,7 @@ pub mod profile;
 pub mod query;
 mod required;
 mod scan;
+mod selected;
 mod sink;
 mod sort;
 

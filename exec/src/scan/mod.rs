@@ -55,9 +55,18 @@ struct Morsel {
 
 /// Conjuncts that read several columns.
 struct Residual {
-    conjuncts: Vec<Expression>,
+    conjuncts: Vec<Conjunct>,
     /// Ordinals of the columns that they read.
     columns: Vec<usize>,
+}
+
+/// One of them.
+struct Conjunct {
+    expression: Expression,
+    /// Positions of the columns that it reads among the residual's.
+    reads: Vec<usize>,
+    /// Positions of the columns that are read after it.
+    later: Vec<usize>,
 }
 
 impl ScanSource {
@@ -83,13 +92,13 @@ impl ScanSource {
             }
         }
         predicates.sort_by_key(ScanPredicate::guess);
-        let residual = residual(exec, &table, &every, &rest)?;
         let mut outputs = Vec::new();
         let mut layout = Layout::default();
         for column in scan.columns.iter().filter(|c| exec.required.wants(plan, c.field.id)) {
             outputs.push(column.ordinal as usize);
             layout.columns.push(layout_column(&table, column));
         }
+        let residual = residual(exec, &table, &every, &rest, &outputs)?;
         let segments = segments_of(&table, scan, scope);
         let (morsels, rows) = morsels(&segments);
         let source = ScanSource {
@@ -180,20 +189,29 @@ fn bounds(table: &Table, ordinal: usize) -> Bounds {
 }
 
 /// Compiles the conjuncts that read several columns.
-fn residual(exec: &Executor<'_>, table: &Table, columns: &[ScanColumn], conjuncts: &[&Expr]) -> Result<Option<Residual>> {
+fn residual(
+    exec: &Executor<'_>,
+    table: &Table,
+    columns: &[ScanColumn],
+    conjuncts: &[&Expr],
+    outputs: &[usize],
+) -> Result<Option<Residual>> {
     if conjuncts.is_empty() {
         return Ok(None);
     }
-    let mut layout = Layout::default();
-    let mut ordinals = Vec::new();
-    for column in columns {
-        if conjuncts.iter().any(|c| c.columns().contains(&column.field.id)) {
-            layout.columns.push(layout_column(table, column));
-            ordinals.push(column.ordinal as usize);
-        }
+    let ids: Vec<_> = conjuncts.iter().map(|c| c.columns()).collect();
+    let read: Vec<&ScanColumn> = columns.iter().filter(|c| ids.iter().any(|ids| ids.contains(&c.field.id))).collect();
+    let positions =
+        |wanted: &dyn Fn(&ScanColumn) -> bool| -> Vec<usize> { (0..read.len()).filter(|i| wanted(read[*i])).collect() };
+    let mut compiled = Vec::with_capacity(conjuncts.len());
+    for (n, conjunct) in conjuncts.iter().enumerate() {
+        let reads = positions(&|c| ids[n].contains(&c.field.id));
+        let is_later =
+            |c: &ScanColumn| outputs.contains(&(c.ordinal as usize)) || ids[n + 1..].iter().any(|ids| ids.contains(&c.field.id));
+        let layout = Layout { columns: reads.iter().map(|i| layout_column(table, read[*i])).collect() };
+        compiled.push(Conjunct { expression: exec.compile(conjunct, &layout)?, reads, later: positions(&is_later) });
     }
-    let conjuncts = conjuncts.iter().map(|c| exec.compile(c, &layout)).collect::<Result<_>>()?;
-    Ok(Some(Residual { conjuncts, columns: ordinals }))
+    Ok(Some(Residual { conjuncts: compiled, columns: read.iter().map(|c| c.ordinal as usize).collect() }))
 }
 
 /// The segments that a scan reads: the partition's, or all.

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use arrow::array::{Array, ArrayRef, BooleanArray};
-use arrow::compute::filter;
+use arrow::array::{Array, ArrayRef};
 use stoa_columnstore::{BLOCK_ROWS, FilterCounters, Segment};
 use stoa_kernels::mask;
 
 use super::predicates::{Measured, Prepared};
 use super::{Morsel, Residual, ScanSource};
 use crate::profile::ScanCounters;
+use crate::selected::Kept;
 use crate::{Batch, Error, Result};
 
 /// Words of a block's mask.
@@ -206,12 +206,16 @@ impl ScanSource {
             if selection.is_empty() {
                 break;
             }
-            let keep = conjunct.filter(&Batch { columns: columns.clone(), rows: selection.len() })?;
-            if keep.true_count() == selection.len() {
+            let read = conjunct.reads.iter().map(|i| columns[*i].clone()).collect();
+            let keep = conjunct.expression.filter(&Batch { columns: read, rows: selection.len() })?;
+            let kept = Kept::new(&keep);
+            if kept.count == selection.len() {
                 continue;
             }
-            columns = columns.iter().map(|c| filter(c, &keep)).collect::<std::result::Result<_, _>>()?;
-            retain(selection, &keep);
+            for i in &conjunct.later {
+                columns[*i] = kept.column(&columns[*i])?;
+            }
+            *selection = kept.values(selection);
         }
         let mut outputs = Vec::with_capacity(self.outputs.len());
         for ordinal in &self.outputs {
@@ -254,13 +258,4 @@ fn storage_error(error: &stoa_columnstore::Error) -> Error {
 /// Number of ones.
 fn count(mask: &[u64]) -> u64 {
     mask::popcount(mask) as u64
-}
-
-/// Keeps the elements for which `keep` is true.
-fn retain(selection: &mut Vec<u32>, keep: &BooleanArray) {
-    let mut i = 0;
-    selection.retain(|_| {
-        i += 1;
-        keep.is_valid(i - 1) && keep.value(i - 1)
-    });
 }
