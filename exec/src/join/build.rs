@@ -12,6 +12,7 @@ use stoa_plan::{ColumnId, DataType, Field, Join, JoinKind, Plan};
 use super::extremes::Comparison;
 use super::index::{Index, Question};
 use super::keys::{BatchKeys, KeyForm, integers};
+use super::members::Members;
 use super::table::{Bits, JoinTable};
 use super::{Fate, Shape, publish, side_key};
 use crate::columns::concat_column;
@@ -50,11 +51,11 @@ pub(crate) fn build(exec: &Executor<'_>, plan: &Plan, join: &Join, scope: &Scope
     exec.ctx.cancel.check()?;
     publish::publish(exec, join, &keys, scope)?;
     let shape = Shape::of(join);
-    let index = index(exec, join, shape, &form, row_keys, &all, &columns)?;
+    let (index, ranks) = index(exec, join, shape, &form, row_keys, &all, &columns)?;
     let form = if matches!(index, Index::All(_)) { KeyForm::None } else { form };
     all.columns.truncate(if matches!(index, Index::Members(_) | Index::Extremes(_)) { 0 } else { columns.kept });
-    reservation.resize(held + index.memory())?;
-    exec.recorder.note(plan.id, index.description());
+    reservation.resize(held + index.memory() + ranks.as_ref().map_or(0, Members::memory))?;
+    exec.recorder.note(plan.id, format!("{}{}", index.description(), if ranks.is_some() { ", by rank" } else { "" }));
     exec.recorder.note(plan.id, format!("build rows={} time={:.3?}", all.rows, started.elapsed()));
     exec.recorder.memory(plan.id, reservation.bytes());
     let nanos = started.elapsed().as_nanos() as u64;
@@ -66,6 +67,7 @@ pub(crate) fn build(exec: &Executor<'_>, plan: &Plan, join: &Join, scope: &Scope
         rows: all.rows,
         form,
         index,
+        ranks,
         null_keys: nulls.as_ref().is_some_and(|n| n.null_count() > 0),
         matched: Bits::new(if shape.build == Fate::Drop { 0 } else { all.rows }),
         probed: AtomicBool::new(false),
@@ -84,11 +86,11 @@ fn index(
     keys: BatchKeys,
     rows: &Batch,
     columns: &Columns,
-) -> Result<Index> {
+) -> Result<(Index, Option<Members>)> {
     let (settings, cancel) = (&exec.ctx.settings, &exec.ctx.cancel);
-    let codes = match keys {
+    let mut codes = match keys {
         BatchKeys::Codes(codes) => codes,
-        BatchKeys::Rows(rows, valid) => return Index::of_bytes(rows, valid.as_ref(), settings, cancel),
+        BatchKeys::Rows(rows, valid) => return Ok((Index::of_bytes(rows, valid.as_ref(), settings, cancel)?, None)),
     };
     let kept = Layout { columns: columns.all.columns[..columns.kept].to_vec() };
     let comparison = Comparison::of(join, &kept).filter(|_| shape.first_match_only());
@@ -98,7 +100,7 @@ fn index(
         None if shape.first_match_only() && join.residual.is_none() => Question::Any,
         None => Question::Rows,
     };
-    Index::of_codes(&codes, form.codes(), question, settings, cancel)
+    Index::of_codes(&mut codes, form.codes(), question, settings, cancel)
 }
 
 /// The rows of the build side: the kept columns, then the computed keys.

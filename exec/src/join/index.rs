@@ -1,10 +1,12 @@
 //! From a key to the build rows that have it.
 //!
-//! Seven forms, chosen once when all keys are known:
+//! Forms, chosen once when all keys are known:
 //! - **members**: a bit for each code, where no row is asked for (semi, anti and mark joins);
 //! - **extremes**: two values for each code, where a row is asked for that compares so with the probe row ([`Extremes`]);
 //! - **dense, unique**: an array over the codes with one row number each (Leis' and DuckDB's perfect hash join);
 //! - **dense**: an array of offsets over the codes into row numbers sorted by code;
+//! - either of them **by rank**, where codes are too sparse for an array: a bitmap first turns a code into its position among those
+//!   that are there, which for probe rows in the order of the key walks through memory once;
 //! - **hash of codes**: a directory over the high bits of the hash into codes and rows sorted by them, with 16 tag bits a bucket that
 //!   answer most misses without a look at the codes (Birler et al., "Simple, Efficient, and Robust Hash Tables for Join Processing");
 //! - **hash of rows**: the same with the hash of a byte string as the code and the bytes compared;
@@ -20,13 +22,12 @@ use super::members::{Members, mark};
 use crate::{CancelToken, Error, Result, Settings};
 
 /// A dense array may have this many slots for each build row,
-/// 128 bytes, five times what a hash table takes, for a probe without a miss of the tag, a collision or a compare;
-const DENSE_SLOTS_PER_ROW: u64 = 32;
+const DENSE_SLOTS_PER_ROW: u64 = 4;
 /// or this many in any case: they fit a second-level cache.
 const DENSE_SLOTS_ANYWAY: u64 = 1 << 17;
-/// The same where a slot is a bit: 32 bytes for each row, or half a megabyte.
+/// The same where a slot is a bit, or one and a half with ranks: 32 to 48 bytes for each row as a hash table has, or a megabyte.
 const MEMBER_SLOTS_PER_ROW: u64 = 256;
-const MEMBER_SLOTS_ANYWAY: u64 = 1 << 22;
+const MEMBER_SLOTS_ANYWAY: u64 = 1 << 23;
 /// Spreads the bits of a code (the odd number next to 2^64 divided by the golden ratio).
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
@@ -93,29 +94,36 @@ pub(crate) struct Pairs {
 }
 
 impl Index {
-    /// An index over packed codes, all below `codes`; rows with [`NO_CODE`] are left out.
+    /// An index over packed codes, all below `codes`; rows with [`NO_CODE`] are left out. With members, it is over their ranks, by
+    /// which the codes have been replaced.
     pub fn of_codes(
-        row_codes: &[u64],
+        row_codes: &mut [u64],
         codes: Option<u64>,
         question: Question<'_>,
         settings: &Settings,
         cancel: &CancelToken,
-    ) -> Result<Index> {
+    ) -> Result<(Index, Option<Members>)> {
         let rows = row_count(row_codes.len())?;
-        let Some(codes) = codes else { return Ok(Index::All(rows)) };
+        let Some(codes) = codes else { return Ok((Index::All(rows), None)) };
         let fits = |per_row: u64, anyway: u64| codes <= (u64::from(rows) * per_row).max(anyway);
         let decline = settings.no_fast_paths || settings.hash_zero;
         cancel.check()?;
-        match question {
-            Question::Any if !decline && fits(MEMBER_SLOTS_PER_ROW, MEMBER_SLOTS_ANYWAY) => {
-                Ok(Index::Members(Members::new(row_codes, slots(codes)?, |_| true)))
-            }
-            Question::Compares(comparison, values) if !decline && fits(MEMBER_SLOTS_PER_ROW, MEMBER_SLOTS_ANYWAY) => {
-                Ok(Index::Extremes(Extremes::new(row_codes, slots(codes)?, values, comparison)))
-            }
-            _ if !decline && fits(DENSE_SLOTS_PER_ROW, DENSE_SLOTS_ANYWAY) => dense(row_codes, slots(codes)?, cancel),
-            _ => Ok(Index::Hash(HashIndex::new(row_codes, settings.hash_zero, |_| true, cancel)?)),
+        if decline || !fits(MEMBER_SLOTS_PER_ROW, MEMBER_SLOTS_ANYWAY) {
+            return Ok((Index::Hash(HashIndex::new(row_codes, settings.hash_zero, |_| true, cancel)?), None));
         }
+        let slots = usize::try_from(codes).map_err(|_| Error::Internal("a dense join array is too large".into()))?;
+        let index = match question {
+            Question::Any => Index::Members(Members::new(row_codes, slots, |_| true)),
+            Question::Compares(comparison, values) => Index::Extremes(Extremes::new(row_codes, slots, values, comparison)),
+            Question::Rows if fits(DENSE_SLOTS_PER_ROW, DENSE_SLOTS_ANYWAY) => dense(row_codes, slots, cancel)?,
+            Question::Rows => {
+                let mut members = Members::new(row_codes, slots, |_| true);
+                let count = members.count();
+                members.replace(row_codes);
+                return Ok((dense(row_codes, count, cancel)?, Some(members)));
+            }
+        };
+        Ok((index, None))
     }
 
     /// An index over byte strings; rows that are not valid are left out.
@@ -210,10 +218,6 @@ fn row_count(rows: usize) -> Result<u32> {
         .ok()
         .filter(|n| *n < u32::MAX)
         .ok_or_else(|| Error::Unsupported("join build sides of more than 4 billion rows".into()))
-}
-
-fn slots(codes: u64) -> Result<usize> {
-    usize::try_from(codes).map_err(|_| Error::Internal("a dense join array is too large".into()))
 }
 
 /// An array of one slot a code: of row numbers if each code has but one, else of offsets.

@@ -1,7 +1,7 @@
 //! Which dense codes have a build row: one bit a code.
 //!
 //! A semi, anti or mark join without a further condition asks no more than that, so it keeps neither rows nor their numbers. With
-//! ranks, a code that is there also has a position among those that are.
+//! ranks, a code that is there also has a position among those that are: sparse codes become dense ones, of which an array is short.
 
 /// A set of codes.
 #[derive(Debug, Default)]
@@ -49,6 +49,17 @@ impl Members {
         (word >> (code % 64) & 1 == 1).then(|| (self.ranks[at] + below.count_ones()) as usize)
     }
 
+    /// Replaces codes by their positions among those that are there, others by [`NO_CODE`](super::keys::NO_CODE).
+    pub fn replace(&self, codes: &mut [u64]) {
+        for code in codes {
+            let at = (*code / 64) as usize;
+            let (word, before) = self.words.get(at).zip(self.ranks.get(at)).map_or((0, 0), |(word, before)| (*word, *before));
+            let below = word & ((1 << (*code % 64)) - 1);
+            let absent = (word >> (*code % 64) & 1).wrapping_sub(1);
+            *code = absent | u64::from(before + below.count_ones());
+        }
+    }
+
     /// Bytes that it holds.
     pub fn memory(&self) -> usize {
         self.words.len() * 8 + self.ranks.len() * 4
@@ -84,6 +95,10 @@ mod tests {
         for (i, code) in found.iter().enumerate() {
             assert_eq!(members.rank(*code), Some(i));
         }
+        let mut replaced: Vec<u64> = (0..800).chain([NO_CODE, NO_CODE - 1]).collect();
+        members.replace(&mut replaced);
+        let there = replaced.iter().enumerate().filter(|(_, rank)| **rank != NO_CODE).map(|(code, rank)| (code as u64, *rank));
+        assert!(there.eq(found.iter().zip(0..).map(|(code, rank)| (*code, rank))));
         assert_eq!((members.rank(3), members.rank(NO_CODE), members.contains(NO_CODE)), (None, None, 0));
     }
 

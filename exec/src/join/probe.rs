@@ -110,7 +110,11 @@ impl Probe {
                 self.table.probed_null.store(true, Ordering::Relaxed);
             }
         }
-        state.keys = Some(self.table.form.keys(&keys, batch.rows)?);
+        let mut keys = self.table.form.keys(&keys, batch.rows)?;
+        if let (Some(ranks), BatchKeys::Codes(codes)) = (&self.table.ranks, &mut keys) {
+            ranks.replace(codes);
+        }
+        state.keys = Some(keys);
         if self.shape.probe != Fate::Drop {
             state.matched.clear();
             state.matched.resize(batch.rows.div_ceil(64), 0);

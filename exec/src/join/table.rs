@@ -7,6 +7,7 @@ use arrow::buffer::BooleanBuffer;
 
 use super::index::Index;
 use super::keys::KeyForm;
+use super::members::Members;
 use crate::{Layout, Reservation};
 
 /// The build side of a join: its rows, and an index from keys to them.
@@ -21,6 +22,8 @@ pub(crate) struct JoinTable {
     pub form: KeyForm,
     /// From keys to rows.
     pub index: Index,
+    /// Turns the codes of keys into those of the index, where it has others.
+    pub ranks: Option<Members>,
     /// Whether a build row has a NULL among its keys.
     pub null_keys: bool,
     /// One bit a row: it has a match. Empty unless build rows are output.

@@ -35,11 +35,11 @@ impl Random {
     }
 }
 
-fn rows(random: &mut Random, count: usize, distinct: u64, sparse: bool) -> Vec<Row> {
+fn rows(random: &mut Random, count: usize, distinct: u64, step: i64) -> Vec<Row> {
     let mut rows = Vec::new();
     for payload in 0..count as i64 {
         let k = random.below(distinct) as i64;
-        let a = (random.below(10) > 0).then_some(if sparse { k * 1_000_000_007 - 5 } else { k - 3 });
+        let a = (random.below(10) > 0).then_some(k * step - 3);
         let b = (random.below(12) > 0).then_some(random.below(4) as i32);
         let s = (random.below(10) > 0).then(|| format!("string number {}", random.below(distinct)));
         rows.push(Row { a, b, s, payload });
@@ -295,18 +295,19 @@ fn shapes() -> Vec<(Side, Other, bool)> {
 }
 
 fn check_all(settings: &Settings, sizes: (usize, usize), size: usize, seed: u64) {
-    for (keys, distinct, sparse) in [
-        (Keys::A, 40, false),
-        (Keys::A, 40, true),
-        (Keys::A, 1_000_000, false),
-        (Keys::AB, 20, false),
-        (Keys::S, 30, false),
-        (Keys::SA, 8, false),
-        (Keys::None, 10, false),
+    for (keys, distinct, step) in [
+        (Keys::A, 40, 1),
+        (Keys::A, 40, 5003),
+        (Keys::A, 40, 1_000_000_007),
+        (Keys::A, 1_000_000, 1),
+        (Keys::AB, 20, 1),
+        (Keys::S, 30, 1),
+        (Keys::SA, 8, 1),
+        (Keys::None, 10, 1),
     ] {
         let mut random = Random(seed + distinct);
-        let left = rows(&mut random, sizes.0, distinct, sparse);
-        let right = rows(&mut random, sizes.1, distinct, sparse);
+        let left = rows(&mut random, sizes.0, distinct, step);
+        let right = rows(&mut random, sizes.1, distinct, step);
         for kind in kinds() {
             for (build, residual, null_equals_null) in shapes() {
                 let nullable_mark = matches!(&kind, JoinKind::LeftMark(m) if m.nullable);
@@ -354,8 +355,8 @@ fn every_kind_with_equal_hashes() {
 #[test]
 fn large_sides_in_parallel() {
     let mut random = Random(7);
-    let left = rows(&mut random, 60_000, 200_000, false);
-    let right = rows(&mut random, 2_000, 200_000, false);
+    let left = rows(&mut random, 60_000, 200_000, 1);
+    let right = rows(&mut random, 2_000, 200_000, 1);
     for build in [Side::Left, Side::Right] {
         for kind in [JoinKind::Left, JoinKind::RightSemi, JoinKind::LeftAnti, JoinKind::Inner] {
             let case = Case { kind, build, keys: Keys::A, residual: Other::None, null_equals_null: false };
@@ -370,7 +371,7 @@ fn large_sides_in_parallel() {
 #[test]
 fn semi_joins_keep_members_or_extremes() {
     let mut random = Random(8);
-    let (left, right) = (rows(&mut random, 300, 100, false), rows(&mut random, 500, 100, false));
+    let (left, right) = (rows(&mut random, 300, 100, 1), rows(&mut random, 500, 100, 1));
     for (residual, members, extremes) in [(Other::None, 1, 0), (Other::Left(BinaryOp::NotEq), 0, 1), (Other::Sum, 0, 0)] {
         for kind in [JoinKind::LeftSemi, JoinKind::LeftAnti] {
             let case = Case { kind, build: Side::Right, keys: Keys::A, residual, null_equals_null: false };
@@ -380,5 +381,18 @@ fn semi_joins_keep_members_or_extremes() {
             let slow = Settings { no_fast_paths: true, ..Settings::default() };
             assert!(descriptions(&case, &left, &right, &slow).contains("hash join"));
         }
+    }
+}
+
+#[test]
+fn keys_too_sparse_for_an_array_are_ranked() {
+    for (distinct, step, unique) in [(1_000_000, 1, true), (40, 5003, false)] {
+        let mut random = Random(9);
+        let (left, right) = (rows(&mut random, 90, distinct, step), rows(&mut random, 100, distinct, step));
+        let case =
+            Case { kind: JoinKind::Inner, build: Side::Right, keys: Keys::A, residual: Other::None, null_equals_null: false };
+        let described = descriptions(&case, &left, &right, &Settings::default());
+        assert!(described.contains("by rank"), "{described}");
+        assert_eq!(described.contains("unique"), unique, "{described}");
     }
 }
