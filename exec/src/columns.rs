@@ -28,7 +28,7 @@ pub(crate) fn gather_batch(batch: &Batch, indices: &UInt32Array) -> Result<Batch
 }
 
 /// The rows of a batch for which `keep` is true; `keep` has no NULLs.
-pub(crate) fn filter_batch(batch: Batch, keep: &BooleanArray) -> Result<Batch> {
+pub(crate) fn filter_batch(batch: &Batch, keep: &BooleanArray) -> Result<Batch> {
     let kept = Kept::new(keep);
     if kept.count == 0 {
         let columns = batch.columns.iter().map(|c| new_empty_array(c.data_type())).collect();

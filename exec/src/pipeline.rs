@@ -329,7 +329,7 @@ impl<S: Sink> Run<'_, S> {
             Operator::Filter { predicate, keep } => {
                 let passed = predicate.filter(&batch)?;
                 let columns = keep.iter().map(|i| batch.columns[*i].clone()).collect();
-                let batch = filter_batch(Batch { columns, rows: batch.rows }, &passed)?;
+                let batch = filter_batch(&Batch { columns, rows: batch.rows }, &passed)?;
                 count(&mut worker.counts[k], &batch, started);
                 if batch.rows == 0 { Ok(true) } else { self.push(worker, k + 1, batch, order) }
             }

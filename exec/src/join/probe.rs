@@ -271,7 +271,7 @@ impl Probe {
         let there: Vec<(usize, ArrayRef)> =
             self.origins.iter().enumerate().filter_map(|(i, origin)| column(origin).map(|c| (i, c))).collect();
         let own = Batch { columns: there.iter().map(|(_, c)| c.clone()).collect(), rows };
-        let own = filter_batch(own, &BooleanArray::new(keep, None))?;
+        let own = filter_batch(&own, &BooleanArray::new(keep, None))?;
         let mut columns = null_columns(self.types.iter(), own.rows);
         for ((i, _), column) in there.iter().zip(own.columns) {
             columns[*i] = column;
