@@ -4,7 +4,7 @@ use arrow_schema::DataType as Arrow;
 use datafusion_sql::sqlparser::ast::{DataType as Sql, ExactNumberInfo, TimezoneInfo};
 use stoa_plan::DataType;
 
-use crate::SqlError;
+use crate::{SqlError, token};
 
 /// The most digits of a DECIMAL.
 const MAX_PRECISION: u64 = 38;
@@ -59,6 +59,36 @@ pub(crate) fn from_sql(ty: &Sql) -> Result<DataType, SqlError> {
         }
         other => return Err(SqlError::unsupported(format!("the type {other}"))),
     })
+}
+
+/// The name of a type, which [`from_name`] reads.
+pub(crate) fn name(ty: DataType) -> String {
+    match ty {
+        DataType::Bool => "bool",
+        DataType::Int8 => "tinyint",
+        DataType::Int16 => "smallint",
+        DataType::Int32 => "int",
+        DataType::Int64 => "bigint",
+        DataType::UInt8 => "tinyint unsigned",
+        DataType::UInt16 => "smallint unsigned",
+        DataType::UInt32 => "int unsigned",
+        DataType::UInt64 => "bigint unsigned",
+        DataType::Float32 => "real",
+        DataType::Float64 => "double",
+        DataType::Decimal { precision, scale } => return format!("decimal({precision},{scale})"),
+        DataType::Date => "date",
+        DataType::Timestamp => "timestamp",
+        DataType::Interval => "interval",
+        DataType::Null | DataType::Utf8 => "text",
+        DataType::Binary => "blob",
+    }
+    .to_owned()
+}
+
+/// The type that is called that; `None` for none.
+pub(crate) fn from_name(name: &str) -> Option<DataType> {
+    let tokens = token::tokenize(name).ok()?;
+    from_sql(&token::parser(&tokens).parse_data_type().ok()?).ok()
 }
 
 fn decimal(info: ExactNumberInfo) -> Result<DataType, SqlError> {

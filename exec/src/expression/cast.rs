@@ -64,7 +64,9 @@ impl Cast {
         }
         let from = bounds::effective(input.bounds, input.ty);
         let limits = bounds::of_type(ty);
-        let (Some(from), Some(limits), true, true) = (from, limits, exact(input.ty), exact(ty)) else {
+        let days = |a, b| a == DataType::Date && exact(b) && !matches!(b, DataType::Decimal { .. });
+        let numbers = (exact(input.ty) && exact(ty)) || days(input.ty, ty) || days(ty, input.ty);
+        let (Some(from), Some(limits), true) = (from, limits, numbers) else {
             let widening = ty == DataType::Utf8 || (input.ty == DataType::Date && ty == DataType::Timestamp);
             let range = (input.ty == ty).then_some(from).flatten();
             return (How::Arrow, range.or(if ty == DataType::Bool { Some((0, 1)) } else { None }), !widening);

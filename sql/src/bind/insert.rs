@@ -3,7 +3,7 @@
 //! The front end would take every VALUES in the query for rows of the table.
 
 use datafusion_common::{Column, DFSchema, DataFusionError, Result, ScalarValue};
-use datafusion_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder};
+use datafusion_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, cast};
 use datafusion_sql::planner::{ContextProvider, SqlToRel};
 use datafusion_sql::sqlparser::ast::{Insert, ObjectName, Query, SetExpr, Statement, TableObject};
 
@@ -46,8 +46,10 @@ pub(super) fn plan(insert: &Insert, query: &Query, provider: &Provider<'_>) -> R
     let empty = DFSchema::empty();
     let exprs = schema.fields().iter().zip(from).map(|(field, from)| {
         let value = match from {
+            // Cast even where the types agree: the source's may still widen.
             Some(at) => {
-                Expr::Column(Column::from(source.schema().qualified_field(at))).cast_to(field.data_type(), source.schema())?
+                let column = Expr::Column(Column::from(source.schema().qualified_field(at)));
+                cast(column.cast_to(field.data_type(), source.schema())?, field.data_type().clone())
             }
             None => Expr::Literal(ScalarValue::Null, None).cast_to(field.data_type(), &empty)?,
         };

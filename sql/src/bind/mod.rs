@@ -5,6 +5,7 @@ mod floats;
 mod fold;
 mod in_lists;
 mod insert;
+mod markers;
 mod names;
 mod not_in;
 mod output;
@@ -13,6 +14,7 @@ mod rewrite;
 mod rules;
 mod subqueries;
 mod tuples;
+mod typing;
 
 use datafusion_common::DataFusionError;
 use datafusion_expr::{DmlStatement, LogicalPlan};

@@ -11,7 +11,7 @@ use datafusion_sql::sqlparser::ast::{
 };
 use datafusion_sql::sqlparser::tokenizer::Span;
 
-use super::{output, tuples};
+use super::{markers, output, tuples};
 use crate::SqlError;
 
 /// More tables than this in one FROM are refused.
@@ -69,7 +69,9 @@ impl VisitorMut for Rewriter {
         if let Err(error) = tuples::compare_columns(expr) {
             return ControlFlow::Break(error);
         }
-        expression(expr)
+        expression(expr)?;
+        markers::mark(expr);
+        ControlFlow::Continue(())
     }
 }
 
@@ -251,7 +253,7 @@ fn date_field(function: &Function, field: &str) -> Option<Expr> {
 }
 
 /// A plain call.
-fn call(name: &str, args: Vec<Expr>) -> Expr {
+pub(super) fn call(name: &str, args: Vec<Expr>) -> Expr {
     let args = args.into_iter().map(|arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg))).collect();
     Expr::Function(Function {
         name: ObjectName(vec![ObjectNamePart::Identifier(Ident::new(name))]),

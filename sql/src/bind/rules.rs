@@ -11,7 +11,6 @@ use datafusion_expr::registry::{FunctionRegistry, MemoryFunctionRegistry};
 use datafusion_expr::utils::split_conjunction;
 use datafusion_expr::{Expr, LogicalPlan};
 use datafusion_optimizer::analyzer::resolve_grouping_function::ResolveGroupingFunction;
-use datafusion_optimizer::analyzer::type_coercion::TypeCoercion;
 use datafusion_optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
 use datafusion_optimizer::decorrelate_predicate_subquery::DecorrelatePredicateSubquery;
 use datafusion_optimizer::eliminate_cross_join::EliminateCrossJoin;
@@ -34,12 +33,12 @@ use datafusion_optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin;
 use datafusion_optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion_optimizer::{Analyzer, AnalyzerRule};
 
-use super::floats::CompareAsFloat;
 use super::fold::CheckedFold;
 use super::in_lists::ThreeValuedLists;
 use super::not_in::ThreeValuedIn;
 use super::provider::Provider;
 use super::subqueries::CheckSubqueries;
+use super::typing::Typing;
 
 /// Types every expression, then rewrites the plan until nothing changes.
 pub(crate) fn rewrite(plan: LogicalPlan, provider: &Provider<'_>) -> Result<LogicalPlan> {
@@ -47,8 +46,7 @@ pub(crate) fn rewrite(plan: LogicalPlan, provider: &Provider<'_>) -> Result<Logi
     let rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![
         Arc::new(ResolveGroupingFunction::new()),
         Arc::new(CheckSubqueries),
-        Arc::new(CompareAsFloat),
-        Arc::new(TypeCoercion::new()),
+        Arc::new(Typing),
         Arc::new(ThreeValuedIn),
         Arc::new(ThreeValuedLists),
     ];

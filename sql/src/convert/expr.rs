@@ -116,6 +116,7 @@ impl Converter {
                 let (left, right) = comparable(left, right);
                 compare_as_date(op, left, right)
             }
+            false if ty == DataType::Int64 && is_arithmetic(op) => (op, as_narrow(left), as_narrow(right)),
             false => (op, left, right),
         };
         Ok(Expr::Binary { op, left: Box::new(left), right: Box::new(right), ty })
@@ -215,6 +216,23 @@ pub(super) fn cast(input: Expr, ty: DataType) -> Expr {
         Expr::Literal(Literal { value: Value::Null, .. }) => literal::null(ty),
         input => Expr::Cast { input: Box::new(input), ty, safe: false },
     }
+}
+
+/// An operand without the cast of a smaller integer to a BIGINT: the operation widens what it reads.
+fn as_narrow(operand: Expr) -> Expr {
+    match operand {
+        Expr::Cast { input, ty: DataType::Int64, safe: false } if is_small_integer(input.data_type()) => *input,
+        other => other,
+    }
+}
+
+fn is_arithmetic(op: BinaryOp) -> bool {
+    matches!(op, BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div | BinaryOp::Mod)
+}
+
+fn is_small_integer(ty: DataType) -> bool {
+    use DataType::{Int8, Int16, Int32, UInt8, UInt16, UInt32};
+    matches!(ty, Int8 | Int16 | Int32 | UInt8 | UInt16 | UInt32)
 }
 
 /// Both sides of a comparison have one type; a literal takes the type of the other side where that loses nothing.

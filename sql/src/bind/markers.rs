@@ -1,0 +1,134 @@
+//! Functions that stand for syntax until types are known.
+//!
+//! The front end names an expression without its casts, so that `a` and `CAST(a AS BIGINT)` would be one key of a GROUP BY; and it
+//! refuses the minus sign before an UNSIGNED. Both are read as calls of functions, which it names in full and types as they say;
+//! [`super::typing`] puts casts and minus signs in their places.
+
+use std::sync::Arc;
+
+use arrow_schema::{DataType as Arrow, Field, FieldRef};
+use datafusion_common::{Result, internal_err, not_impl_err, plan_err};
+use datafusion_expr::expr::ScalarFunction;
+use datafusion_expr::{
+    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TryCast, Volatility, cast,
+};
+use datafusion_sql::sqlparser::ast::{CastKind, DataType as SqlType, Expr as Ast, UnaryOperator};
+use stoa_plan::DataType;
+
+use super::rewrite::call;
+use crate::types;
+
+const MINUS: &str = "minus sign";
+const CAST: &str = "cast as ";
+const TRY_CAST: &str = "try_cast as ";
+
+/// Puts a marker in the place of a cast or a minus sign. Constants stay as they are: the front end reads them as such.
+pub(super) fn mark(expr: &mut Ast) {
+    let marked = match expr {
+        Ast::Cast { kind, expr: input, data_type, array: false, format: None } if !is_constant(input) => {
+            cast_name(*kind != CastKind::Cast && *kind != CastKind::DoubleColon, data_type).map(|name| (name, input))
+        }
+        Ast::UnaryOp { op: UnaryOperator::Minus, expr: input } if !is_constant(input) => Some((MINUS.to_owned(), input)),
+        _ => None,
+    };
+    if let Some((name, input)) = marked {
+        *expr = call(&name, vec![input.as_ref().clone()]);
+    }
+}
+
+fn is_constant(expr: &Ast) -> bool {
+    match expr {
+        Ast::Value(_) | Ast::TypedString(_) | Ast::Interval(_) => true,
+        Ast::Nested(inner) | Ast::UnaryOp { expr: inner, .. } => is_constant(inner),
+        _ => false,
+    }
+}
+
+/// `None` for a type that does not exist: the front end says so.
+fn cast_name(safe: bool, ty: &SqlType) -> Option<String> {
+    Some(format!("{}{}", if safe { TRY_CAST } else { CAST }, types::name(types::from_sql(ty).ok()?)))
+}
+
+/// The function of a name that [`mark`] gave.
+pub(super) fn function(name: &str) -> Option<Arc<ScalarUDF>> {
+    let to = |ty: &str| types::from_name(ty);
+    let syntax = if let Some(ty) = name.strip_prefix(CAST) {
+        Syntax::Cast { ty: to(ty)?, safe: false }
+    } else if let Some(ty) = name.strip_prefix(TRY_CAST) {
+        Syntax::Cast { ty: to(ty)?, safe: true }
+    } else if name == MINUS {
+        Syntax::Minus
+    } else {
+        return None;
+    };
+    let signature = Signature::any(1, Volatility::Immutable);
+    Some(Arc::new(ScalarUDF::from(Marker { name: name.to_owned(), syntax, signature })))
+}
+
+/// What a marker stands for; `ty` is the type of its argument. Other expressions are given back.
+pub(super) fn unmark(expr: Expr, ty: impl FnOnce(&Expr) -> Result<Arrow>) -> Result<Expr> {
+    let Expr::ScalarFunction(ScalarFunction { func, mut args }) = expr else { return Ok(expr) };
+    let Some(marker) = func.inner().downcast_ref::<Marker>() else {
+        return Ok(Expr::ScalarFunction(ScalarFunction { func, args }));
+    };
+    let Some(input) = args.pop() else { return internal_err!("a marker without an argument") };
+    Ok(match marker.syntax {
+        Syntax::Cast { ty, safe: false } => cast(input, types::front_end_type(ty)),
+        Syntax::Cast { ty, safe: true } => Expr::TryCast(TryCast::new(Box::new(input), types::front_end_type(ty))),
+        Syntax::Minus => {
+            let from = ty(&input)?;
+            let to = negated(&from)?;
+            Expr::Negative(Box::new(if to == from { input } else { cast(input, to) }))
+        }
+    })
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Syntax {
+    Cast { ty: DataType, safe: bool },
+    Minus,
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Marker {
+    name: String,
+    syntax: Syntax,
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for Marker {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, types: &[Arrow]) -> Result<Arrow> {
+        match self.syntax {
+            Syntax::Cast { ty, .. } => Ok(types::front_end_type(ty)),
+            Syntax::Minus => negated(types.first().unwrap_or(&Arrow::Null)),
+        }
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
+        let [input] = args.arg_fields else { return internal_err!("a marker with {} arguments", args.arg_fields.len()) };
+        let nullable = input.is_nullable() || matches!(self.syntax, Syntax::Cast { safe: true, .. });
+        Ok(Arc::new(Field::new(&self.name, self.return_type(&[input.data_type().clone()])?, nullable)))
+    }
+
+    fn invoke_with_args(&self, _args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        not_impl_err!("{} is syntax", self.name)
+    }
+}
+
+/// The type of `-x`: a BIGINT of any integer, else that of `x`.
+fn negated(ty: &Arrow) -> Result<Arrow> {
+    match ty {
+        ty if ty.is_integer() => Ok(Arrow::Int64),
+        Arrow::Null | Arrow::Interval(_) => Ok(ty.clone()),
+        ty if ty.is_numeric() => Ok(ty.clone()),
+        ty => plan_err!("the minus sign is for numbers and intervals, not for {ty}"),
+    }
+}
