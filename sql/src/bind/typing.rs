@@ -74,7 +74,8 @@ fn settle_subquery(plan: LogicalPlan, outer: &mut Vec<DFSchema>) -> Result<Logic
 /// A column of an outer query, as it is there.
 fn outer_column(expr: Expr, outer: &[DFSchema]) -> Expr {
     let Expr::OuterReferenceColumn(field, column) = expr else { return expr };
-    let found = outer.iter().rev().find_map(|schema| Some(Arc::clone(schema.fields().get(schema.maybe_index_of_column(&column)?)?)));
+    let found =
+        outer.iter().rev().find_map(|schema| Some(Arc::clone(schema.fields().get(schema.maybe_index_of_column(&column)?)?)));
     Expr::OuterReferenceColumn(found.unwrap_or(field), column)
 }
 
