@@ -1,5 +1,6 @@
 //! What a running query shares: settings, cancellation, memory, profile.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -39,6 +40,9 @@ impl Settings {
     }
 }
 
+/// Rows of whole columns between two looks at the cancel token: well below a millisecond each for the slowest operators.
+pub(crate) const PIECE: usize = 16 * 1024;
+
 /// Cancels a query from another thread.
 #[derive(Clone, Debug, Default)]
 pub struct CancelToken(Arc<AtomicBool>);
@@ -56,6 +60,14 @@ impl CancelToken {
     #[inline]
     pub fn check(&self) -> Result<()> {
         if self.0.load(Ordering::Relaxed) { Err(Error::Cancelled) } else { Ok(()) }
+    }
+
+    /// The rows below `rows` in pieces, with a look before each whether the query was asked to stop: for work on whole columns.
+    pub fn pieces(&self, rows: usize) -> impl DoubleEndedIterator<Item = Result<Range<usize>>> {
+        (0..rows).step_by(PIECE).map(move |start| {
+            self.check()?;
+            Ok(start..rows.min(start + PIECE))
+        })
     }
 }
 

@@ -13,6 +13,7 @@ mod exchange;
 mod executor;
 pub mod expression;
 mod join;
+mod order;
 mod pipeline;
 pub mod profile;
 pub mod query;

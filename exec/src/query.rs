@@ -14,7 +14,7 @@ use stoa_plan::{DataType, Field, Literal, Plan, Query, SubplanKind, Value};
 use crate::batch::canonical;
 use crate::executor::{Executor, Rows};
 use crate::profile::{Profile, Progress};
-use crate::{Batch, Error, QueryContext, Result};
+use crate::{Batch, CancelToken, Error, QueryContext, Result};
 
 /// Where scans find their tables.
 pub trait Storage: Send + Sync {
@@ -76,7 +76,7 @@ fn run(query: &Query, storage: &dyn Storage, ctx: &QueryContext, progress: &Prog
     }
     exec.required.add(&query.root, query.output.iter().map(|f| f.id).collect());
     let rows = exec.collect(&query.root, &exec.once, "the result")?;
-    let (schema, batches) = record_batches(&query.output, &rows)?;
+    let (schema, batches) = record_batches(&query.output, &rows, &ctx.cancel)?;
     let profile = exec.recorder.finish(started.elapsed(), ctx.memory.peak());
     Ok(QueryResult { schema, batches, profile })
 }
@@ -127,10 +127,11 @@ fn value_at(array: &ArrayRef, i: usize) -> Result<Value> {
 }
 
 /// The result's batches, in canonical types under the output's names.
-fn record_batches(output: &[Field], rows: &Rows) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+fn record_batches(output: &[Field], rows: &Rows, cancel: &CancelToken) -> Result<(SchemaRef, Vec<RecordBatch>)> {
     let positions = output.iter().map(|f| rows.layout.position(f.id)).collect::<Result<Vec<_>>>()?;
     let mut batches = Vec::with_capacity(rows.batches.len());
     for batch in rows.batches.iter().filter(|b| b.rows > 0) {
+        cancel.check()?;
         let columns = output.iter().zip(&positions).map(|(f, p)| canonical(&batch.columns[*p], f.ty));
         batches.push(Batch { columns: columns.collect::<Result<_>>()?, rows: batch.rows });
     }

@@ -1,28 +1,25 @@
 //! Sorting: everything, or only the first rows in bounded memory.
 
-use std::cmp::Ordering;
-
 use arrow::array::{ArrayRef, UInt32Array};
 use arrow::compute::SortOptions;
 use arrow::row::{RowConverter, SortField};
 use parking_lot::Mutex;
-use rayon::iter::{IndexedParallelIterator, ParallelIterator};
-use rayon::slice::{ParallelSlice, ParallelSliceMut};
+use rayon::iter::ParallelIterator;
+use rayon::slice::ParallelSlice;
 use stoa_plan::{DataType, Plan, SortKey};
 
 use crate::batch::canonical;
 use crate::columns::{concat_batches, distinct_bytes, gather_batch};
 use crate::executor::{Executor, Rows, Scope, cut};
+use crate::order::{OrderKeys, Prefixed};
 use crate::pipeline::{Operator, Output, Pipeline, Sink, Stage, run};
 use crate::sink::{Collect, in_order};
 use crate::{Batch, CancelToken, Error, Layout, QueryContext, Reservation, Result};
 
 /// The most rows that top-k keeps; a larger limit sorts everything.
 const TOP_K_LIMIT: usize = 64 * 1024;
-/// From here on a sort runs on all threads; also the rows of a sorted run, between which a sort can be cancelled.
-const PARALLEL_SORT: usize = 32 * 1024;
-/// Rows of a merge between two looks at the cancel token.
-const MERGE_ROWS: usize = 8 * 1024;
+/// Rows of a batch of sorted rows.
+const GATHERED_ROWS: usize = 64 * 1024;
 
 /// The pipeline over sorted rows.
 pub(crate) fn open(
@@ -103,71 +100,23 @@ impl Order {
     }
 
     /// The keys of a batch in a form whose bytes compare as the keys do.
-    fn rows(&self, batch: &Batch) -> Result<arrow::row::Rows> {
+    fn rows(&self, batch: &Batch, cancel: &CancelToken) -> Result<OrderKeys> {
         let columns = self.keys.iter().map(|(i, ty)| canonical(&batch.columns[*i], *ty)).collect::<Result<Vec<ArrayRef>>>()?;
-        Ok(self.converter.convert_columns(&columns)?)
+        OrderKeys::new(&self.converter, &columns, batch.rows, cancel)
     }
 
     /// The rows of a batch in order; only the first `limit`.
-    fn sorted(&self, batch: &Batch, limit: Option<usize>, ctx: &QueryContext) -> Result<UInt32Array> {
-        let rows = self.rows(batch)?;
+    fn sorted(&self, batch: &Batch, limit: Option<usize>, cancel: &CancelToken) -> Result<Vec<u32>> {
+        let keys = self.rows(batch, cancel)?;
         let count = u32::try_from(batch.rows).map_err(|_| Error::Unsupported("sorts of more than 4 billion rows".into()))?;
-        let mut indices: Vec<u32> = (0..count).collect();
-        ctx.cancel.check()?;
-        let compare = |a: &u32, b: &u32| rows.row(*a as usize).cmp(&rows.row(*b as usize)).then(a.cmp(b));
-        match limit {
-            Some(limit) if limit < indices.len() => {
-                indices.select_nth_unstable_by(limit, compare);
-                indices.truncate(limit);
-                indices.sort_unstable_by(compare);
-            }
-            _ if indices.len() >= PARALLEL_SORT => indices = merge_sort(indices, compare, &ctx.cancel)?,
-            _ => indices.sort_unstable_by(compare),
+        let mut rows: Vec<Prefixed> = (0..count).map(|row| keys.prefixed(row)).collect();
+        if let Some(limit) = limit.filter(|limit| *limit < rows.len()) {
+            rows.select_nth_unstable_by(limit, |a, b| keys.compare(a, b));
+            rows.truncate(limit);
         }
-        Ok(indices.into())
+        keys.sort(&mut rows, cancel)?;
+        Ok(rows.into_iter().map(|(_, row)| row).collect())
     }
-}
-
-/// Sorts runs on all threads, then merges pairs of runs until one is left.
-fn merge_sort(mut rows: Vec<u32>, compare: impl Fn(&u32, &u32) -> Ordering + Sync, cancel: &CancelToken) -> Result<Vec<u32>> {
-    rows.par_chunks_mut(PARALLEL_SORT).try_for_each(|run| {
-        cancel.check()?;
-        run.sort_unstable_by(&compare);
-        Ok::<_, Error>(())
-    })?;
-    let mut run = PARALLEL_SORT;
-    let mut merged = vec![0; rows.len()];
-    while run < rows.len() {
-        let pairs = rows.par_chunks(2 * run).zip(merged.par_chunks_mut(2 * run));
-        pairs.try_for_each(|(from, to)| {
-            let (left, right) = from.split_at(run.min(from.len()));
-            merge(left, right, to, &compare, cancel)
-        })?;
-        std::mem::swap(&mut rows, &mut merged);
-        run *= 2;
-    }
-    Ok(rows)
-}
-
-/// Merges two sorted runs.
-fn merge(
-    left: &[u32],
-    right: &[u32],
-    to: &mut [u32],
-    compare: &impl Fn(&u32, &u32) -> Ordering,
-    cancel: &CancelToken,
-) -> Result<()> {
-    let (mut l, mut r) = (0, 0);
-    for part in to.chunks_mut(MERGE_ROWS) {
-        cancel.check()?;
-        for slot in part {
-            let from_left = r == right.len() || (l < left.len() && compare(&left[l], &right[r]) != Ordering::Greater);
-            *slot = if from_left { left[l] } else { right[r] };
-            l += usize::from(from_left);
-            r += usize::from(!from_left);
-        }
-    }
-    Ok(())
 }
 
 /// Sorts everything.
@@ -179,13 +128,17 @@ fn full(exec: &Executor<'_>, plan: &Plan, pipeline: &Pipeline, order: &Order) ->
     let all = concat_batches(&batches, &order.layout)?;
     drop(batches);
     exec.ctx.cancel.check()?;
-    let indices = order.sorted(&all, None, exec.ctx)?;
-    exec.ctx.cancel.check()?;
-    let sorted = gather_batch(&all, &indices)?;
+    let cancel = &exec.ctx.cancel;
+    let order = order.sorted(&all, None, cancel)?;
+    let gathered = order.par_chunks(GATHERED_ROWS).map(|rows| {
+        cancel.check()?;
+        gather_batch(&all, &UInt32Array::from(rows.to_vec()))
+    });
+    let sorted = gathered.collect::<Result<Vec<Batch>>>()?;
     exec.recorder.note(plan.id, "full sort".into());
     reservations.clear();
     more.resize(held)?;
-    Ok((vec![sorted], vec![more]))
+    Ok((sorted, vec![more]))
 }
 
 /// Keeps the first `wanted` rows.
@@ -206,8 +159,8 @@ fn top_k(
         reservations.push(local.reservation);
     }
     let all = concat_batches(&batches, &order.layout)?;
-    let indices = order.sorted(&all, Some(wanted), exec.ctx)?;
-    Ok((vec![gather_batch(&all, &indices)?], reservations))
+    let rows = order.sorted(&all, Some(wanted), &exec.ctx.cancel)?;
+    Ok((vec![gather_batch(&all, &rows.into())?], reservations))
 }
 
 /// The sink of top-k. A row that sorts behind the `wanted`-th of any worker is dropped at once.
@@ -237,8 +190,8 @@ impl Sink for TopK<'_> {
     fn consume(&self, local: &mut Candidates, batch: Batch, _order: usize) -> Result<bool> {
         let batch = match &local.threshold {
             Some(threshold) => {
-                let rows = self.order.rows(&batch)?;
-                let kept: Vec<u32> = (0..batch.rows as u32).filter(|i| rows.row(*i as usize).as_ref() <= &**threshold).collect();
+                let rows = self.order.rows(&batch, &self.ctx.cancel)?;
+                let kept: Vec<u32> = (0..batch.rows as u32).filter(|i| rows.row(*i).as_ref() <= &**threshold).collect();
                 if kept.len() == batch.rows { batch } else { gather_batch(&batch, &kept.into())? }
             }
             None => batch,
@@ -259,10 +212,10 @@ impl TopK<'_> {
     /// Keeps the best `wanted` candidates and lowers the threshold.
     fn compact(&self, local: &mut Candidates) -> Result<()> {
         let all = concat_batches(&local.batches, &self.order.layout)?;
-        let indices = self.order.sorted(&all, Some(self.wanted), self.ctx)?;
-        let best = gather_batch(&all, &indices)?;
+        let rows = self.order.sorted(&all, Some(self.wanted), &self.ctx.cancel)?;
+        let best = gather_batch(&all, &rows.into())?;
         if best.rows == self.wanted {
-            let last = self.order.rows(&best.slice(best.rows - 1, 1))?;
+            let last = self.order.rows(&best.slice(best.rows - 1, 1), &self.ctx.cancel)?;
             let own: Box<[u8]> = last.row(0).as_ref().into();
             let mut shared = self.threshold.lock();
             if shared.as_ref().is_none_or(|s| own < *s) {

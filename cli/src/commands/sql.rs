@@ -27,11 +27,31 @@ pub fn run(args: &SqlArgs) -> Result<()> {
     let on_interrupt = cancel.clone();
     // A second handler in one process would fail; the first one serves then.
     let _ = ctrlc::set_handler(move || on_interrupt.cancel());
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    let mut print = |outcome| Ok(output::write_outcome(&mut out, args.format, &outcome)?);
+    let mut out = io::BufWriter::new(Cancellable { out: io::stdout().lock(), cancel: &cancel });
+    let mut print = |outcome| {
+        let written = output::write_outcome(&mut out, args.format, &outcome);
+        cancel.check()?;
+        Ok(written?)
+    };
     let outcome = progress::watch(|progress| engine.run_with(&text, &cancel, progress, &mut print));
-    out.flush()?;
-    outcome
+    outcome.and(Ok(out.flush()?))
+}
+
+/// An output that ends where the statement is cancelled.
+struct Cancellable<'a, W> {
+    out: W,
+    cancel: &'a CancelToken,
+}
+
+impl<W: Write> Write for Cancellable<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.cancel.check().map_err(io::Error::other)?;
+        self.out.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
 }
 
 fn read_standard_input() -> Result<String> {

@@ -89,7 +89,7 @@ mod tests {
 
     use super::super::groups::{Choice, Groups};
     use super::*;
-    use crate::Bounds;
+    use crate::{Bounds, CancelToken};
 
     /// Groups by dictionary entries are those of the plain strings: with changing dictionaries, entries that repeat or are NULL,
     /// batches with NULLs in between, and dictionaries that are too large.
@@ -100,11 +100,12 @@ mod tests {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (state >> 33) as usize % n
         };
-        let choice = Choice { dense_bits: 20, pack: true, hash_zero: false };
+        let choice = Choice { dense_bits: 20, pack: true, hash_zero: false, cancel: CancelToken::default() };
         for keys in 1..4 {
             let types = vec![(DataType::Utf8, Bounds::default()); keys];
-            let (mut fast, mut slow) = (Groups::new(&types, choice).unwrap(), Groups::new(&types, choice).unwrap());
-            let rows_only = Choice { pack: false, ..choice };
+            let (mut fast, mut slow) =
+                (Groups::new(&types, choice.clone()).unwrap(), Groups::new(&types, choice.clone()).unwrap());
+            let rows_only = Choice { pack: false, ..choice.clone() };
             let mut reference = Groups::new(&types, rows_only).unwrap();
             let dictionary = |random: &mut dyn FnMut(usize) -> usize, most: usize| -> ArrayRef {
                 let entries =

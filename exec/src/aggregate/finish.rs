@@ -2,47 +2,46 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, Float64Array, StringViewBuilder, UInt32Array};
+use arrow::array::{Array, ArrayRef, BinaryArray, Float64Array, StringViewBuilder};
 use arrow::buffer::NullBuffer;
-use arrow::compute::{cast, take};
-use arrow::datatypes::Float64Type;
-use arrow::row::{RowConverter, SortField};
-use stoa_plan::{AggregateFunction as F, DataType, Value};
+use arrow::compute::cast;
+use stoa_plan::{AggregateFunction as F, DataType};
 
+use super::by_group::ByGroup;
 use super::calls::CallPlan;
 use super::groups::Choice;
 use super::moments::Moments;
-use super::rows::Collected;
 use super::slot::{Ids, Slot};
-use crate::expression::{Evaluated, Ints, bounds, from_i64, from_i128};
-use crate::{Bounds, Error, Result};
+use crate::expression::{bounds, from_i64, from_i128};
+use crate::{Bounds, CancelToken, Error, Result};
 
-fn mismatch() -> Error {
+pub(super) fn mismatch() -> Error {
     Error::Internal("an aggregate has slots of another".into())
 }
 
 /// The column of a call's final values.
-pub(crate) fn finish(call: &CallPlan, slots: &[&Slot], groups: usize) -> Result<ArrayRef> {
-    let Some(inner) = &call.inner else { return plain(call, slots, groups) };
+pub(crate) fn finish(call: &CallPlan, slots: &[&Slot], groups: usize, cancel: &CancelToken) -> Result<ArrayRef> {
+    cancel.check()?;
+    let Some(inner) = &call.inner else { return plain(call, slots, groups, cancel) };
     let [Slot::Distinct(distinct)] = slots else { return Err(mismatch()) };
     if call.function == F::Count {
         return from_i64(distinct.counts(groups)?, None, call.ty);
     }
     let (ids, columns) = distinct.content()?;
-    let choice = Choice { dense_bits: 0, pack: true, hash_zero: false };
+    let choice = Choice { dense_bits: 0, pack: true, hash_zero: false, cancel: cancel.clone() };
     let mut fed = Vec::new();
     for (kind, positions) in inner {
         let types: Vec<_> = positions.iter().map(|p| (call.arg_types[*p], Bounds::default())).collect();
-        let mut slot = Slot::new(kind, &types, false, choice)?;
+        let mut slot = Slot::new(kind, &types, false, choice.clone())?;
         slot.resize(groups);
         let args: Vec<ArrayRef> = positions.iter().map(|p| columns[*p].clone()).collect();
         slot.update(&Ids::Many(&ids), &args)?;
         fed.push(slot);
     }
-    plain(call, &fed.iter().collect::<Vec<_>>(), groups)
+    plain(call, &fed.iter().collect::<Vec<_>>(), groups, cancel)
 }
 
-fn plain(call: &CallPlan, slots: &[&Slot], groups: usize) -> Result<ArrayRef> {
+fn plain(call: &CallPlan, slots: &[&Slot], groups: usize, cancel: &CancelToken) -> Result<ArrayRef> {
     let ty = call.ty;
     match (call.function, slots) {
         (_, [Slot::Count(counts)]) => from_i64(counts.0.clone(), None, ty),
@@ -69,20 +68,20 @@ fn plain(call: &CallPlan, slots: &[&Slot], groups: usize) -> Result<ArrayRef> {
         }
         (_, [Slot::Sketch(sketches)]) => from_i64((0..groups).map(|g| sketches.estimate(g) as i64).collect(), None, ty),
         (_, [Slot::Pick(picked)]) => as_type(picked.values()?, ty),
-        (F::StringAgg, [Slot::Collect(rows)]) => strings(call, rows, groups),
-        (F::FirstValue | F::LastValue, [Slot::Collect(rows)]) => picked(call, rows, groups),
-        (_, [Slot::Collect(rows)]) => percentile(call, rows, groups),
+        (F::StringAgg, [Slot::Collect(rows)]) => ByGroup::new(call, rows, groups, cancel)?.strings(call, cancel),
+        (F::FirstValue | F::LastValue, [Slot::Collect(rows)]) => ByGroup::new(call, rows, groups, cancel)?.picked(call),
+        (_, [Slot::Collect(rows)]) => ByGroup::new(call, rows, groups, cancel)?.percentile(call, cancel),
         _ => Err(mismatch()),
     }
 }
 
-fn as_type(array: ArrayRef, ty: DataType) -> Result<ArrayRef> {
+pub(super) fn as_type(array: ArrayRef, ty: DataType) -> Result<ArrayRef> {
     let target = ty.to_arrow();
     if *array.data_type() == target { Ok(array) } else { Ok(cast(&array, &target)?) }
 }
 
 /// Integers of one type as another: rescaled, checked.
-fn integers(values: Vec<Option<i128>>, from: DataType, ty: DataType, function: F) -> Result<ArrayRef> {
+pub(super) fn integers(values: Vec<Option<i128>>, from: DataType, ty: DataType, function: F) -> Result<ArrayRef> {
     let nulls = values.iter().any(Option::is_none).then(|| NullBuffer::from_iter(values.iter().map(Option::is_some)));
     let values = values.into_iter().map(Option::unwrap_or_default);
     let scale = bounds::scale(from);
@@ -152,117 +151,4 @@ fn statistic(function: F, m: &Moments) -> Option<f64> {
         F::RegrSxy => some.then_some(sxy),
         _ => None,
     }
-}
-
-/// Rows by group, then by the order keys; and where each group starts.
-fn sorted(call: &CallPlan, rows: &Collected, columns: &[ArrayRef], groups: usize) -> Result<(Vec<u32>, Vec<usize>)> {
-    let ids = rows.ids();
-    let mut starts = vec![0usize; groups + 1];
-    ids.iter().for_each(|id| starts[*id as usize + 1] += 1);
-    for group in 0..groups {
-        starts[group + 1] += starts[group];
-    }
-    let mut next = starts.clone();
-    let mut order = vec![0u32; ids.len()];
-    for (row, id) in ids.iter().enumerate() {
-        let slot = &mut next[*id as usize];
-        order[*slot] = row as u32;
-        *slot += 1;
-    }
-    if !call.order.is_empty() {
-        let first = columns.len() - call.order.len();
-        let fields =
-            columns[first..].iter().zip(&call.order).map(|(c, o)| SortField::new_with_options(c.data_type().clone(), *o));
-        let keys = RowConverter::new(fields.collect())?.convert_columns(&columns[first..])?;
-        for group in 0..groups {
-            order[starts[group]..starts[group + 1]].sort_by(|a, b| keys.row(*a as usize).cmp(&keys.row(*b as usize)));
-        }
-    }
-    Ok((order, starts))
-}
-
-fn strings(call: &CallPlan, rows: &Collected, groups: usize) -> Result<ArrayRef> {
-    let columns = rows.columns()?;
-    let (order, starts) = sorted(call, rows, &columns, groups)?;
-    let separator = if let Some(Value::Str(separator)) = &call.constant { separator.as_str() } else { "" };
-    let values = columns.first().and_then(|c| c.as_string_view_opt()).ok_or_else(mismatch)?;
-    let mut builder = StringViewBuilder::with_capacity(groups);
-    for group in 0..groups {
-        let mut text: Option<String> = None;
-        for row in order[starts[group]..starts[group + 1]].iter().map(|r| *r as usize).filter(|r| values.is_valid(*r)) {
-            match &mut text {
-                Some(text) => {
-                    text.push_str(separator);
-                    text.push_str(values.value(row));
-                }
-                None => text = Some(values.value(row).to_owned()),
-            }
-        }
-        builder.append_option(text);
-    }
-    as_type(Arc::new(builder.finish()), call.ty)
-}
-
-fn picked(call: &CallPlan, rows: &Collected, groups: usize) -> Result<ArrayRef> {
-    let columns = rows.columns()?;
-    let (order, starts) = sorted(call, rows, &columns, groups)?;
-    let place = |group: usize| {
-        let rows = &order[starts[group]..starts[group + 1]];
-        if call.function == F::FirstValue { rows.first().copied() } else { rows.last().copied() }
-    };
-    let places: UInt32Array = (0..groups).map(place).collect();
-    as_type(take(&columns[0], &places, None)?, call.ty)
-}
-
-/// MEDIAN and percentiles, with linear interpolation. The median of exact numbers whose type is exact is exact, truncated.
-fn percentile(call: &CallPlan, rows: &Collected, groups: usize) -> Result<ArrayRef> {
-    let columns = rows.columns()?;
-    let (order, starts) = sorted(call, rows, &columns, groups)?;
-    let values = columns.first().ok_or_else(mismatch)?;
-    let p = match call.constant {
-        Some(Value::Float(p)) => p,
-        Some(_) => return Ok(arrow::array::new_null_array(&call.ty.to_arrow(), groups)),
-        None => 0.5,
-    };
-    let of_group =
-        |group: usize| order[starts[group]..starts[group + 1]].iter().map(|r| *r as usize).filter(|r| values.is_valid(*r));
-    let place = |n: usize| p * (n - 1) as f64;
-    if call.arg_types[0] == DataType::Float64 {
-        let floats = values.as_primitive::<Float64Type>();
-        let one = |group| {
-            let mut all: Vec<f64> = of_group(group).map(|r| floats.value(r)).collect();
-            all.sort_unstable_by(f64::total_cmp);
-            (!all.is_empty()).then(|| between(&all, place(all.len()), |v| v))
-        };
-        return as_type(Arc::new((0..groups).map(one).collect::<Float64Array>()), call.ty);
-    }
-    let ints = Ints::<i128>::of(&Evaluated::Array(values.clone()))?;
-    let ints = ints.slice().unwrap_or_default();
-    let sorted_group = |group| {
-        let mut all: Vec<i128> = of_group(group).map(|r| ints[r]).collect();
-        all.sort_unstable();
-        all
-    };
-    let unit = 10f64.powi(bounds::scale(call.arg_types[0]));
-    if call.function == F::Median && bounds::of_type(call.ty).is_some() {
-        let one = |group| {
-            let all = sorted_group(group);
-            let (low, high) = (all.get(all.len().saturating_sub(1) / 2)?, all.get(all.len() / 2)?);
-            Some(low / 2 + high / 2 + (low % 2 + high % 2) / 2)
-        };
-        return integers((0..groups).map(one).collect(), call.arg_types[0], call.ty, F::Median);
-    }
-    let one = |group| {
-        let all = sorted_group(group);
-        (!all.is_empty()).then(|| between(&all, place(all.len()), |v| v as f64 / unit))
-    };
-    as_type(Arc::new((0..groups).map(one).collect::<Float64Array>()), call.ty)
-}
-
-fn between<T: Copy>(all: &[T], place: f64, float: impl Fn(T) -> f64) -> f64 {
-    let low = (place.floor() as usize).min(all.len() - 1);
-    let high = (low + 1).min(all.len() - 1);
-    let (a, b) = (float(all[low]), float(all[high]));
-    let part = place - low as f64;
-    if part == 0.0 { a } else { a + (b - a) * part }
 }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray};
 use arrow::datatypes::{DataType as Arrow, Float32Type, Float64Type};
 use arrow::row::{RowConverter, SortField};
-use hashbrown::HashTable;
 use stoa_plan::DataType;
 
-use super::hash::hash_bytes;
+use super::bytes::ByteSet;
 use super::packed::PackedGroups;
-use crate::{Bounds, Result};
+use crate::columns::concat_arrays;
+use crate::context::PIECE;
+use crate::{Bounds, CancelToken, Result};
 
 /// Distinct keys, numbered from 0 in order of appearance.
 #[derive(Debug)]
@@ -18,6 +19,7 @@ pub(crate) struct Groups {
     types: Vec<DataType>,
     kind: Kind,
     hash_zero: bool,
+    cancel: CancelToken,
 }
 
 #[derive(Debug)]
@@ -29,13 +31,15 @@ enum Kind {
 }
 
 /// How groups are to be found.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Choice {
     /// Most bits of packed keys for a direct array.
     pub(crate) dense_bits: u32,
     /// Whether keys may be packed at all.
     pub(crate) pack: bool,
     pub(crate) hash_zero: bool,
+    /// Looked at within work on many groups.
+    pub(crate) cancel: CancelToken,
 }
 
 impl Groups {
@@ -47,19 +51,19 @@ impl Groups {
             Some(packed) => Kind::Packed(Box::new(packed)),
             None => Kind::Rows(Box::new(RowGroups::new(&types)?)),
         };
-        Ok(Groups { types, kind, hash_zero: choice.hash_zero })
+        Ok(Groups { types, kind, hash_zero: choice.hash_zero, cancel: choice.cancel })
     }
 
     /// One group without keys.
     pub(crate) fn one() -> Groups {
-        Groups { types: vec![], kind: Kind::One, hash_zero: false }
+        Groups { types: vec![], kind: Kind::One, hash_zero: false, cancel: CancelToken::default() }
     }
 
     pub(crate) fn len(&self) -> usize {
         match &self.kind {
             Kind::One => 1,
             Kind::Packed(packed) => packed.len(),
-            Kind::Rows(rows) => rows.ends.len(),
+            Kind::Rows(rows) => rows.set.len(),
         }
     }
 
@@ -67,7 +71,7 @@ impl Groups {
         match &self.kind {
             Kind::One => 0,
             Kind::Packed(packed) => packed.memory(),
-            Kind::Rows(rows) => rows.data.capacity() + rows.ends.capacity() * 8 + rows.table.capacity() * 5,
+            Kind::Rows(rows) => rows.set.memory(),
         }
     }
 
@@ -86,13 +90,33 @@ impl Groups {
 
     /// The group of every row.
     pub(crate) fn assign(&mut self, keys: &[ArrayRef], rows: usize, ids: &mut Vec<u32>) -> Result<()> {
+        if rows <= PIECE {
+            return self.assign_piece(keys, rows, ids);
+        }
+        ids.clear();
+        let cancel = self.cancel.clone();
+        let mut of_piece = Vec::new();
+        for piece in cancel.pieces(rows) {
+            let piece = piece?;
+            let keys: Vec<ArrayRef> = keys.iter().map(|key| key.slice(piece.start, piece.len())).collect();
+            self.assign_piece(&keys, piece.len(), &mut of_piece)?;
+            ids.extend_from_slice(&of_piece);
+        }
+        Ok(())
+    }
+
+    fn assign_piece(&mut self, keys: &[ArrayRef], rows: usize, ids: &mut Vec<u32>) -> Result<()> {
         if let Kind::Packed(packed) = &mut self.kind {
             if packed.assign(keys, rows, ids)? {
                 return Ok(());
             }
             let mut groups = RowGroups::new(&self.types)?;
-            let so_far = packed.keys()?;
-            groups.assign(&so_far, packed.len(), &self.types, self.hash_zero, ids)?;
+            let so_far = packed.keys(&self.cancel)?;
+            for piece in self.cancel.pieces(packed.len()) {
+                let piece = piece?;
+                let keys: Vec<ArrayRef> = so_far.iter().map(|key| key.slice(piece.start, piece.len())).collect();
+                groups.assign(&keys, piece.len(), &self.types, self.hash_zero, ids)?;
+            }
             self.kind = Kind::Rows(Box::new(groups));
         }
         match &mut self.kind {
@@ -109,8 +133,8 @@ impl Groups {
     pub(crate) fn keys(&self) -> Result<Vec<ArrayRef>> {
         match &self.kind {
             Kind::One => Ok(vec![]),
-            Kind::Packed(packed) => packed.keys(),
-            Kind::Rows(rows) => rows.keys(&self.types),
+            Kind::Packed(packed) => packed.keys(&self.cancel),
+            Kind::Rows(rows) => rows.keys(&self.types, &self.cancel),
         }
     }
 }
@@ -134,15 +158,13 @@ fn one_zero(key: ArrayRef) -> ArrayRef {
 #[derive(Debug)]
 struct RowGroups {
     converter: RowConverter,
-    table: HashTable<u32>,
-    ends: Vec<usize>,
-    data: Vec<u8>,
+    set: ByteSet,
 }
 
 impl RowGroups {
     fn new(types: &[DataType]) -> Result<RowGroups> {
         let fields = types.iter().map(|ty| SortField::new(ty.to_arrow())).collect();
-        Ok(RowGroups { converter: RowConverter::new(fields)?, table: HashTable::new(), ends: vec![], data: vec![] })
+        Ok(RowGroups { converter: RowConverter::new(fields)?, set: ByteSet::default() })
     }
 
     fn assign(&mut self, keys: &[ArrayRef], rows: usize, types: &[DataType], hash_zero: bool, ids: &mut Vec<u32>) -> Result<()> {
@@ -152,35 +174,21 @@ impl RowGroups {
             .map(|(key, ty)| Ok(one_zero(crate::batch::canonical(key, *ty)?)))
             .collect::<Result<Vec<_>>>()?;
         let converted = self.converter.convert_columns(&keys)?;
-        let hash = |bytes: &[u8]| if hash_zero { 0 } else { hash_bytes(bytes) };
         ids.clear();
-        for row in 0..rows {
-            let row = converted.row(row);
-            let bytes: &[u8] = row.as_ref();
-            let wanted = hash(bytes);
-            let (data, ends) = (&self.data, &self.ends);
-            let slice = |id: u32| &data[if id == 0 { 0 } else { ends[id as usize - 1] }..ends[id as usize]];
-            if let Some(id) = self.table.find(wanted, |id| slice(*id) == bytes) {
-                ids.push(*id);
-                continue;
-            }
-            let id = self.ends.len() as u32;
-            self.table.insert_unique(wanted, id, |id| hash(slice(*id)));
-            self.data.extend_from_slice(bytes);
-            self.ends.push(self.data.len());
-            ids.push(id);
-        }
+        ids.extend((0..rows).map(|row| self.set.number(converted.row(row).as_ref(), hash_zero)));
         Ok(())
     }
 
-    fn keys(&self, types: &[DataType]) -> Result<Vec<ArrayRef>> {
-        if self.ends.is_empty() {
-            return Ok(types.iter().map(|ty| arrow::array::new_empty_array(&ty.to_arrow())).collect());
-        }
+    fn keys(&self, types: &[DataType], cancel: &CancelToken) -> Result<Vec<ArrayRef>> {
         let parser = self.converter.parser();
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        let rows = starts.zip(&self.ends).map(|(start, end)| parser.parse(&self.data[start..*end]));
-        Ok(self.converter.convert_rows(rows)?)
+        let mut pieces: Vec<Vec<ArrayRef>> = vec![vec![]; types.len()];
+        for piece in cancel.pieces(self.set.len()) {
+            let rows = piece?.map(|id| parser.parse(self.set.get(id as u32)));
+            for (pieces, column) in pieces.iter_mut().zip(self.converter.convert_rows(rows)?) {
+                pieces.push(column);
+            }
+        }
+        pieces.iter().zip(types).map(|(pieces, ty)| concat_arrays(pieces, *ty)).collect()
     }
 }
 
@@ -200,7 +208,7 @@ mod tests {
             Arc::new(Float32Array::from(vec![Some(-0.0), Some(0.0), Some(f32::NAN), None, Some(nan), Some(1.5)]));
         for (ty, key) in [(DataType::Float64, doubles), (DataType::Float32, floats)] {
             for pack in [true, false] {
-                let choice = Choice { dense_bits: 20, pack, hash_zero: false };
+                let choice = Choice { dense_bits: 20, pack, hash_zero: false, cancel: CancelToken::default() };
                 let mut groups = Groups::new(&[(ty, Bounds::default())], choice).unwrap();
                 let mut ids = vec![];
                 groups.assign(std::slice::from_ref(&key), 6, &mut ids).unwrap();

@@ -4,18 +4,15 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, DictionaryArray, StringViewBuilder};
 use arrow::datatypes::UInt32Type;
-use hashbrown::HashTable;
 
-use super::hash::hash_bytes;
-use crate::Result;
+use super::bytes::ByteSet;
 use crate::expression::same;
+use crate::{CancelToken, Result};
 
 /// The distinct strings seen, numbered from 0 in order of appearance.
 #[derive(Debug, Default)]
 pub(crate) struct Interner {
-    table: HashTable<u32>,
-    ends: Vec<usize>,
-    data: Vec<u8>,
+    set: ByteSet,
     /// Codes of the entries of dictionaries seen.
     dictionaries: Vec<(ArrayRef, Vec<u32>)>,
 }
@@ -26,35 +23,12 @@ const UNKNOWN: u32 = u32::MAX;
 
 impl Interner {
     pub(crate) fn len(&self) -> usize {
-        self.ends.len()
+        self.set.len()
     }
 
     pub(crate) fn memory(&self) -> usize {
         let dictionaries: usize = self.dictionaries.iter().map(|(_, map)| map.capacity() * 4).sum();
-        self.table.capacity() * 5 + self.ends.capacity() * 8 + self.data.capacity() + dictionaries
-    }
-
-    fn bytes(&self, id: u32) -> &[u8] {
-        let id = id as usize;
-        let start = if id == 0 { 0 } else { self.ends[id - 1] };
-        &self.data[start..self.ends[id]]
-    }
-
-    fn intern(&mut self, text: &str, hash_zero: bool) -> u32 {
-        let hash = |bytes: &[u8]| if hash_zero { 0 } else { hash_bytes(bytes) };
-        let wanted = hash(text.as_bytes());
-        if let Some(id) = self.table.find(wanted, |id| self.bytes(*id) == text.as_bytes()) {
-            return *id;
-        }
-        let id = self.ends.len() as u32;
-        self.data.extend_from_slice(text.as_bytes());
-        self.ends.push(self.data.len());
-        let (data, ends) = (&self.data, &self.ends);
-        self.table.insert_unique(wanted, id, |id| {
-            let id = *id as usize;
-            hash(&data[if id == 0 { 0 } else { ends[id - 1] }..ends[id]])
-        });
-        id
+        self.set.memory() + dictionaries
     }
 
     /// The number of each row's string plus one; 0 for NULL.
@@ -66,7 +40,7 @@ impl Interner {
         let array = crate::batch::canonical(array, stoa_plan::DataType::Utf8)?;
         let strings = array.as_string_view();
         for row in 0..strings.len() {
-            out.push(if strings.is_null(row) { 0 } else { self.intern(strings.value(row), hash_zero) + 1 });
+            out.push(if strings.is_null(row) { 0 } else { self.set.number(strings.value(row).as_bytes(), hash_zero) + 1 });
         }
         Ok(())
     }
@@ -90,7 +64,8 @@ impl Interner {
                 let known = &mut map[*key as usize];
                 if *known == UNKNOWN {
                     let entry = *key as usize;
-                    *known = if strings.is_null(entry) { 0 } else { self.intern(strings.value(entry), hash_zero) + 1 };
+                    *known =
+                        if strings.is_null(entry) { 0 } else { self.set.number(strings.value(entry).as_bytes(), hash_zero) + 1 };
                 }
                 *code = *known;
             }
@@ -110,11 +85,11 @@ impl Interner {
     }
 
     /// All strings, by number.
-    pub(crate) fn strings(&self) -> ArrayRef {
-        let mut builder = StringViewBuilder::with_capacity(self.ends.len());
-        for id in 0..self.ends.len() {
-            builder.append_value(String::from_utf8_lossy(self.bytes(id as u32)));
+    pub(crate) fn strings(&self, cancel: &CancelToken) -> Result<ArrayRef> {
+        let mut builder = StringViewBuilder::with_capacity(self.set.len());
+        for piece in cancel.pieces(self.set.len()) {
+            piece?.for_each(|id| builder.append_value(String::from_utf8_lossy(self.set.get(id as u32))));
         }
-        Arc::new(builder.finish())
+        Ok(Arc::new(builder.finish()))
     }
 }

@@ -4,6 +4,8 @@
 //! a hash table over rows of bytes), then every slot ([`slot`]) takes in its arguments column by column. What it keeps true: update,
 //! merge, serialization and their order do not change results (floating sums aside by rounding); an overflow is an error.
 
+mod by_group;
+mod bytes;
 mod calls;
 mod entries;
 mod finish;
@@ -93,7 +95,12 @@ impl GroupedAggregation {
         let rows = aggregate.input.rows.max(0.0);
         let worth = (rows * 4.0).max(1.0).log2() as u32;
         let dense_bits = if ctx.settings.no_fast_paths { 0 } else { worth.clamp(DENSE_BITS, MOST_DENSE_BITS) };
-        let choice = Choice { dense_bits, pack: !ctx.settings.no_fast_paths, hash_zero: ctx.settings.hash_zero };
+        let choice = Choice {
+            dense_bits,
+            pack: !ctx.settings.no_fast_paths,
+            hash_zero: ctx.settings.hash_zero,
+            cancel: ctx.cancel.clone(),
+        };
         let plan = Arc::new(GroupedAggregation {
             calls,
             keys,
@@ -105,14 +112,14 @@ impl GroupedAggregation {
             vector_size: ctx.settings.vector_size.max(1),
             serialize_states: ctx.settings.serialize_states,
         });
-        AggregateState::new(&plan, choice)?;
+        AggregateState::new(&plan, plan.choice.clone())?;
         Ok(plan)
     }
 
     /// An empty state.
     #[must_use]
     pub fn new_state(self: &Arc<Self>) -> AggregateState {
-        AggregateState::new(self, self.choice).unwrap_or_else(|error| AggregateState::broken(self, &error))
+        AggregateState::new(self, self.choice.clone()).unwrap_or_else(|error| AggregateState::broken(self, &error))
     }
 
     /// Merges states, in parallel if they are large, and gives the final rows.
@@ -163,7 +170,7 @@ impl GroupedAggregation {
     /// How rows are grouped at first, for people.
     #[must_use]
     pub fn strategy(&self) -> String {
-        Groups::new(&self.keys, self.choice).map_or_else(|e| e.to_string(), |groups| groups.describe())
+        Groups::new(&self.keys, self.choice.clone()).map_or_else(|e| e.to_string(), |groups| groups.describe())
     }
 
     fn key_expressions(&self) -> impl Iterator<Item = &Expression> {

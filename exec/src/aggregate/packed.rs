@@ -11,7 +11,7 @@ use super::entries::EntryGroups;
 use super::hash::hash_u64;
 use super::intern::Interner;
 use crate::expression::{Evaluated, Ints, bounds, from_i64};
-use crate::{Error, Result};
+use crate::{CancelToken, Error, Result};
 
 /// How one key takes part in the code: `(value - base + 1) << shift`, 0 for NULL.
 #[derive(Debug)]
@@ -209,11 +209,12 @@ impl PackedGroups {
     }
 
     /// The keys of all groups, one column per key.
-    pub(crate) fn keys(&self) -> Result<Vec<ArrayRef>> {
-        self.parts.iter().map(|part| self.key(part)).collect()
+    pub(crate) fn keys(&self, cancel: &CancelToken) -> Result<Vec<ArrayRef>> {
+        self.parts.iter().map(|part| self.key(part, cancel)).collect()
     }
 
-    fn key(&self, part: &Part) -> Result<ArrayRef> {
+    fn key(&self, part: &Part, cancel: &CancelToken) -> Result<ArrayRef> {
+        cancel.check()?;
         let values = || self.codes.iter().map(|code| field(*code, part.shift, part.bits));
         let valid: Vec<bool> = values().map(|v| v != 0).collect();
         let nulls = if valid.iter().all(|v| *v) { None } else { Some(NullBuffer::from(valid)) };
@@ -222,7 +223,7 @@ impl PackedGroups {
             if strings.len() == 0 {
                 return Ok(arrow::array::new_null_array(&part.ty.to_arrow(), keys.len()));
             }
-            return Ok(Arc::new(DictionaryArray::try_new(keys, strings.strings())?));
+            return Ok(Arc::new(DictionaryArray::try_new(keys, strings.strings(cancel)?)?));
         }
         from_i64(values().map(|v| (v.wrapping_sub(1) as i64).wrapping_add(part.base)).collect(), nulls, part.ty)
     }

@@ -217,6 +217,9 @@ impl Distinct {
 
     /// Distinct rows per group.
     pub(crate) fn counts(&self, groups: usize) -> Result<Vec<i64>> {
+        if groups == 1 {
+            return Ok(vec![self.pairs.len() as i64]);
+        }
         let mut counts = vec![0; groups];
         if self.pairs.len() > 0 {
             let keys = self.pairs.keys()?;

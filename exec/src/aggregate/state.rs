@@ -33,9 +33,9 @@ pub struct AggregateState {
 
 impl AggregateState {
     pub(super) fn new(plan: &Arc<GroupedAggregation>, choice: Choice) -> Result<AggregateState> {
-        let groups = Groups::new(&plan.keys, choice)?;
+        let groups = Groups::new(&plan.keys, choice.clone())?;
         let one = groups.is_one();
-        let new = |s: &super::calls::SlotPlan| Slot::new(&s.kind, &s.arg_types, one, choice);
+        let new = |s: &super::calls::SlotPlan| Slot::new(&s.kind, &s.arg_types, one, choice.clone());
         let mut slots = plan.calls.slots.iter().map(new).collect::<Result<Vec<_>>>()?;
         slots.iter_mut().for_each(|s| s.resize(groups.len()));
         Ok(AggregateState { plan: plan.clone(), groups, slots, ids: vec![], used: false, broken: None })
@@ -143,6 +143,7 @@ impl AggregateState {
         for (ours, theirs) in self.plan.clone().calls.calls.iter().zip(&other.plan.calls.calls) {
             for (to, from) in ours.slots.iter().zip(&theirs.slots) {
                 if !std::mem::replace(&mut done[*to], true) {
+                    self.plan.choice.cancel.check()?;
                     self.slots[*to].merge(&other.slots[*from], &pairs)?;
                 }
             }
@@ -156,6 +157,7 @@ impl AggregateState {
         let hashes =
             if self.plan.choice.hash_zero { vec![0; self.groups.len()] } else { hash_columns(&keys, self.groups.len())? };
         let mut lists = vec![Vec::new(); parts];
+        self.plan.choice.cancel.check()?;
         for (group, hash) in hashes.iter().enumerate() {
             lists[(hash >> 48) as usize & (parts - 1)].push(group as u32);
         }
@@ -235,7 +237,7 @@ impl AggregateState {
             for index in &call.slots {
                 let slot_plan = &plan.calls.slots[*index];
                 let again = std::mem::replace(&mut done[*index], true);
-                let mut unused = Slot::new(&slot_plan.kind, &slot_plan.arg_types, one, plan.choice)?;
+                let mut unused = Slot::new(&slot_plan.kind, &slot_plan.arg_types, one, plan.choice.clone())?;
                 let slot = if again { &mut unused } else { &mut self.slots[*index] };
                 slot.resize(count);
                 let ty = call.arg_types.first().copied().unwrap_or(DataType::Null);
@@ -260,7 +262,7 @@ impl AggregateState {
         let mut columns = self.key_columns()?;
         for call in &self.plan.calls.calls {
             let slots: Vec<&Slot> = call.slots.iter().map(|s| &self.slots[*s]).collect();
-            columns.push(finish(call, &slots, rows)?);
+            columns.push(finish(call, &slots, rows, &self.plan.choice.cancel)?);
         }
         let all = Batch { columns, rows };
         let size = self.plan.vector_size;
@@ -322,7 +324,7 @@ const PART_DENSE_BITS: u32 = 14;
 /// Merges one part of all states.
 pub(super) fn merge_part(states: &[AggregateState], split: &[Split], part: usize) -> Result<AggregateState> {
     let plan = &states[0].plan;
-    let choice = Choice { dense_bits: plan.choice.dense_bits.min(PART_DENSE_BITS), ..plan.choice };
+    let choice = Choice { dense_bits: plan.choice.dense_bits.min(PART_DENSE_BITS), ..plan.choice.clone() };
     let mut merged = AggregateState::new(plan, choice)?;
     merged.used = true;
     for (state, split) in states.iter().zip(split) {

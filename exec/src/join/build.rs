@@ -20,7 +20,7 @@ use crate::exchange::build_side;
 use crate::executor::{Executor, Rows, Scope};
 use crate::pipeline::{Operator, Output, Stage};
 use crate::profile::LocalCounts;
-use crate::{Batch, Layout, LayoutColumn, Reservation, Result};
+use crate::{Batch, CancelToken, Layout, LayoutColumn, Reservation, Result};
 
 /// From here on columns are concatenated on all threads.
 const PARALLEL_ROWS: usize = 64 * 1024;
@@ -39,7 +39,7 @@ pub(crate) fn build(exec: &Executor<'_>, plan: &Plan, join: &Join, scope: &Scope
     let held: usize = rows.reservations.iter().map(Reservation::bytes).sum();
     let mut reservation = exec.ctx.memory.reserve("a join");
     reservation.grow(held)?;
-    let mut all = concat_all(&rows, &columns.all)?;
+    let mut all = concat_all(&rows, &columns.all, &exec.ctx.cancel)?;
     drop(rows);
     exec.ctx.cancel.check()?;
     let types: Vec<DataType> = columns.keys.iter().map(|(_, ty)| *ty).collect();
@@ -47,7 +47,7 @@ pub(crate) fn build(exec: &Executor<'_>, plan: &Plan, join: &Join, scope: &Scope
     let form = KeyForm::choose(&keys, &types, join.null_equals_null)?;
     let nulls = keys.iter().fold(None, |n, k| NullBuffer::union(n.as_ref(), k.logical_nulls().as_ref()));
     reservation.grow(all.rows.saturating_mul(24))?;
-    let row_keys = form.keys(&keys, all.rows)?;
+    let row_keys = form.keys(&keys, all.rows, &exec.ctx.cancel)?;
     exec.ctx.cancel.check()?;
     publish::publish(exec, join, &keys, scope)?;
     let shape = Shape::of(join);
@@ -134,9 +134,12 @@ fn collect(exec: &Executor<'_>, plan: &Plan, join: &Join, scope: &Scope) -> Resu
 }
 
 /// All rows as one batch; large ones on all threads, a column each.
-fn concat_all(rows: &Rows, layout: &Layout) -> Result<Batch> {
+fn concat_all(rows: &Rows, layout: &Layout, cancel: &CancelToken) -> Result<Batch> {
     let count: usize = rows.batches.iter().map(|b| b.rows).sum();
-    let column = |i: usize| concat_column(&rows.batches, i, layout.columns[i].field.ty);
+    let column = |i: usize| {
+        cancel.check()?;
+        concat_column(&rows.batches, i, layout.columns[i].field.ty)
+    };
     let columns = 0..layout.columns.len();
     let columns: Result<Vec<ArrayRef>> =
         if count < PARALLEL_ROWS { columns.map(column).collect() } else { columns.into_par_iter().map(column).collect() };

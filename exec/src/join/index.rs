@@ -129,7 +129,10 @@ impl Index {
     /// An index over byte strings; rows that are not valid are left out.
     pub fn of_bytes(keys: Rows, valid: Option<&NullBuffer>, settings: &Settings, cancel: &CancelToken) -> Result<Index> {
         row_count(keys.num_rows())?;
-        let hashes: Vec<u64> = keys.iter().map(|key| hash_bytes(key.as_ref()) >> 1).collect();
+        let mut hashes = Vec::with_capacity(keys.num_rows());
+        for piece in cancel.pieces(keys.num_rows()) {
+            hashes.extend(piece?.map(|row| hash_bytes(keys.row(row).as_ref()) >> 1));
+        }
         let index = HashIndex::new(&hashes, settings.hash_zero, |row| valid.is_none_or(|v| v.is_valid(row)), cancel)?;
         Ok(Index::Bytes { index: HashIndex { unique: false, ..index }, keys })
     }
@@ -238,21 +241,20 @@ fn dense(row_codes: &[u64], slots: usize, cancel: &CancelToken) -> Result<Index>
 /// Offsets and rows by code; `offsets` has a zero for each code, and one.
 fn dense_offsets(row_codes: &[u64], mut offsets: Vec<u32>, cancel: &CancelToken) -> Result<Index> {
     let slots = offsets.len() - 1;
-    for code in row_codes {
-        if (*code as usize) < slots {
+    for piece in cancel.pieces(row_codes.len()) {
+        for code in row_codes[piece?].iter().filter(|code| (**code as usize) < slots) {
             offsets[*code as usize] += 1;
         }
     }
-    cancel.check()?;
     let mut sum = 0;
     for offset in &mut offsets {
         sum += *offset;
         *offset = sum;
     }
     let mut rows = vec![0u32; sum as usize];
-    for (row, code) in row_codes.iter().enumerate().rev() {
-        if (*code as usize) < slots {
-            let offset = &mut offsets[*code as usize];
+    for piece in cancel.pieces(row_codes.len()).rev() {
+        for row in piece?.rev().filter(|row| (row_codes[*row] as usize) < slots) {
+            let offset = &mut offsets[row_codes[row] as usize];
             *offset -= 1;
             rows[*offset as usize] = row as u32;
         }
@@ -344,12 +346,13 @@ impl HashIndex {
         let hash = |code: u64| if zero { 0 } else { code.wrapping_mul(GOLDEN) };
         let kept = |row: &usize| row_codes[*row] != NO_CODE && keep(*row);
         let mut directory = vec![0u64; buckets + 1];
-        for row in (0..row_codes.len()).filter(kept) {
-            let h = hash(row_codes[row]);
-            let entry = &mut directory[(h >> shift) as usize];
-            *entry = (*entry + (1 << 16)) | tag(h);
+        for piece in cancel.pieces(row_codes.len()) {
+            for row in piece?.filter(kept) {
+                let h = hash(row_codes[row]);
+                let entry = &mut directory[(h >> shift) as usize];
+                *entry = (*entry + (1 << 16)) | tag(h);
+            }
         }
-        cancel.check()?;
         let mut sum = 0;
         for entry in &mut directory {
             sum += *entry >> 16;
@@ -357,13 +360,16 @@ impl HashIndex {
         }
         let mut codes = vec![0u64; sum as usize];
         let mut rows = vec![0u32; sum as usize];
-        for row in (0..row_codes.len()).rev().filter(kept) {
-            let entry = &mut directory[(hash(row_codes[row]) >> shift) as usize];
-            *entry -= 1 << 16;
-            let at = (*entry >> 16) as usize;
-            codes[at] = row_codes[row];
-            rows[at] = row as u32;
+        for piece in cancel.pieces(row_codes.len()).rev() {
+            for row in piece?.rev().filter(kept) {
+                let entry = &mut directory[(hash(row_codes[row]) >> shift) as usize];
+                *entry -= 1 << 16;
+                let at = (*entry >> 16) as usize;
+                codes[at] = row_codes[row];
+                rows[at] = row as u32;
+            }
         }
+        cancel.check()?;
         let mut index = HashIndex { directory, codes, rows, shift, zero, unique: false };
         index.unique = index.has_unique_codes();
         Ok(index)

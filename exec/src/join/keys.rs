@@ -15,8 +15,8 @@ use arrow::datatypes::{
 use arrow::row::{RowConverter, Rows, SortField};
 use stoa_plan::DataType;
 
-use crate::Result;
 use crate::batch::canonical;
+use crate::{CancelToken, Result};
 
 /// The code of a row that matches nothing.
 pub(crate) const NO_CODE: u64 = u64::MAX;
@@ -141,7 +141,7 @@ impl KeyForm {
     }
 
     /// The keys of a batch; `columns` are its key columns.
-    pub fn keys(&self, columns: &[ArrayRef], rows: usize) -> Result<BatchKeys> {
+    pub fn keys(&self, columns: &[ArrayRef], rows: usize, cancel: &CancelToken) -> Result<BatchKeys> {
         match self {
             KeyForm::None => Ok(BatchKeys::Codes(vec![0; rows])),
             KeyForm::Packed(parts) => {
@@ -159,7 +159,12 @@ impl KeyForm {
             }
             KeyForm::Rows { converter, types, null_equals_null } => {
                 let columns = columns.iter().zip(types).map(|(c, ty)| canonical(c, *ty)).collect::<Result<Vec<_>>>()?;
-                let converted = converter.convert_columns(&columns)?;
+                let mut converted = converter.empty_rows(rows, 0);
+                for piece in cancel.pieces(rows) {
+                    let piece = piece?;
+                    let part: Vec<ArrayRef> = columns.iter().map(|c| c.slice(piece.start, piece.len())).collect();
+                    converter.append(&mut converted, &part)?;
+                }
                 let valid = if *null_equals_null {
                     None
                 } else {

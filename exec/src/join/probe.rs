@@ -110,7 +110,7 @@ impl Probe {
                 self.table.probed_null.store(true, Ordering::Relaxed);
             }
         }
-        let mut keys = self.table.form.keys(&keys, batch.rows)?;
+        let mut keys = self.table.form.keys(&keys, batch.rows, &self.cancel)?;
         if let (Some(ranks), BatchKeys::Codes(codes)) = (&self.table.ranks, &mut keys) {
             ranks.replace(codes);
         }
