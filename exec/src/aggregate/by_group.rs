@@ -27,20 +27,8 @@ pub(crate) struct ByGroup {
 impl ByGroup {
     pub(crate) fn new(call: &CallPlan, collected: &Collected, groups: usize, cancel: &CancelToken) -> Result<ByGroup> {
         let columns = collected.columns()?;
-        let ids = collected.ids();
         cancel.check()?;
-        let mut starts = vec![0usize; groups + 1];
-        ids.iter().for_each(|id| starts[*id as usize + 1] += 1);
-        for group in 0..groups {
-            starts[group + 1] += starts[group];
-        }
-        let mut next = starts.clone();
-        let mut rows = vec![0u32; ids.len()];
-        for (row, id) in ids.iter().enumerate() {
-            let slot = &mut next[*id as usize];
-            rows[*slot] = row as u32;
-            *slot += 1;
-        }
+        let (rows, starts) = grouped(collected.ids(), groups);
         let mut by_group = ByGroup { columns, rows, starts };
         if !call.order.is_empty() {
             by_group.sort(call, cancel)?;
@@ -146,6 +134,26 @@ impl ByGroup {
         let values: Float64Array = (0..self.groups()).map(one).collect::<Result<_>>()?;
         as_type(Arc::new(values), call.ty)
     }
+}
+
+/// Rows in the order of their groups, and where each group starts.
+fn grouped(ids: &[u32], groups: usize) -> (Vec<u32>, Vec<usize>) {
+    if groups == 1 {
+        return ((0..ids.len() as u32).collect(), vec![0, ids.len()]);
+    }
+    let mut starts = vec![0usize; groups + 1];
+    ids.iter().for_each(|id| starts[*id as usize + 1] += 1);
+    for group in 0..groups {
+        starts[group + 1] += starts[group];
+    }
+    let mut next = starts.clone();
+    let mut rows = vec![0u32; ids.len()];
+    for (row, id) in ids.iter().enumerate() {
+        let slot = &mut next[*id as usize];
+        rows[*slot] = row as u32;
+        *slot += 1;
+    }
+    (rows, starts)
 }
 
 /// The two values between which the percentile `p` is, and how far it is from the first to the second; `None` of no values.

@@ -45,7 +45,7 @@ pub(crate) struct Choice {
 impl Groups {
     pub(crate) fn new(keys: &[(DataType, Bounds)], choice: Choice) -> Result<Groups> {
         let types: Vec<DataType> = keys.iter().map(|(ty, _)| *ty).collect();
-        let packed = if choice.pack { PackedGroups::new(keys, choice.dense_bits, choice.hash_zero) } else { None };
+        let packed = if choice.pack { PackedGroups::new(keys, &choice) } else { None };
         let kind = match packed {
             _ if keys.is_empty() => Kind::One,
             Some(packed) => Kind::Packed(Box::new(packed)),
@@ -111,7 +111,7 @@ impl Groups {
                 return Ok(());
             }
             let mut groups = RowGroups::new(&self.types)?;
-            let so_far = packed.keys(&self.cancel)?;
+            let so_far = packed.keys()?;
             for piece in self.cancel.pieces(packed.len()) {
                 let piece = piece?;
                 let keys: Vec<ArrayRef> = so_far.iter().map(|key| key.slice(piece.start, piece.len())).collect();
@@ -133,7 +133,7 @@ impl Groups {
     pub(crate) fn keys(&self) -> Result<Vec<ArrayRef>> {
         match &self.kind {
             Kind::One => Ok(vec![]),
-            Kind::Packed(packed) => packed.keys(&self.cancel),
+            Kind::Packed(packed) => packed.keys(),
             Kind::Rows(rows) => rows.keys(&self.types, &self.cancel),
         }
     }

@@ -19,6 +19,7 @@ mod rows;
 mod sketch;
 mod slot;
 mod state;
+mod table;
 #[cfg(test)]
 mod tests;
 mod values;

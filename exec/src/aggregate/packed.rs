@@ -8,8 +8,9 @@ use stoa_plan::DataType;
 
 use super::MOST_DENSE_BITS;
 use super::entries::EntryGroups;
-use super::hash::hash_u64;
+use super::groups::Choice;
 use super::intern::Interner;
+use super::table::{FREE, Table};
 use crate::expression::{Evaluated, Ints, bounds, from_i64};
 use crate::{CancelToken, Error, Result};
 
@@ -38,6 +39,7 @@ pub(crate) struct PackedGroups {
     dense_bits: u32,
     /// Groups by dictionary entries, where all keys are such.
     entries: EntryGroups,
+    cancel: CancelToken,
 }
 
 #[derive(Debug)]
@@ -47,13 +49,12 @@ enum Index {
     Hash(Table),
 }
 
-const FREE: u32 = u32::MAX;
 /// Bits of a string key at first.
 const TEXT_BITS: u32 = 6;
 
 impl PackedGroups {
     /// `None` if the keys do not fit. A string key starts with few bits and widens.
-    pub(crate) fn new(keys: &[(DataType, crate::Bounds)], dense_bits: u32, hash_zero: bool) -> Option<PackedGroups> {
+    pub(crate) fn new(keys: &[(DataType, crate::Bounds)], choice: &Choice) -> Option<PackedGroups> {
         let mut parts = Vec::new();
         let mut shift = 0;
         for (ty, known) in keys {
@@ -77,13 +78,14 @@ impl PackedGroups {
             parts,
             codes: vec![],
             index: Index::Dense(vec![]),
-            hash_zero,
+            hash_zero: choice.hash_zero,
             scratch: vec![],
             text: vec![],
-            dense_bits,
+            dense_bits: choice.dense_bits,
             entries: EntryGroups::default(),
+            cancel: choice.cancel.clone(),
         };
-        groups.reindex();
+        groups.reindex().ok()?;
         Some(groups)
     }
 
@@ -110,7 +112,7 @@ impl PackedGroups {
     pub(crate) fn memory(&self) -> usize {
         let index = match &self.index {
             Index::Dense(map) => map.capacity() * 4,
-            Index::Hash(table) => table.slots.capacity() * size_of::<Slot>(),
+            Index::Hash(table) => table.memory(),
         };
         let strings: usize = self.parts.iter().filter_map(|p| p.strings.as_ref()).map(Interner::memory).sum();
         index + self.codes.capacity() * 8 + strings + self.scratch.capacity() * 8
@@ -142,7 +144,7 @@ impl PackedGroups {
                 texts.push(out);
             }
         }
-        if !self.widen() {
+        if !self.widen()? {
             return Ok(false);
         }
         let mut texts = texts.into_iter();
@@ -162,20 +164,20 @@ impl PackedGroups {
         let bits = self.total_bits();
         match &mut self.index {
             Index::Dense(map) => dense(map, bits, &mut self.codes, &self.scratch, ids),
-            Index::Hash(table) => table.assign(&mut self.codes, &self.scratch, ids, self.hash_zero),
+            Index::Hash(table) => table.assign(&mut self.codes, &self.scratch, ids, &self.cancel)?,
         }
         Ok(true)
     }
 
     /// Gives string keys the bits that they need now.
-    fn widen(&mut self) -> bool {
+    fn widen(&mut self) -> Result<bool> {
         let needed = |p: &Part| p.strings.as_ref().map_or(p.bits, |s| (s.len() as u64).checked_ilog2().map_or(1, |n| n + 1));
         if self.parts.iter().all(|p| needed(p) <= p.bits) {
-            return true;
+            return Ok(true);
         }
         let bits: Vec<u32> = self.parts.iter().map(|p| if needed(p) > p.bits { needed(p) + 2 } else { p.bits }).collect();
         if bits.iter().sum::<u32>() > 64 {
-            return false;
+            return Ok(false);
         }
         let old: Vec<(u32, u32)> = self.parts.iter().map(|p| (p.shift, p.bits)).collect();
         let mut shift = 0;
@@ -188,11 +190,11 @@ impl PackedGroups {
             *code =
                 old.iter().zip(&self.parts).fold(0, |new, ((shift, bits), part)| new | field(was, *shift, *bits) << part.shift);
         }
-        self.reindex();
-        true
+        self.reindex()?;
+        Ok(true)
     }
 
-    fn reindex(&mut self) {
+    fn reindex(&mut self) -> Result<()> {
         if self.total_bits() <= self.dense_bits {
             let mut map = Vec::new();
             let mut ids = vec![FREE; self.codes.len()];
@@ -200,21 +202,18 @@ impl PackedGroups {
             dense(&mut map, self.total_bits(), &mut self.codes, &codes, &mut ids);
             self.index = Index::Dense(map);
         } else {
-            let mut table = Table::new(self.codes.len());
-            for (id, code) in self.codes.iter().enumerate() {
-                table.insert(*code, id as u32, self.hash_zero);
-            }
-            self.index = Index::Hash(table);
+            self.index = Index::Hash(Table::new(&self.codes, self.hash_zero, &self.cancel)?);
         }
+        Ok(())
     }
 
     /// The keys of all groups, one column per key.
-    pub(crate) fn keys(&self, cancel: &CancelToken) -> Result<Vec<ArrayRef>> {
-        self.parts.iter().map(|part| self.key(part, cancel)).collect()
+    pub(crate) fn keys(&self) -> Result<Vec<ArrayRef>> {
+        self.parts.iter().map(|part| self.key(part)).collect()
     }
 
-    fn key(&self, part: &Part, cancel: &CancelToken) -> Result<ArrayRef> {
-        cancel.check()?;
+    fn key(&self, part: &Part) -> Result<ArrayRef> {
+        self.cancel.check()?;
         let values = || self.codes.iter().map(|code| field(*code, part.shift, part.bits));
         let valid: Vec<bool> = values().map(|v| v != 0).collect();
         let nulls = if valid.iter().all(|v| *v) { None } else { Some(NullBuffer::from(valid)) };
@@ -223,7 +222,7 @@ impl PackedGroups {
             if strings.len() == 0 {
                 return Ok(arrow::array::new_null_array(&part.ty.to_arrow(), keys.len()));
             }
-            return Ok(Arc::new(DictionaryArray::try_new(keys, strings.strings(cancel)?)?));
+            return Ok(Arc::new(DictionaryArray::try_new(keys, strings.strings(&self.cancel)?)?));
         }
         from_i64(values().map(|v| (v.wrapping_sub(1) as i64).wrapping_add(part.base)).collect(), nulls, part.ty)
     }
@@ -304,85 +303,4 @@ fn dense(map: &mut Vec<u32>, bits: u32, known: &mut Vec<u64>, codes: &[u64], ids
         *id = number - 1;
     }
     known.truncate(next);
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Slot {
-    code: u64,
-    id: u32,
-}
-
-/// Open addressing with linear probing, at most half full.
-#[derive(Debug)]
-struct Table {
-    slots: Vec<Slot>,
-    used: usize,
-}
-
-impl Table {
-    fn new(expected: usize) -> Table {
-        let size = (expected * 2).next_power_of_two().max(256);
-        Table { slots: vec![Slot { code: 0, id: FREE }; size], used: 0 }
-    }
-
-    fn home(&self, code: u64, hash_zero: bool) -> usize {
-        if hash_zero { 0 } else { hash_u64(code) as usize & (self.slots.len() - 1) }
-    }
-
-    fn insert(&mut self, code: u64, id: u32, hash_zero: bool) {
-        let mut at = self.home(code, hash_zero);
-        while self.slots[at].id != FREE {
-            at = (at + 1) & (self.slots.len() - 1);
-        }
-        self.slots[at] = Slot { code, id };
-        self.used += 1;
-    }
-
-    fn reserve(&mut self, more: usize, hash_zero: bool) {
-        if (self.used + more) * 2 <= self.slots.len() {
-            return;
-        }
-        let mut bigger = Table::new((self.used + more).max(self.used * 2));
-        for slot in self.slots.iter().filter(|s| s.id != FREE) {
-            bigger.insert(slot.code, slot.id, hash_zero);
-        }
-        *self = bigger;
-    }
-
-    /// Rows whose home slot holds their code are found in a first pass without branches, so that cache misses overlap.
-    fn assign(&mut self, known: &mut Vec<u64>, codes: &[u64], ids: &mut [u32], hash_zero: bool) {
-        for (codes, ids) in codes.chunks(1024).zip(ids.chunks_mut(1024)) {
-            let mask = self.slots.len() - 1;
-            if !hash_zero {
-                for (id, code) in ids.iter_mut().zip(codes) {
-                    let slot = self.slots[hash_u64(*code) as usize & mask];
-                    *id = if slot.code == *code { slot.id } else { FREE };
-                }
-            }
-            let missing = ids.iter().map(|id| usize::from(*id == FREE)).sum();
-            if missing == 0 {
-                continue;
-            }
-            self.reserve(missing, hash_zero);
-            let mask = self.slots.len() - 1;
-            for (id, code) in ids.iter_mut().zip(codes).filter(|(id, _)| **id == FREE) {
-                let mut at = self.home(*code, hash_zero);
-                loop {
-                    let slot = self.slots[at];
-                    if slot.id == FREE {
-                        *id = known.len() as u32;
-                        known.push(*code);
-                        self.slots[at] = Slot { code: *code, id: *id };
-                        self.used += 1;
-                        break;
-                    }
-                    if slot.code == *code {
-                        *id = slot.id;
-                        break;
-                    }
-                    at = (at + 1) & mask;
-                }
-            }
-        }
-    }
 }
