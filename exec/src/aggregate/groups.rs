@@ -8,6 +8,7 @@ use arrow::row::{RowConverter, SortField};
 use stoa_plan::DataType;
 
 use super::bytes::ByteSet;
+use super::determined::DeterminedGroups;
 use super::packed::PackedGroups;
 use crate::columns::concat_arrays;
 use crate::context::PIECE;
@@ -27,6 +28,7 @@ enum Kind {
     /// No keys: one group.
     One,
     Packed(Box<PackedGroups>),
+    Determined(Box<DeterminedGroups>),
     Rows(Box<RowGroups>),
 }
 
@@ -49,7 +51,10 @@ impl Groups {
         let kind = match packed {
             _ if keys.is_empty() => Kind::One,
             Some(packed) => Kind::Packed(Box::new(packed)),
-            None => Kind::Rows(Box::new(RowGroups::new(&types)?)),
+            None => match DeterminedGroups::new(keys, &choice).filter(|_| choice.pack) {
+                Some(determined) => Kind::Determined(Box::new(determined)),
+                None => Kind::Rows(Box::new(RowGroups::new(&types)?)),
+            },
         };
         Ok(Groups { types, kind, hash_zero: choice.hash_zero, cancel: choice.cancel })
     }
@@ -63,6 +68,7 @@ impl Groups {
         match &self.kind {
             Kind::One => 1,
             Kind::Packed(packed) => packed.len(),
+            Kind::Determined(determined) => determined.len(),
             Kind::Rows(rows) => rows.set.len(),
         }
     }
@@ -71,6 +77,7 @@ impl Groups {
         match &self.kind {
             Kind::One => 0,
             Kind::Packed(packed) => packed.memory(),
+            Kind::Determined(determined) => determined.memory(),
             Kind::Rows(rows) => rows.set.memory(),
         }
     }
@@ -79,6 +86,7 @@ impl Groups {
         match &self.kind {
             Kind::One => "no keys".into(),
             Kind::Packed(packed) => packed.describe(),
+            Kind::Determined(determined) => determined.describe(),
             Kind::Rows(_) => "hash table over rows of keys".into(),
         }
     }
@@ -86,6 +94,11 @@ impl Groups {
     /// Whether there is exactly one group always.
     pub(crate) fn is_one(&self) -> bool {
         matches!(self.kind, Kind::One)
+    }
+
+    /// Positions of keys that determine the others; `None` if none are known to.
+    pub(crate) fn leading(&self) -> Option<&[usize]> {
+        if let Kind::Determined(determined) = &self.kind { Some(determined.leading()) } else { None }
     }
 
     /// The group of every row.
@@ -106,27 +119,32 @@ impl Groups {
     }
 
     fn assign_piece(&mut self, keys: &[ArrayRef], rows: usize, ids: &mut Vec<u32>) -> Result<()> {
-        if let Kind::Packed(packed) = &mut self.kind {
-            if packed.assign(keys, rows, ids)? {
-                return Ok(());
-            }
-            let mut groups = RowGroups::new(&self.types)?;
-            let so_far = packed.keys()?;
-            for piece in self.cancel.pieces(packed.len()) {
-                let piece = piece?;
-                let keys: Vec<ArrayRef> = so_far.iter().map(|key| key.slice(piece.start, piece.len())).collect();
-                groups.assign(&keys, piece.len(), &self.types, self.hash_zero, ids)?;
-            }
-            self.kind = Kind::Rows(Box::new(groups));
-        }
-        match &mut self.kind {
-            Kind::Rows(groups) => groups.assign(keys, rows, &self.types, self.hash_zero, ids),
-            _ => {
+        let found = match &mut self.kind {
+            Kind::One => {
                 ids.clear();
                 ids.resize(rows, 0);
-                Ok(())
+                true
             }
+            Kind::Packed(groups) => groups.assign(keys, rows, ids)?,
+            Kind::Determined(groups) => groups.assign(keys, rows, ids)?,
+            Kind::Rows(groups) => {
+                groups.assign(keys, rows, &self.types, self.hash_zero, ids)?;
+                true
+            }
+        };
+        if found {
+            return Ok(());
         }
+        let mut groups = RowGroups::new(&self.types)?;
+        let so_far = self.keys()?;
+        for piece in self.cancel.pieces(self.len()) {
+            let piece = piece?;
+            let keys: Vec<ArrayRef> = so_far.iter().map(|key| key.slice(piece.start, piece.len())).collect();
+            groups.assign(&keys, piece.len(), &self.types, self.hash_zero, ids)?;
+        }
+        groups.assign(keys, rows, &self.types, self.hash_zero, ids)?;
+        self.kind = Kind::Rows(Box::new(groups));
+        Ok(())
     }
 
     /// The keys of all groups, one column per key.
@@ -134,6 +152,7 @@ impl Groups {
         match &self.kind {
             Kind::One => Ok(vec![]),
             Kind::Packed(packed) => packed.keys(),
+            Kind::Determined(determined) => determined.keys(),
             Kind::Rows(rows) => rows.keys(&self.types, &self.cancel),
         }
     }

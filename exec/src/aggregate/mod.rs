@@ -1,12 +1,14 @@
 //! Grouped aggregation with mergeable states.
 //!
-//! Rows get the number of their group first ([`groups`]: one group, a direct array over packed keys, a hash table over packed keys,
-//! a hash table over rows of bytes), then every slot ([`slot`]) takes in its arguments column by column. What it keeps true: update,
-//! merge, serialization and their order do not change results (floating sums aside by rounding); an overflow is an error.
+//! Rows get the number of their group first ([`groups`]: one group, a direct array or a hash table over packed keys, either also over
+//! the integers among the keys while these determine the rest, a hash table over rows of bytes), then every slot ([`slot`]) takes in
+//! its arguments column by column. What it keeps true: update, merge, serialization and their order do not change results (floating
+//! sums aside by rounding); an overflow is an error.
 
 mod by_group;
 mod bytes;
 mod calls;
+mod determined;
 mod entries;
 mod finish;
 mod folds;
@@ -113,14 +115,14 @@ impl GroupedAggregation {
             vector_size: ctx.settings.vector_size.max(1),
             serialize_states: ctx.settings.serialize_states,
         });
-        AggregateState::new(&plan, plan.choice.clone())?;
+        AggregateState::new(&plan, &plan.choice)?;
         Ok(plan)
     }
 
     /// An empty state.
     #[must_use]
     pub fn new_state(self: &Arc<Self>) -> AggregateState {
-        AggregateState::new(self, self.choice.clone()).unwrap_or_else(|error| AggregateState::broken(self, &error))
+        AggregateState::new(self, &self.choice).unwrap_or_else(|error| AggregateState::broken(self, &error))
     }
 
     /// Merges states, in parallel if they are large, and gives the final rows.
@@ -139,7 +141,8 @@ impl GroupedAggregation {
             return if self.phase == Phase::Partial { all.into_partial() } else { all.finish() };
         }
         let parts = (rayon::current_num_threads() * 2).next_power_of_two().max(4);
-        let split = states.par_iter().map(|s| s.split(parts)).collect::<Result<Vec<_>>>()?;
+        let by_leading = states.iter().all(AggregateState::has_leading_keys);
+        let split = states.par_iter().map(|s| s.split(parts, by_leading)).collect::<Result<Vec<_>>>()?;
         let merged = (0..parts).into_par_iter().map(|part| state::merge_part(&states, &split, part));
         let batches = merged.map(|state| state.and_then(AggregateState::finish)).collect::<Result<Vec<_>>>()?;
         Ok(batches.into_iter().flatten().collect())

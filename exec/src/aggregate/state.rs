@@ -32,7 +32,7 @@ pub struct AggregateState {
 }
 
 impl AggregateState {
-    pub(super) fn new(plan: &Arc<GroupedAggregation>, choice: Choice) -> Result<AggregateState> {
+    pub(super) fn new(plan: &Arc<GroupedAggregation>, choice: &Choice) -> Result<AggregateState> {
         let groups = Groups::new(&plan.keys, choice.clone())?;
         let one = groups.is_one();
         let new = |s: &super::calls::SlotPlan| Slot::new(&s.kind, &s.arg_types, one, choice.clone());
@@ -151,11 +151,20 @@ impl AggregateState {
         Ok(())
     }
 
-    /// The groups of each part, by hash of their keys.
-    pub(super) fn split(&self, parts: usize) -> Result<Split> {
+    /// Whether some keys determine the others.
+    pub(super) fn has_leading_keys(&self) -> bool {
+        self.groups.leading().is_some()
+    }
+
+    /// The groups of each part, by hash of their keys or of those that determine the others.
+    pub(super) fn split(&self, parts: usize, by_leading: bool) -> Result<Split> {
         let keys = self.groups.keys()?;
-        let hashes =
-            if self.plan.choice.hash_zero { vec![0; self.groups.len()] } else { hash_columns(&keys, self.groups.len())? };
+        let hashed: Vec<ArrayRef> = match self.groups.leading().filter(|_| by_leading) {
+            Some(leading) => leading.iter().map(|i| keys[*i].clone()).collect(),
+            None => keys.clone(),
+        };
+        let hash_zero = self.plan.choice.hash_zero;
+        let hashes = if hash_zero { vec![0; self.groups.len()] } else { hash_columns(&hashed, self.groups.len())? };
         let mut lists = vec![Vec::new(); parts];
         self.plan.choice.cancel.check()?;
         for (group, hash) in hashes.iter().enumerate() {
@@ -325,7 +334,7 @@ const PART_DENSE_BITS: u32 = 14;
 pub(super) fn merge_part(states: &[AggregateState], split: &[Split], part: usize) -> Result<AggregateState> {
     let plan = &states[0].plan;
     let choice = Choice { dense_bits: plan.choice.dense_bits.min(PART_DENSE_BITS), ..plan.choice.clone() };
-    let mut merged = AggregateState::new(plan, choice)?;
+    let mut merged = AggregateState::new(plan, &choice)?;
     merged.used = true;
     for (state, split) in states.iter().zip(split) {
         let list = &split.lists[part];
