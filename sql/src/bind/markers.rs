@@ -2,7 +2,7 @@
 //!
 //! The front end names an expression without its casts, so that `a` and `CAST(a AS BIGINT)` would be one key of a GROUP BY; and it
 //! refuses the minus sign before an UNSIGNED. Both are read as calls of functions, which it names in full and types as they say;
-//! [`super::typing`] puts casts and minus signs in their places.
+//! [`super::typing`] puts casts and minus signs in their places. Rows of values, which the front end does not know, are calls too.
 
 use std::sync::Arc;
 
@@ -18,6 +18,8 @@ use stoa_plan::DataType;
 use super::rewrite::call;
 use crate::types;
 
+/// A row of values in `IN (subquery)`.
+pub(super) const ROW: &str = "row of values";
 const MINUS: &str = "minus sign";
 const CAST: &str = "cast as ";
 const TRY_CAST: &str = "try_cast as ";
@@ -58,15 +60,34 @@ pub(super) fn function(name: &str) -> Option<Arc<ScalarUDF>> {
         Syntax::Cast { ty: to(ty)?, safe: true }
     } else if name == MINUS {
         Syntax::Minus
+    } else if name == ROW {
+        Syntax::Row
     } else {
         return None;
     };
-    let signature = Signature::any(1, Volatility::Immutable);
+    let signature = match syntax {
+        Syntax::Row => Signature::variadic_any(Volatility::Immutable),
+        _ => Signature::any(1, Volatility::Immutable),
+    };
     Some(Arc::new(ScalarUDF::from(Marker { name: name.to_owned(), syntax, signature })))
 }
 
-/// What a marker stands for; `ty` is the type of its argument. Other expressions are given back.
+/// The values of a row.
+pub(super) fn row(expr: &Expr) -> Option<&[Expr]> {
+    match expr {
+        Expr::Alias(alias) => row(&alias.expr),
+        Expr::ScalarFunction(call) => {
+            call.func.inner().downcast_ref::<Marker>().filter(|marker| marker.syntax == Syntax::Row).map(|_| &call.args[..])
+        }
+        _ => None,
+    }
+}
+
+/// What a marker of a cast or a minus sign stands for; `ty` is the type of its argument. Other expressions are given back.
 pub(super) fn unmark(expr: Expr, ty: impl FnOnce(&Expr) -> Result<Arrow>) -> Result<Expr> {
+    if row(&expr).is_some() {
+        return Ok(expr);
+    }
     let Expr::ScalarFunction(ScalarFunction { func, mut args }) = expr else { return Ok(expr) };
     let Some(marker) = func.inner().downcast_ref::<Marker>() else {
         return Ok(Expr::ScalarFunction(ScalarFunction { func, args }));
@@ -80,6 +101,7 @@ pub(super) fn unmark(expr: Expr, ty: impl FnOnce(&Expr) -> Result<Arrow>) -> Res
             let to = negated(&from)?;
             Expr::Negative(Box::new(if to == from { input } else { cast(input, to) }))
         }
+        Syntax::Row => return internal_err!("a row is no value"),
     })
 }
 
@@ -87,6 +109,7 @@ pub(super) fn unmark(expr: Expr, ty: impl FnOnce(&Expr) -> Result<Arrow>) -> Res
 enum Syntax {
     Cast { ty: DataType, safe: bool },
     Minus,
+    Row,
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -109,13 +132,15 @@ impl ScalarUDFImpl for Marker {
         match self.syntax {
             Syntax::Cast { ty, .. } => Ok(types::front_end_type(ty)),
             Syntax::Minus => negated(types.first().unwrap_or(&Arrow::Null)),
+            // A type for all rows; none is ever made.
+            Syntax::Row => Ok(Arrow::Boolean),
         }
     }
 
     fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
-        let [input] = args.arg_fields else { return internal_err!("a marker with {} arguments", args.arg_fields.len()) };
-        let nullable = input.is_nullable() || matches!(self.syntax, Syntax::Cast { safe: true, .. });
-        Ok(Arc::new(Field::new(&self.name, self.return_type(&[input.data_type().clone()])?, nullable)))
+        let nullable = args.arg_fields.iter().any(|f| f.is_nullable()) || matches!(self.syntax, Syntax::Cast { safe: true, .. });
+        let types: Vec<Arrow> = args.arg_fields.iter().map(|f| f.data_type().clone()).collect();
+        Ok(Arc::new(Field::new(&self.name, self.return_type(&types)?, nullable)))
     }
 
     fn invoke_with_args(&self, _args: ScalarFunctionArgs) -> Result<ColumnarValue> {

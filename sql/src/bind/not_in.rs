@@ -2,7 +2,8 @@
 //!
 //! In a filter, `x NOT IN (S)` is true exactly if no `s` equals `x`, no `s` is NULL, and `x` is not NULL unless `S` is empty.
 //! Written that way, each part is a plain anti join. Elsewhere than in a conjunct of a filter, an IN that may be NULL becomes a
-//! CASE over EXISTS. Parts that nullability rules out are left away, so that the usual `NOT IN` over a key stays one anti join.
+//! CASE over EXISTS. Of rows, `(a, b) NOT IN (S)` is true if for each row of `S` one of the comparisons is false. Parts that
+//! nullability rules out are left away, so that the usual `NOT IN` over a key stays one anti join.
 
 use std::sync::Arc;
 
@@ -10,12 +11,13 @@ use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion_common::{Column, DFSchema, ExprSchema, Result, ScalarValue};
 use datafusion_expr::expr::{Exists, InSubquery};
-use datafusion_expr::logical_plan::{Filter, Subquery};
+use datafusion_expr::logical_plan::{Distinct, Filter, Subquery};
 use datafusion_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, lit};
 use datafusion_functions_aggregate::expr_fn::count;
 use datafusion_optimizer::AnalyzerRule;
 
+use super::{markers, typing};
 use crate::SqlError;
 
 /// See the module.
@@ -74,6 +76,10 @@ fn positive(expr: Expr, schema: &DFSchema) -> Result<Expr> {
             Ok(datafusion_expr::binary_expr(positive(*left, schema)?, op, positive(*right, schema)?))
         }
         Expr::Not(inner) => negative(*inner, schema),
+        Expr::InSubquery(found) if !found.negated && markers::row(&found.expr).is_some() => {
+            let parts = Parts::new(&found, schema)?;
+            parts.exists(Some(parts.equal()?), false, false)
+        }
         Expr::InSubquery(found) if !found.negated => Ok(Expr::InSubquery(found)),
         Expr::InSubquery(found) => not_in(found, schema),
         other => Ok(other.transform_up(|e| value(e, schema, false))?.data),
@@ -103,49 +109,53 @@ fn has_in_subquery(expr: &Expr) -> Result<bool> {
     expr.exists(|e| Ok(matches!(e, Expr::InSubquery(_))))
 }
 
-/// What an IN needs: its operand as seen from inside the subquery, and what may be NULL.
-struct Parts {
+/// One column of an IN: the operand as seen from inside the subquery, what it is compared with, and what may be NULL.
+struct Pair {
     operand: Expr,
     inside: Expr,
-    column: Column,
-    subquery: Subquery,
+    column: Expr,
     operand_nullable: bool,
     column_nullable: bool,
 }
 
+/// What an IN needs.
+struct Parts {
+    pairs: Vec<Pair>,
+    /// The rows that are compared; for rows of several values without the projection that makes one value of them.
+    rows: Arc<LogicalPlan>,
+    subquery: Subquery,
+}
+
 impl Parts {
     fn new(found: &InSubquery, schema: &DFSchema) -> Result<Self> {
-        let operand = (*found.expr).clone();
-        let subschema = found.subquery.subquery.schema();
-        let (qualifier, field) = subschema.qualified_field(0);
-        let inside = operand
-            .clone()
-            .transform_up(|e| match e {
-                Expr::Column(c) => {
-                    let field = Arc::new(schema.field_from_column(&c)?.as_ref().clone());
-                    Ok(Transformed::yes(Expr::OuterReferenceColumn(field, c)))
-                }
-                Expr::OuterReferenceColumn(..) | Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) => {
-                    Err(SqlError::unsupported("IN (subquery) whose left side holds a subquery or a column of an outer query")
-                        .into())
-                }
-                other => Ok(Transformed::no(other)),
-            })?
-            .data;
-        Ok(Parts {
-            operand_nullable: operand.nullable(schema)?,
-            column_nullable: field.is_nullable(),
-            column: Column::new(qualifier.cloned(), field.name()),
-            subquery: found.subquery.clone(),
-            operand,
-            inside,
-        })
+        let plan = &found.subquery.subquery;
+        let (rows, operands, columns) = match markers::row(&found.expr) {
+            None => {
+                let column = Expr::Column(Column::from(plan.schema().qualified_field(0)));
+                (Arc::clone(plan), vec![(*found.expr).clone()], vec![column])
+            }
+            Some(values) => {
+                let (rows, columns) = rows_of(plan)?;
+                (rows, values.to_vec(), columns)
+            }
+        };
+        let mut pairs = Vec::with_capacity(operands.len());
+        for (operand, column) in operands.into_iter().zip(columns) {
+            pairs.push(Pair {
+                operand_nullable: operand.nullable(schema)?,
+                column_nullable: column.nullable(rows.schema())?,
+                inside: seen_from_inside(&operand, schema)?,
+                operand,
+                column,
+            });
+        }
+        Ok(Parts { pairs, rows, subquery: found.subquery.clone() })
     }
 
     /// `[NOT] EXISTS (SELECT * FROM S WHERE condition)`; where a filter may not hold it, as a count.
     fn exists(&self, condition: Option<Expr>, negated: bool, as_count: bool) -> Result<Expr> {
-        let mut builder = LogicalPlanBuilder::from(self.subquery.subquery.as_ref().clone());
         let mut outer = self.subquery.outer_ref_columns.clone();
+        let mut rows = self.rows.as_ref().clone();
         if let Some(condition) = condition {
             condition.apply(|e| {
                 if matches!(e, Expr::OuterReferenceColumn(..)) && !outer.contains(e) {
@@ -153,7 +163,16 @@ impl Parts {
                 }
                 Ok(TreeNodeRecursion::Continue)
             })?;
-            builder = builder.filter(condition)?;
+            rows = match rows {
+                LogicalPlan::Filter(filter) => {
+                    LogicalPlan::Filter(Filter::try_new(filter.predicate.and(condition), filter.input)?)
+                }
+                rows => LogicalPlan::Filter(Filter::try_new(condition, Arc::new(rows))?),
+            };
+        }
+        let mut builder = LogicalPlanBuilder::from(rows);
+        if self.single().is_none() {
+            builder = builder.project([lit(1i64)])?;
         }
         let subquery =
             Subquery { subquery: Arc::new(builder.build()?), outer_ref_columns: outer, spans: self.subquery.spans.clone() };
@@ -163,22 +182,78 @@ impl Parts {
         }
     }
 
-    fn equal(&self) -> Expr {
-        self.inside.clone().eq(Expr::Column(self.column.clone()))
+    /// All columns are equal.
+    fn equal(&self) -> Result<Expr> {
+        self.all(|_, equal| equal)
+    }
+
+    /// All columns are equal or may be: no comparison is false.
+    fn maybe_equal(&self) -> Result<Expr> {
+        self.all(|pair, equal| match pair.operand_nullable || pair.column_nullable {
+            true => Expr::IsNotFalse(Box::new(equal)),
+            false => equal,
+        })
+    }
+
+    fn all(&self, each: impl Fn(&Pair, Expr) -> Expr) -> Result<Expr> {
+        let mut conditions = Vec::with_capacity(self.pairs.len());
+        for pair in &self.pairs {
+            let equal = pair.inside.clone().eq(pair.column.clone());
+            conditions.push(each(pair, typing::comparison(equal, self.rows.schema())?));
+        }
+        Ok(conjunction(conditions).unwrap_or_else(|| lit(true)))
+    }
+
+    /// The only column, unless rows of several are compared.
+    fn single(&self) -> Option<&Pair> {
+        match &self.pairs[..] {
+            [pair] if Arc::ptr_eq(&self.rows, &self.subquery.subquery) => Some(pair),
+            _ => None,
+        }
     }
 }
 
+/// The rows below the marker that makes one value of each, and what it is made of.
+fn rows_of(plan: &LogicalPlan) -> Result<(Arc<LogicalPlan>, Vec<Expr>)> {
+    match plan {
+        // Whether a row is there twice does not matter.
+        LogicalPlan::Distinct(Distinct::All(input)) => rows_of(input),
+        LogicalPlan::Projection(projection) => match &projection.expr[..] {
+            [only] if let Some(values) = markers::row(only) => Ok((Arc::clone(&projection.input), values.to_vec())),
+            _ => Err(SqlError::unsupported("a row compared with this subquery").into()),
+        },
+        _ => Err(SqlError::unsupported("a row compared with this subquery").into()),
+    }
+}
+
+/// An expression over the outer query's columns, in the subquery.
+fn seen_from_inside(operand: &Expr, schema: &DFSchema) -> Result<Expr> {
+    let inside = operand.clone().transform_up(|e| match e {
+        Expr::Column(c) => {
+            let field = Arc::new(schema.field_from_column(&c)?.as_ref().clone());
+            Ok(Transformed::yes(Expr::OuterReferenceColumn(field, c)))
+        }
+        Expr::OuterReferenceColumn(..) | Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) => {
+            Err(SqlError::unsupported("IN (subquery) whose left side holds a subquery or a column of an outer query").into())
+        }
+        other => Ok(Transformed::no(other)),
+    });
+    Ok(inside?.data)
+}
+
 fn not_in(found: InSubquery, schema: &DFSchema) -> Result<Expr> {
-    if !found.expr.nullable(schema)? && !found.subquery.subquery.schema().field(0).is_nullable() {
+    let single = markers::row(&found.expr).is_none();
+    if single && !found.expr.nullable(schema)? && !found.subquery.subquery.schema().field(0).is_nullable() {
         return Ok(Expr::InSubquery(found));
     }
     let parts = Parts::new(&found, schema)?;
-    let mut all = parts.exists(Some(parts.equal()), true, false)?;
-    if parts.column_nullable {
-        all = all.and(parts.exists(Some(Expr::Column(parts.column.clone()).is_null()), true, false)?);
+    let Some(pair) = parts.single() else { return parts.exists(Some(parts.maybe_equal()?), true, false) };
+    let mut all = parts.exists(Some(parts.equal()?), true, false)?;
+    if pair.column_nullable {
+        all = all.and(parts.exists(Some(pair.column.clone().is_null()), true, false)?);
     }
-    if parts.operand_nullable {
-        all = all.and(parts.operand.clone().is_not_null().or(parts.exists(None, true, false)?));
+    if pair.operand_nullable {
+        all = all.and(pair.operand.clone().is_not_null().or(parts.exists(None, true, false)?));
     }
     Ok(all)
 }
@@ -187,16 +262,28 @@ fn not_in(found: InSubquery, schema: &DFSchema) -> Result<Expr> {
 fn value(expr: Expr, schema: &DFSchema, as_count: bool) -> Result<Transformed<Expr>> {
     match expr {
         Expr::Exists(exists) if as_count => Ok(Transformed::yes(counted(&exists)?)),
+        Expr::InSubquery(found) if as_count && markers::row(&found.expr).is_some() => {
+            Err(SqlError::new("(a, b, ...) IN (subquery) is supported in WHERE and HAVING, not here").into())
+        }
         Expr::InSubquery(found) => {
             let parts = Parts::new(&found, schema)?;
             let null = Expr::Literal(ScalarValue::Boolean(None), None);
-            let mut cases = datafusion_expr::when(parts.exists(Some(parts.equal()), false, as_count)?, lit(!found.negated));
-            if parts.operand_nullable {
-                let empty = parts.exists(None, false, as_count)?;
-                cases.when(parts.operand.clone().is_null().and(empty), null.clone());
-            }
-            if parts.column_nullable {
-                cases.when(parts.exists(Some(Expr::Column(parts.column.clone()).is_null()), false, as_count)?, null);
+            let mut cases = datafusion_expr::when(parts.exists(Some(parts.equal()?), false, as_count)?, lit(!found.negated));
+            match parts.single() {
+                None => {
+                    if parts.pairs.iter().any(|pair| pair.operand_nullable || pair.column_nullable) {
+                        cases.when(parts.exists(Some(parts.maybe_equal()?), false, as_count)?, null);
+                    }
+                }
+                Some(pair) => {
+                    if pair.operand_nullable {
+                        let empty = parts.exists(None, false, as_count)?;
+                        cases.when(pair.operand.clone().is_null().and(empty), null.clone());
+                    }
+                    if pair.column_nullable {
+                        cases.when(parts.exists(Some(pair.column.clone().is_null()), false, as_count)?, null);
+                    }
+                }
             }
             Ok(Transformed::yes(cases.otherwise(lit(found.negated))?))
         }

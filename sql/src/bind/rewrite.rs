@@ -66,10 +66,10 @@ impl VisitorMut for Rewriter {
     }
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<SqlError> {
+        expression(expr)?;
         if let Err(error) = tuples::compare_columns(expr) {
             return ControlFlow::Break(error);
         }
-        expression(expr)?;
         markers::mark(expr);
         ControlFlow::Continue(())
     }

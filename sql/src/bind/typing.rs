@@ -62,6 +62,11 @@ fn settle(plan: LogicalPlan, outer: &mut Vec<DFSchema>) -> Result<LogicalPlan> {
     TypeCoercionRewriter::new(&schema).coerce_plan(plan.data)?.recompute_schema()
 }
 
+/// A comparison of expressions that have their types, coerced.
+pub(super) fn comparison(expr: Expr, schema: &DFSchema) -> Result<Expr> {
+    Ok(TypeCoercionRewriter::new(schema).f_up(floats::rewrite(expr, schema)?)?.data)
+}
+
 fn settle_subquery(plan: LogicalPlan, outer: &mut Vec<DFSchema>) -> Result<LogicalPlan> {
     let LogicalPlan::Subquery(Subquery { subquery, outer_ref_columns, spans }) = plan else {
         return internal_err!("a subquery is a {}", plan.display());
