@@ -15,6 +15,7 @@ mod rules;
 mod subqueries;
 mod tuples;
 mod typing;
+mod using;
 
 use datafusion_common::DataFusionError;
 use datafusion_expr::{DmlStatement, LogicalPlan};

@@ -5,13 +5,13 @@ use std::ops::ControlFlow;
 use datafusion_sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion_sql::sqlparser::ast::{
     BinaryOperator, CaseWhen, CastKind, DataType, ExactNumberInfo, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentClause, FunctionArgumentList, FunctionArguments, GroupByExpr, GroupByWithModifier, Ident, JoinConstraint,
-    JoinOperator, LimitClause, ObjectName, ObjectNamePart, Query, Select, SetExpr, SetOperator, SetQuantifier, Spanned,
-    Statement, TableFactor, Value, VisitMut, VisitorMut,
+    FunctionArgumentClause, FunctionArgumentList, FunctionArguments, GroupByExpr, GroupByWithModifier, Ident, LimitClause,
+    ObjectName, ObjectNamePart, Query, Select, SelectItem, SetExpr, SetOperator, SetQuantifier, Spanned, Statement, TableFactor,
+    Value, VisitMut, VisitorMut,
 };
 use datafusion_sql::sqlparser::tokenizer::Span;
 
-use super::{markers, output, tuples};
+use super::{markers, output, tuples, using};
 use crate::SqlError;
 
 /// More tables than this in one FROM are refused.
@@ -94,7 +94,7 @@ fn fetch_to_limit(query: &mut Query) {
     query.limit_clause = Some(LimitClause::LimitOffset { limit: Some(limit), offset, limit_by: vec![] });
 }
 
-fn reject(what: &str, span: Span) -> ControlFlow<SqlError> {
+pub(super) fn reject(what: &str, span: Span) -> ControlFlow<SqlError> {
     ControlFlow::Break(SqlError::at(format!("{what} is not supported"), span.start))
 }
 
@@ -127,22 +127,11 @@ fn select(select: &mut Select) -> ControlFlow<SqlError> {
         let message = format!("more than {MAX_TABLES} tables in one FROM");
         return ControlFlow::Break(SqlError::at(message, select.span().start));
     }
-    for join in select.from.iter_mut().flat_map(|table| &mut table.joins) {
-        match &mut join.join_operator {
-            JoinOperator::Semi(on) => join.join_operator = JoinOperator::LeftSemi(std::mem::replace(on, JoinConstraint::None)),
-            JoinOperator::Anti(on) => join.join_operator = JoinOperator::LeftAnti(std::mem::replace(on, JoinConstraint::None)),
-            _ => {}
-        }
-        let (JoinOperator::Right(constraint) | JoinOperator::RightOuter(constraint) | JoinOperator::FullOuter(constraint)) =
-            &join.join_operator
-        else {
-            continue;
-        };
-        if matches!(constraint, JoinConstraint::Using(_) | JoinConstraint::Natural) {
-            // The common column would have to be that of either side.
-            return reject("USING or NATURAL in a RIGHT or FULL join (write ON, and coalesce)", join.relation.span());
-        }
+    let wildcard = select.projection.iter().any(|item| matches!(item, SelectItem::Wildcard(_)));
+    for table in &mut select.from {
+        using::joins(table, wildcard)?;
     }
+    using::name_common_columns(select);
     if let GroupByExpr::Expressions(exprs, modifiers) = &mut select.group_by
         && let [GroupByWithModifier::Rollup | GroupByWithModifier::Cube] = modifiers[..]
     {
