@@ -295,6 +295,46 @@ fn a_load_that_is_killed_leaves_nothing() {
     }
 }
 
+/// A table that is created with rows and killed without warning at any moment, the commit among them, is there with all of them or
+/// not at all.
+#[cfg(unix)]
+#[test]
+fn a_table_whose_creation_is_killed_is_whole_or_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let file = folder.path().join("rows.csv");
+    let rows: String = (0..100_000).map(|i| format!("{i},row {i}\n")).collect();
+    fs::write(&file, format!("a,s\n{rows}")).unwrap();
+    let (data_name, file) = (data.to_str().unwrap(), file.to_str().unwrap());
+    run(&Engine::with_setup(&data, &setup()).unwrap(), "CREATE TABLE t (a BIGINT, s TEXT)").unwrap();
+    assert!(stoa(&["load", "--data", data_name, "--header", "t", file]).output().unwrap().status.success());
+    let load = ["load", "--data", data_name, "--create", "--header", "made", file];
+    let select = ["sql", "--data", data_name, "-c", "CREATE TABLE made AS SELECT s, a FROM t ORDER BY s"];
+    for arguments in [load.as_slice(), select.as_slice()] {
+        let mut done = 0;
+        for delay in (0..).map(|i| i * 40).take_while(|delay| *delay < 600) {
+            let mut command = stoa(arguments);
+            command.env("STOA_SEGMENT_ROWS", "4096").stdout(Stdio::null()).stderr(Stdio::null());
+            let mut child = command.spawn().unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(delay));
+            child.kill().unwrap();
+            child.wait().unwrap();
+            let engine = Engine::with_setup(&data, &setup()).unwrap();
+            let found = engine.database().table("made").map(|table| table.rows());
+            assert!(matches!(found, None | Some(100_000)), "{arguments:?} after {delay} ms: {found:?} rows");
+            let segments: usize = engine.database().tables().iter().map(|table| table.segments().count()).sum();
+            assert_eq!(segments, files(&data, "segment").len(), "files that no table has");
+            if found.is_some() {
+                run(&engine, "DROP TABLE made").unwrap();
+                done += 1;
+            }
+            if done == 2 {
+                break;
+            }
+        }
+    }
+}
+
 #[test]
 fn a_statement_that_fails_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch, StringViewArray};
 use stoa_columnstore::{BitmapIndex, ColumnDef, TableDef};
 use stoa_plan::DataType;
-use stoa_sql::{CreateTable, QueryText};
+use stoa_sql::{CreateTable, QueryText, Statement};
 
 use super::{Engine, Outcome, catalog};
-use crate::Result;
+use crate::{Error, Result};
 
 pub(super) fn create_table(engine: &Engine, create: &CreateTable) -> Result<String> {
     if create.if_not_exists && engine.database.table(&create.name).is_some() {
@@ -16,6 +16,14 @@ pub(super) fn create_table(engine: &Engine, create: &CreateTable) -> Result<Stri
     }
     engine.database.create_table(table_def(create)?)?;
     Ok(format!("table {} created", create.name))
+}
+
+/// The definition that a CREATE TABLE statement makes.
+pub(crate) fn definition(sql: &str) -> Result<TableDef> {
+    match stoa_sql::parse(sql)?.as_slice() {
+        [Statement::CreateTable(create)] => table_def(create),
+        _ => Err(Error::Invalid("expected exactly one CREATE TABLE".into())),
+    }
 }
 
 /// The definition that storage keeps.

@@ -1,5 +1,6 @@
 //! INSERT and CREATE TABLE AS: the rows of a query into a table, all or none.
 
+use stoa_columnstore::TableWriter;
 use stoa_exec::{CancelToken, Progress};
 use stoa_plan::{DataType, Field, Query};
 use stoa_sql::{ColumnDef, CreateTable, Insert, QueryText};
@@ -9,7 +10,7 @@ use crate::{Error, Result};
 
 pub(super) fn insert(engine: &Engine, insert: &Insert, cancel: &CancelToken) -> Result<String> {
     let query = stoa_sql::bind_insert(insert, &catalog::View(&engine.database))?;
-    let rows = write(engine, &insert.table, query, cancel)?;
+    let rows = write(engine, engine.database.writer(&insert.table)?, query, cancel)?;
     Ok(format!("{rows} rows inserted"))
 }
 
@@ -20,20 +21,14 @@ pub(super) fn create_table_as(engine: &Engine, table: &CreateTable, query: &Quer
     let query = stoa_sql::bind_query(query, &catalog::View(&engine.database))?;
     let mut table = table.clone();
     table.columns = columns(&table, &query.output)?;
-    engine.database.create_table(ddl::table_def(&table)?)?;
-    match write(engine, &table.name, query, cancel) {
-        Ok(rows) => Ok(format!("table {} created, {rows} rows inserted", table.name)),
-        Err(error) => {
-            engine.database.drop_table(&table.name, true)?;
-            Err(error)
-        }
-    }
+    let writer = engine.database.create_table_writer(ddl::table_def(&table)?)?;
+    let rows = write(engine, writer, query, cancel)?;
+    Ok(format!("table {} created, {rows} rows inserted", table.name))
 }
 
 /// Runs the query and commits its rows; an error leaves the table as it was.
-fn write(engine: &Engine, table: &str, query: Query, cancel: &CancelToken) -> Result<u64> {
+fn write(engine: &Engine, mut writer: TableWriter, query: Query, cancel: &CancelToken) -> Result<u64> {
     let result = engine.run_plan(&engine.physical(query)?, cancel, &Progress::default())?;
-    let mut writer = engine.database.writer(table)?;
     for batch in &result.batches {
         cancel.check()?;
         writer.push(batch)?;

@@ -21,7 +21,7 @@ use stoa_sql::{QueryText, Statement};
 use crate::args::EngineArgs;
 use crate::{Error, Result};
 
-pub(crate) use ddl::sql_type_name;
+pub(crate) use ddl::{definition, sql_type_name};
 
 /// How an engine is set up.
 #[derive(Clone, Debug)]

@@ -13,12 +13,12 @@ use std::sync::Arc;
 use capnp::message::{Builder, ReaderOptions};
 use stoa_schema::manifest_capnp::{self, manifest, partition, table};
 
-use crate::Result;
 use crate::checksum::checksum;
 use crate::definition::{BitmapIndex, ColumnDef, TableDef};
 use crate::segment::{Segment, Written, corrupt, io_error};
 use crate::table::{Partition, Table};
 use crate::types::{read_type, write_type};
+use crate::{Error, Result};
 
 const MAGIC: [u8; 8] = *b"STOAMANI";
 const VERSION: u32 = 1;
@@ -63,6 +63,22 @@ pub(crate) struct StoreError {
 }
 
 impl Catalog {
+    /// [`Error::AlreadyExists`] if a table or view has this name.
+    pub(crate) fn check_free(&self, name: &str) -> Result<()> {
+        let key = name.to_lowercase();
+        if self.tables.contains_key(&key) || self.views.contains_key(&key) {
+            return Err(Error::AlreadyExists(name.into()));
+        }
+        Ok(())
+    }
+
+    /// Adds a table whose name is free.
+    pub(crate) fn add(&mut self, table: Arc<Table>) -> Result<()> {
+        self.check_free(table.name())?;
+        self.tables.insert(table.name().to_lowercase(), table);
+        Ok(())
+    }
+
     /// Replaces the manifest of the data directory `root`. Until the rename the old one stands, whatever goes wrong.
     pub(crate) fn store(&self, root: &Path, fsync: bool) -> std::result::Result<(), StoreError> {
         let (path, temporary) = (root.join(MANIFEST), root.join(TEMPORARY));

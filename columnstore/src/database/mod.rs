@@ -30,6 +30,7 @@ pub struct Database {
     catalog: RwLock<Arc<Catalog>>,
     /// Held during a commit.
     committing: Mutex<()>,
+    next_table_id: AtomicU64,
     next_segment_id: AtomicU64,
     /// Locked as long as it is open.
     _lock: File,
@@ -47,6 +48,7 @@ impl Database {
         let catalog = Catalog::load(&root)?;
         folder::remove_leftovers(&root, &catalog)?;
         Ok(Arc::new(Database {
+            next_table_id: AtomicU64::new(catalog.next_table_id),
             next_segment_id: AtomicU64::new(catalog.next_segment_id),
             root,
             options,
@@ -96,24 +98,32 @@ impl Database {
     ///
     /// # Errors
     /// [`Error::AlreadyExists`], [`Error::Invalid`] if it cannot be stored, [`Error::Io`].
-    pub fn create_table(&self, mut def: TableDef) -> Result<Arc<Table>> {
+    pub fn create_table(&self, def: TableDef) -> Result<Arc<Table>> {
+        let table = self.new_table(def)?;
+        self.commit(|catalog| catalog.add(Arc::clone(&table)))?;
+        Ok(table)
+    }
+
+    /// A writer of the first rows of a new table, which is there once they are committed, and not before.
+    ///
+    /// # Errors
+    /// As [`Database::create_table`].
+    pub fn create_table_writer(self: &Arc<Self>, def: TableDef) -> Result<TableWriter> {
+        Ok(TableWriter::new(Arc::clone(self), self.new_table(def)?, true))
+    }
+
+    /// An empty table that is not in the catalog yet.
+    fn new_table(&self, mut def: TableDef) -> Result<Arc<Table>> {
         def.check()?;
+        self.catalog().check_free(&def.name)?;
         def.partitions = match (def.reference, def.partitions) {
             (true, _) => 1,
             (false, 0) => self.options.default_partitions.max(1),
             (false, n) => n,
         };
-        let key = def.name.to_lowercase();
-        self.commit(|catalog| {
-            if catalog.tables.contains_key(&key) || catalog.views.contains_key(&key) {
-                return Err(Error::AlreadyExists(def.name.clone()));
-            }
-            let partitions = (0..def.partitions).map(|_| Arc::new(Partition::default())).collect();
-            let table = Arc::new(Table::new(catalog.next_table_id, Arc::new(def.clone()), partitions));
-            catalog.next_table_id += 1;
-            catalog.tables.insert(key.clone(), Arc::clone(&table));
-            Ok(table)
-        })
+        let partitions = (0..def.partitions).map(|_| Arc::new(Partition::default())).collect();
+        let id = self.next_table_id.fetch_add(1, Ordering::Relaxed);
+        Ok(Arc::new(Table::new(id, Arc::new(def), partitions)))
     }
 
     /// Drops a table; whether it was there. Queries that use it finish in peace, then its files go.
@@ -163,7 +173,7 @@ impl Database {
     /// [`Error::NoSuchTable`].
     pub fn writer(self: &Arc<Self>, table: &str) -> Result<TableWriter> {
         let table = self.table(table).ok_or_else(|| Error::NoSuchTable(table.into()))?;
-        Ok(TableWriter::new(Arc::clone(self), table))
+        Ok(TableWriter::new(Arc::clone(self), table, false))
     }
 
     fn catalog(&self) -> Arc<Catalog> {
@@ -184,6 +194,11 @@ impl Database {
         })
     }
 
+    /// Adds a new table with its first segments, each in its partition.
+    pub(crate) fn add(&self, table: &Table, segments: &[(usize, Arc<Segment>)]) -> Result<()> {
+        self.commit(|catalog| catalog.add(Arc::new(table.with_segments(segments))))
+    }
+
     fn change_if<T>(&self, if_exists: bool, change: impl FnOnce(&mut Catalog) -> Result<T>) -> Result<Option<T>> {
         match self.commit(change) {
             Ok(changed) => Ok(Some(changed)),
@@ -199,6 +214,7 @@ impl Database {
         let mut catalog = Catalog::clone(&before);
         let changed = change(&mut catalog)?;
         catalog.sequence += 1;
+        catalog.next_table_id = self.next_table_id.load(Ordering::Relaxed);
         catalog.next_segment_id = self.next_segment_id.load(Ordering::Relaxed);
         let stored = catalog.store(&self.root, self.options.fsync);
         if stored.as_ref().is_ok_and(|()| true) || stored.as_ref().is_err_and(|e| e.replaced) {

@@ -25,6 +25,8 @@ const ROUND_ROBIN_ROWS: usize = 1 << 16;
 pub struct TableWriter {
     database: Arc<Database>,
     table: Arc<Table>,
+    /// The table is created together with its first rows.
+    creates: bool,
     buffers: Vec<RowBuffer>,
     /// Where the next rows go when there is no shard key.
     next_partition: usize,
@@ -37,7 +39,7 @@ pub struct TableWriter {
 }
 
 impl TableWriter {
-    pub(crate) fn new(database: Arc<Database>, table: Arc<Table>) -> TableWriter {
+    pub(crate) fn new(database: Arc<Database>, table: Arc<Table>, creates: bool) -> TableWriter {
         let buffers = table.partitions.iter().map(|_| RowBuffer::default()).collect();
         // Small inserts fill up the smallest partition.
         let next_partition = (0..table.partitions.len()).min_by_key(|p| table.partitions[*p].rows()).unwrap_or(0);
@@ -45,6 +47,7 @@ impl TableWriter {
         TableWriter {
             database,
             table,
+            creates,
             buffers,
             next_partition,
             rows: 0,
@@ -136,7 +139,8 @@ impl TableWriter {
     /// Commits all rows; how many they are. All segments are on disk before the manifest names them.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::NoSuchTable`] if the table was dropped meanwhile.
+    /// [`Error::Io`]; [`Error::NoSuchTable`] if the table was dropped meanwhile, [`Error::AlreadyExists`] if it was to be
+    /// created and another one was.
     /// Nothing of this writer's rows is visible then.
     pub fn finish(mut self) -> Result<u64> {
         if self.failed {
@@ -149,13 +153,17 @@ impl TableWriter {
             }
         }
         let segments = self.flushes.finish()?;
-        if segments.is_empty() {
+        if segments.is_empty() && !self.creates {
             return Ok(0);
         }
-        if self.database.options().fsync {
+        if self.database.options().fsync && !segments.is_empty() {
             self.sync_folders(segments.iter().map(|(partition, _)| *partition))?;
         }
-        self.database.append(&self.table, &segments)?;
+        if self.creates {
+            self.database.add(&self.table, &segments)?;
+        } else {
+            self.database.append(&self.table, &segments)?;
+        }
         Ok(self.rows)
     }
 

@@ -118,6 +118,29 @@ fn names_are_one_space_without_case() {
 }
 
 #[test]
+fn a_table_comes_with_its_first_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::open(folder.path(), options(64)).unwrap();
+    let def = wide_table("t");
+    let writer = |name: &str| database.create_table_writer(wide_table(name)).unwrap();
+    let (mut first, mut second, mut dropped) = (writer("t"), writer("T"), writer("u"));
+    first.push(&wide_rows(&def, 0, 300)).unwrap();
+    second.push(&wide_rows(&def, 300, 400)).unwrap();
+    dropped.push(&wide_rows(&def, 0, 300)).unwrap();
+    assert!(database.tables().is_empty());
+    assert_eq!(first.finish().unwrap(), 300);
+    assert!(matches!(second.finish(), Err(Error::AlreadyExists(_))));
+    assert!(matches!(database.create_table_writer(wide_table("T")), Err(Error::AlreadyExists(_))));
+    drop(dropped);
+    assert_eq!(writer("none").finish().unwrap(), 0);
+    drop(database);
+    let database = Database::open(folder.path(), options(64)).unwrap();
+    let tables: Vec<(String, u64)> = database.tables().iter().map(|t| (t.name().to_owned(), t.rows())).collect();
+    assert_eq!(tables, [("none".to_owned(), 0), ("t".to_owned(), 300)]);
+    assert_eq!(read_sorted(&database.table("t").unwrap()).unwrap(), wide_rows(&def, 0, 300));
+}
+
+#[test]
 fn writers_commit_side_by_side_and_readers_keep_their_snapshot() {
     let folder = tempfile::tempdir().unwrap();
     let database = Database::open(folder.path(), options(64)).unwrap();

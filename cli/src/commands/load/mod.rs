@@ -10,12 +10,11 @@ use std::time::Instant;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType as ArrowType, Schema, SchemaRef};
 use indicatif::ProgressBar;
-use stoa_columnstore::TableDef;
-use stoa_exec::CancelToken;
+use stoa_columnstore::{TableDef, TableWriter};
 use stoa_plan::DataType;
 
 use crate::args::LoadArgs;
-use crate::engine::{Engine, sql_type_name};
+use crate::engine::{Engine, definition, sql_type_name};
 use crate::{Error, Result, progress};
 
 /// The kinds of file, told by their names.
@@ -40,26 +39,17 @@ struct Dialect {
 /// If a file cannot be read, a row does not fit, or the table is missing. Nothing of the load stays then.
 pub fn run(args: &LoadArgs) -> Result<()> {
     let engine = Engine::open(&args.engine)?;
-    if args.create {
-        create_table(&engine, args)?;
-    }
-    let outcome = load(&engine, args);
-    if outcome.is_err() && args.create {
-        engine.database().drop_table(&args.table, true)?;
-    }
-    let (rows, seconds) = outcome?;
+    let (rows, seconds) = load(&engine, args)?;
     writeln!(std::io::stdout(), "{rows} rows loaded into {} in {seconds:.2} s", args.table)?;
     Ok(())
 }
 
 fn load(engine: &Engine, args: &LoadArgs) -> Result<(u64, f64)> {
     let start = Instant::now();
-    let table = engine.database().table(&args.table).ok_or_else(|| {
-        Error::Invalid(format!("there is no table '{}': create it first, or give --create to infer it from the file", args.table))
-    })?;
     let bytes = args.files.iter().filter_map(|f| std::fs::metadata(f).ok()).map(|m| m.len()).sum();
     let bar = if bytes > 0 { progress::bar(bytes, &args.table, "bytes") } else { progress::spinner(&args.table) };
-    let mut writer = engine.database().writer(&args.table)?;
+    let mut writer = writer(engine, args)?;
+    let table = std::sync::Arc::clone(writer.table());
     for file in &args.files {
         let kind = kind(file, args);
         match kind {
@@ -75,6 +65,19 @@ fn load(engine: &Engine, args: &LoadArgs) -> Result<(u64, f64)> {
     let rows = writer.finish()?;
     bar.finish_and_clear();
     Ok((rows, start.elapsed().as_secs_f64()))
+}
+
+/// A writer of the table; with `--create` of one that is there once the load is done.
+fn writer(engine: &Engine, args: &LoadArgs) -> Result<TableWriter> {
+    let database = engine.database();
+    if args.create {
+        return Ok(database.create_table_writer(inferred(args)?)?);
+    }
+    if database.table(&args.table).is_none() {
+        let what = "create it first, or give --create to infer it from the file";
+        return Err(Error::Invalid(format!("there is no table '{}': {what}", args.table)));
+    }
+    Ok(database.writer(&args.table)?)
 }
 
 fn kind(file: &Path, args: &LoadArgs) -> Kind {
@@ -95,8 +98,8 @@ fn kind(file: &Path, args: &LoadArgs) -> Kind {
     }
 }
 
-/// Creates the table that the first file describes.
-fn create_table(engine: &Engine, args: &LoadArgs) -> Result<()> {
+/// The table that the first file describes.
+fn inferred(args: &LoadArgs) -> Result<TableDef> {
     let file = &args.files[0];
     let schema = match kind(file, args) {
         Kind::Parquet => parquet::schema(file)?,
@@ -116,8 +119,7 @@ fn create_table(engine: &Engine, args: &LoadArgs) -> Result<()> {
         let null = if field.is_nullable() { "" } else { " NOT NULL" };
         columns.push(format!("`{}` {}{null}", field.name().replace('`', "``"), sql_type_name(ty)));
     }
-    let create = format!("CREATE TABLE `{}` ({})", args.table.replace('`', "``"), columns.join(", "));
-    engine.run(&create, &CancelToken::default(), &mut |_| Ok(()))
+    definition(&format!("CREATE TABLE `{}` ({})", args.table.replace('`', "``"), columns.join(", ")))
 }
 
 /// The Arrow schema of a table's rows, in the types that the readers produce.
