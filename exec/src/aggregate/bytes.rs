@@ -4,12 +4,15 @@ use hashbrown::HashTable;
 
 use super::hash::hash_bytes;
 
-/// A set of byte strings. The table keeps half of each hash, so that it grows without a look at the strings.
+/// Bytes of a block, unless one string is longer.
+const BLOCK: usize = 1 << 20;
+
+/// A set of byte strings. It grows without a look at the strings: the table keeps half of each hash, and strings are in blocks that
+/// stay where they are.
 #[derive(Debug, Default)]
 pub(crate) struct ByteSet {
     table: HashTable<(u32, u32)>,
-    ends: Vec<usize>,
-    data: Vec<u8>,
+    strings: Strings,
 }
 
 /// The hash in the table for the kept half of a string's hash.
@@ -19,37 +22,63 @@ fn spread(half: u32) -> u64 {
 
 impl ByteSet {
     pub(crate) fn len(&self) -> usize {
-        self.ends.len()
+        self.strings.starts.len()
     }
 
     pub(crate) fn memory(&self) -> usize {
-        self.table.capacity() * 9 + self.ends.capacity() * 8 + self.data.capacity()
+        let blocks: usize = self.strings.blocks.iter().map(Vec::capacity).sum();
+        self.table.capacity() * 9 + self.strings.starts.capacity() * 8 + blocks
     }
 
     /// The string of a number below [`ByteSet::len`].
     pub(crate) fn get(&self, id: u32) -> &[u8] {
-        slice(&self.data, &self.ends, id)
+        self.strings.get(id)
     }
 
     /// The number of a string, which is added if it is new.
     pub(crate) fn number(&mut self, bytes: &[u8], hash_zero: bool) -> u32 {
         let half = if hash_zero { 0 } else { (hash_bytes(bytes) >> 32) as u32 };
-        let (data, ends) = (&self.data, &self.ends);
-        if let Some((_, id)) = self.table.find(spread(half), |(h, id)| *h == half && slice(data, ends, *id) == bytes) {
+        let strings = &self.strings;
+        if let Some((_, id)) = self.table.find(spread(half), |(h, id)| *h == half && strings.get(*id) == bytes) {
             return *id;
         }
-        let id = self.ends.len() as u32;
+        let id = self.strings.push(bytes);
         self.table.insert_unique(spread(half), (half, id), |(half, _)| spread(*half));
-        self.data.extend_from_slice(bytes);
-        self.ends.push(self.data.len());
         id
     }
 }
 
-fn slice<'a>(data: &'a [u8], ends: &[usize], id: u32) -> &'a [u8] {
-    let id = id as usize;
-    let start = if id == 0 { 0 } else { ends[id - 1] };
-    &data[start..ends[id]]
+/// Byte strings one behind the other, each in one block.
+#[derive(Debug, Default)]
+struct Strings {
+    /// The block of each string, and where it starts there. It ends where the next one starts or the block ends.
+    starts: Vec<(u32, u32)>,
+    blocks: Vec<Vec<u8>>,
+}
+
+impl Strings {
+    fn push(&mut self, bytes: &[u8]) -> u32 {
+        let id = self.starts.len() as u32;
+        if self.blocks.last().is_none_or(|block| block.capacity() - block.len() < bytes.len()) {
+            // Few strings need no whole block.
+            let size = if self.blocks.is_empty() { BLOCK / 64 } else { BLOCK };
+            self.blocks.push(Vec::with_capacity(size.max(bytes.len())));
+        }
+        let number = self.blocks.len() - 1;
+        let block = &mut self.blocks[number];
+        self.starts.push((number as u32, block.len() as u32));
+        block.extend_from_slice(bytes);
+        id
+    }
+
+    fn get(&self, id: u32) -> &[u8] {
+        let (block, start) = self.starts[id as usize];
+        let bytes = &self.blocks[block as usize];
+        match self.starts.get(id as usize + 1) {
+            Some((next, end)) if *next == block => &bytes[start as usize..*end as usize],
+            _ => &bytes[start as usize..],
+        }
+    }
 }
 
 #[cfg(test)]
@@ -67,7 +96,10 @@ mod tests {
                 }
             }
             assert_eq!(set.number(b"", hash_zero), 2000);
-            assert_eq!(set.len(), 2001);
+            let long = vec![7; 2 * BLOCK];
+            assert_eq!([set.number(&long, hash_zero), set.number(b"behind it", hash_zero)], [2001, 2002]);
+            assert_eq!(set.len(), 2003);
+            assert!(set.get(2000).is_empty() && set.get(2001) == long && set.get(2002) == b"behind it");
             assert!((0..2000).all(|n| set.get(n) == text(n)));
         }
     }

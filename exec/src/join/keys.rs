@@ -164,6 +164,11 @@ impl KeyForm {
                     let piece = piece?;
                     let part: Vec<ArrayRef> = columns.iter().map(|c| c.slice(piece.start, piece.len())).collect();
                     converter.append(&mut converted, &part)?;
+                    if piece.start == 0 && rows > piece.len() {
+                        // All of it now, instead of copies of what is there whenever it has doubled.
+                        let bytes: usize = converted.lengths().sum();
+                        converted.reserve(rows, bytes.saturating_mul(rows / piece.len() + 1));
+                    }
                 }
                 let valid = if *null_equals_null {
                     None
