@@ -22,9 +22,9 @@ fn cancelled_queries_end_soon() {
         "SELECT a.l_comment, count(*) FROM lineitem a, lineitem b GROUP BY a.l_comment, b.l_orderkey",
         "SELECT a.l_comment, b.l_comment FROM lineitem a, lineitem b ORDER BY b.l_comment DESC, a.l_comment",
         "SELECT count(*) FROM lineitem a JOIN lineitem b ON a.l_linenumber = b.l_linenumber JOIN lineitem c ON b.l_linenumber = c.l_linenumber",
-        // The groups of all workers are merged, and their strings aggregated, long after the last row was read.
+        // Wide keys, and states that keep rows.
         "SELECT a.l_comment, b.l_orderkey, string_agg(a.l_comment, ',' ORDER BY b.l_comment), count(DISTINCT b.l_comment) FROM lineitem a \
-         JOIN lineitem b ON a.l_linenumber = b.l_linenumber WHERE a.l_orderkey < 40 GROUP BY a.l_comment, b.l_orderkey",
+         JOIN lineitem b ON a.l_linenumber = b.l_linenumber WHERE a.l_orderkey < 1000 GROUP BY a.l_comment, b.l_orderkey",
     ];
     for query in endless {
         let cancel = CancelToken::default();

@@ -333,9 +333,12 @@ impl<'a> Executor<'a> {
         let merge = aggregate.phase == Phase::Final;
         let sink = AggregateSink { aggregation: aggregation.clone(), ctx: self.ctx, merge };
         let locals = run(self, &pipeline, plan.id, &sink)?;
-        self.recorder.note(plan.id, aggregation.strategy());
         let states = locals.into_iter().map(|l| (l.state, l.reservation)).collect::<Vec<_>>();
         let groups = states.iter().map(|(s, _)| s.groups() as u64).sum();
+        if states.is_empty() {
+            self.recorder.note(plan.id, aggregation.strategy());
+        }
+        states.iter().for_each(|(state, _)| self.recorder.groups(plan.id, state.strategy(), state.groups() as u64));
         self.recorder.memory(plan.id, states.iter().map(|(s, _)| s.memory()).sum());
         if aggregate.phase == Phase::Partial {
             self.recorder.add(plan.id, &LocalCounts { rows: groups, batches: states.len() as u64, nanos: 0 });

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use arrow::array::ArrayRef;
 use arrow::row::{Row, RowConverter, Rows};
-use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
+use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, IntoParallelRefIterator, ParallelIterator};
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
 use crate::context::PIECE;
@@ -55,6 +55,16 @@ impl OrderKeys {
             None => key.iter().chain(&[0; 8]).take(8).fold(0, |all, byte| all << 8 | u64::from(*byte)),
         };
         (prefix, row)
+    }
+
+    /// All rows in that form.
+    pub fn all(&self) -> Vec<Prefixed> {
+        let piece =
+            |(piece, keys): (usize, &Rows)| (0..keys.num_rows()).map(move |row| self.prefixed((piece * PIECE + row) as u32));
+        match self.pieces.len() {
+            0 | 1 => self.pieces.iter().enumerate().flat_map(piece).collect(),
+            _ => self.pieces.par_iter().enumerate().flat_map_iter(piece).collect(),
+        }
     }
 
     /// The order of two rows; equal keys are in the order of the rows.

@@ -89,6 +89,8 @@ pub struct NodeProfile {
     pub memory: u64,
     /// Scan counters, for scans.
     pub scan: Option<ScanCounters>,
+    /// Groups that the workers of an aggregation found, by strategy; those of several workers count several times.
+    pub groups: BTreeMap<String, u64>,
     /// Strategies and the like, each once, with a number where it is counted.
     pub notes: Vec<String>,
 }
@@ -129,6 +131,7 @@ impl Profile {
                 scan.values_decoded
             ));
         }
+        lines.extend(profile.groups.iter().map(|(strategy, groups)| format!("{strategy}: groups={groups}")));
         lines.extend(profile.notes.iter().cloned());
         lines
     }
@@ -193,6 +196,11 @@ impl Recorder {
         let mut nodes = self.nodes.lock();
         let entry = nodes.entry(node.0).or_default();
         entry.memory = entry.memory.max(held as u64);
+    }
+
+    /// Adds the groups that a worker found by a strategy.
+    pub fn groups(&self, node: NodeId, strategy: String, groups: u64) {
+        *self.nodes.lock().entry(node.0).or_default().groups.entry(strategy).or_default() += groups;
     }
 
     /// Notes a strategy, once.

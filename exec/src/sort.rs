@@ -11,7 +11,7 @@ use stoa_plan::{DataType, Plan, SortKey};
 use crate::batch::canonical;
 use crate::columns::{concat_batches, distinct_bytes, gather_batch};
 use crate::executor::{Executor, Rows, Scope, cut};
-use crate::order::{OrderKeys, Prefixed};
+use crate::order::OrderKeys;
 use crate::pipeline::{Operator, Output, Pipeline, Sink, Stage, run};
 use crate::sink::{Collect, in_order};
 use crate::{Batch, CancelToken, Error, Layout, QueryContext, Reservation, Result};
@@ -108,8 +108,11 @@ impl Order {
     /// The rows of a batch in order; only the first `limit`.
     fn sorted(&self, batch: &Batch, limit: Option<usize>, cancel: &CancelToken) -> Result<Vec<u32>> {
         let keys = self.rows(batch, cancel)?;
-        let count = u32::try_from(batch.rows).map_err(|_| Error::Unsupported("sorts of more than 4 billion rows".into()))?;
-        let mut rows: Vec<Prefixed> = (0..count).map(|row| keys.prefixed(row)).collect();
+        if u32::try_from(batch.rows).is_err() {
+            return Err(Error::Unsupported("sorts of more than 4 billion rows".into()));
+        }
+        cancel.check()?;
+        let mut rows = keys.all();
         if let Some(limit) = limit.filter(|limit| *limit < rows.len()) {
             rows.select_nth_unstable_by(limit, |a, b| keys.compare(a, b));
             rows.truncate(limit);

@@ -11,7 +11,7 @@ use super::condition::{BytesCondition, Condition, Kind};
 use super::constant::Constant;
 use super::delta::Delta;
 use super::dictionary::Dictionary;
-use super::entries::EntrySet;
+use super::entries::{EntrySet, Shape};
 use super::float::ScaledFloat;
 use super::fsst::Fsst;
 use super::layout::Reader;
@@ -148,6 +148,23 @@ impl Body {
             (Body::Plain(_) | Body::ScaledFloat(_), Condition::Int(_) | Condition::Float(_)) => Plan::Values,
             _ => Plan::Read,
         })
+    }
+
+    /// How [`Body::mask`] decides, for people.
+    pub(super) fn kernel(&self, plan: &Plan) -> &'static str {
+        match (self, plan) {
+            (Body::Dictionary(_), Plan::Entries(set)) => match set.shape {
+                Shape::Nothing => "no entry",
+                Shape::Everything => "every entry",
+                Shape::Range(..) | Shape::Outside(..) => "compare_packed of entries",
+                Shape::Scattered => "in_packed of entries",
+            },
+            (_, Plan::Entries(_)) => "once per entry",
+            (Body::Delta(_), Plan::Residuals(_)) => "decoded block",
+            (_, Plan::Residuals(condition)) => condition.packed_kernel(),
+            (_, Plan::Values) => "compare",
+            (_, Plan::Read) => "decoded values",
+        }
     }
 
     /// Which rows of a block of `rows` rows may pass; those of `current` are of interest. Not of NULL rows.

@@ -143,6 +143,15 @@ pub fn encode_as(encoding: Encoding, array: &ArrayRef) -> Result<Option<Encoded>
 pub struct PreparedPredicate {
     condition: Condition,
     plan: Plan,
+    kernel: &'static str,
+}
+
+impl PreparedPredicate {
+    /// How blocks are decided, for people.
+    #[must_use]
+    pub fn kernel(&self) -> &'static str {
+        self.kernel
+    }
 }
 
 /// Reads one encoded column.
@@ -206,11 +215,12 @@ impl EncodedColumn {
     /// [`Error::Invalid`] if the predicate's constants do not fit the column's type; what a function returns.
     pub fn prepare(&self, predicate: &Predicate) -> Result<PreparedPredicate> {
         let condition = Condition::compile(predicate, self.kind)?;
-        let plan = match condition {
-            Condition::IsNull | Condition::IsNotNull => Plan::Values,
-            _ => self.body.plan(&condition, self.null_count() > 0)?,
-        };
-        Ok(PreparedPredicate { condition, plan })
+        if matches!(condition, Condition::IsNull | Condition::IsNotNull) {
+            return Ok(PreparedPredicate { condition, plan: Plan::Values, kernel: "validity" });
+        }
+        let plan = self.body.plan(&condition, self.null_count() > 0)?;
+        let kernel = self.body.kernel(&plan);
+        Ok(PreparedPredicate { condition, plan, kernel })
     }
 
     /// `mask` &= the predicate over rows `first_row..first_row + rows`; see [`EncodedColumn::filter_prepared`].

@@ -138,6 +138,21 @@ pub(super) enum ResidualCondition {
 }
 
 impl ResidualCondition {
+    /// How [`ResidualCondition::packed`] decides, for people.
+    pub(super) fn packed_kernel(&self) -> &'static str {
+        match self {
+            ResidualCondition::Nothing => "nothing",
+            ResidualCondition::Range(..) | ResidualCondition::NotEqual(_) => "compare_packed",
+            ResidualCondition::In(list) if list.len() <= PACKED_COMPARES => "compare_packed",
+            ResidualCondition::In(_) => "unpacked, binary search",
+            ResidualCondition::Keys(keys) => match &keys.members {
+                KeyMembers::All => "unpacked, range",
+                KeyMembers::Bits(_) => "unpacked, bitmap",
+                KeyMembers::Bloom(_) => "unpacked, Bloom filter",
+            },
+        }
+    }
+
     /// Which residuals of a packed block pass. Only rows of `current` matter.
     pub(super) fn packed(&self, frame: &Frame, blocks: &PackedBlocks, block: usize, current: &[u64], out: &mut [u64; WORDS]) {
         match self {
@@ -169,11 +184,14 @@ impl ResidualCondition {
     }
 }
 
+/// Lists up to this long are compared one by one in the packed form.
+const PACKED_COMPARES: usize = 4;
+
 fn packed_list(list: &[u64], blocks: &PackedBlocks, block: usize, out: &mut [u64; WORDS]) {
     let (base, max) = (blocks.base(block), blocks.max(block));
     let list = &list[list.partition_point(|&v| v < base)..list.partition_point(|&v| v <= max)];
     *out = [0; WORDS];
-    if list.len() <= 4 {
+    if list.len() <= PACKED_COMPARES {
         let mut one = [0; WORDS];
         for &value in list {
             blocks.range(block, value, value, &mut one);

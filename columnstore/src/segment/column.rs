@@ -71,6 +71,15 @@ impl PreparedFilter {
     pub fn verdict(&self) -> Verdict {
         self.verdict
     }
+
+    /// How blocks were decided, for people; `None` if none had to be looked at.
+    #[must_use]
+    pub fn kernel(&self) -> Option<&'static str> {
+        self.way.get().map(|way| match way {
+            Way::Index(_) => "bitmap index",
+            Way::Encoded(prepared) => prepared.kernel(),
+        })
+    }
 }
 
 impl Column {

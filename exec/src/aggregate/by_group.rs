@@ -108,6 +108,7 @@ impl ByGroup {
             let values: Float64Array = (0..self.groups()).map(one).collect::<Result<_>>()?;
             return as_type(Arc::new(values), call.ty);
         }
+        cancel.check()?;
         let ints = Ints::<i128>::of(&Evaluated::Array(values.clone()))?;
         let ints = ints.slice().unwrap_or_default();
         let neighbours = |group| -> Result<_> {

@@ -137,10 +137,11 @@ impl ScanSource {
 
     /// Notes what was done to the encoded columns, once all workers are done.
     pub fn describe(&self, recorder: &Recorder) {
-        for predicate in &self.predicates {
+        for (index, predicate) in self.predicates.iter().enumerate() {
             if let Some(encodings) = self.encodings(predicate.ordinal) {
                 let name = &self.table.def.columns[predicate.ordinal].name;
-                recorder.note(self.node, format!("filtered {name} ({encodings}): {}", predicate.predicate));
+                let kernels = self.kernels(index).map_or(String::new(), |kernels| format!(" by {kernels}"));
+                recorder.note(self.node, format!("filtered {name} ({encodings}): {}{kernels}", predicate.predicate));
             }
         }
         let read = |ordinal: &usize| {
@@ -151,6 +152,16 @@ impl ScanSource {
         if !read.is_empty() {
             recorder.note(self.node, format!("read {}", read.join(", ")));
         }
+    }
+
+    /// How a predicate was decided in the segments that were looked into.
+    fn kernels(&self, predicate: usize) -> Option<String> {
+        let prepared = self.segments.iter().filter_map(|source| source.prepared.get()?.as_ref().ok());
+        let of_predicate = prepared.flat_map(|p| &p.open).filter(|(index, _)| *index == predicate);
+        let mut names: Vec<&str> = of_predicate.filter_map(|(_, filter)| filter.kernel()).collect();
+        names.sort_unstable();
+        names.dedup();
+        (!names.is_empty()).then(|| names.join(" or "))
     }
 
     /// The encodings of a column in the segments that were looked into.
