@@ -24,6 +24,90 @@ pub enum Command {
     Tpch(TpchArgs),
     /// Show segments, encodings, sizes, zone maps and indexes
     Inspect(InspectArgs),
+    /// Run a leaf of a cluster: it stores partitions and runs the fragments of queries over them
+    Leaf(LeafArgs),
+    /// Run a coordinator of a cluster: it keeps the catalog, plans queries and merges what the leaves compute
+    Coordinator(CoordinatorArgs),
+    /// Start, stop or look at a cluster on this machine, a process a node
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+}
+
+/// Where a node keeps its data and listens.
+#[derive(Debug, Args)]
+pub struct NodeArgs {
+    /// Data directory of the node; made if it is not there
+    #[arg(long, value_name = "DIR", env = "STOA_DATA")]
+    pub data: PathBuf,
+    /// Address to listen on; port 0 takes a free one
+    #[arg(long, value_name = "HOST:PORT", env = "STOA_LISTEN", default_value = "127.0.0.1:0")]
+    pub listen: String,
+    /// The cluster's secret; who does not know it is turned away
+    #[arg(long, env = "STOA_SECRET", default_value = "", hide_default_value = true, hide_env_values = true)]
+    pub secret: String,
+    /// Memory that one query may hold on this node, e.g. 4GiB [default: 70% of the machine's]
+    #[arg(long, value_name = "BYTES", env = "STOA_MEMORY_LIMIT", value_parser = parse_bytes)]
+    pub memory_limit: Option<usize>,
+    /// Connections at once
+    #[arg(long, value_name = "N", default_value_t = 1024)]
+    pub connections: usize,
+    /// Listen beyond this machine although connections are not encrypted
+    #[arg(long)]
+    pub insecure: bool,
+}
+
+/// `stoa leaf`.
+#[derive(Debug, Args)]
+pub struct LeafArgs {
+    /// Where it is.
+    #[command(flatten)]
+    pub node: NodeArgs,
+    /// Worker threads [default: one a core]
+    #[arg(long, value_name = "N", env = "STOA_THREADS")]
+    pub threads: Option<usize>,
+    /// Queries at once; one more is refused
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub queries: usize,
+}
+
+/// `stoa coordinator`.
+#[derive(Debug, Args)]
+pub struct CoordinatorArgs {
+    /// Where it is.
+    #[command(flatten)]
+    pub node: NodeArgs,
+    /// Make a new cluster if the data directory has none
+    #[arg(long)]
+    pub bootstrap: bool,
+}
+
+/// `stoa cluster`.
+#[derive(Debug, Subcommand)]
+pub enum ClusterCommand {
+    /// Start a cluster, new or stopped before, and say how to connect
+    Start {
+        /// Folder of the cluster; made if it is not there
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// Leaves of a new cluster
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+        leaves: u32,
+        /// Worker threads of each leaf [default: the cores, divided among the leaves]
+        #[arg(long, value_name = "N")]
+        threads: Option<usize>,
+    },
+    /// Stop the nodes of a cluster
+    Stop {
+        /// Folder of the cluster
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+    },
+    /// Show the nodes of a cluster
+    Status {
+        /// Folder of the cluster
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+    },
 }
 
 /// Where the data is and what a query may use of the machine.
@@ -32,6 +116,21 @@ pub struct EngineArgs {
     /// Data directory; made if it is not there
     #[arg(long, value_name = "DIR", env = "STOA_DATA", default_value = "./stoa-data")]
     pub data: PathBuf,
+    /// Coordinators of a cluster, instead of a data directory; the first that answers serves
+    #[arg(long, value_name = "HOST:PORT", env = "STOA_CONNECT", value_delimiter = ',')]
+    pub connect: Vec<String>,
+    /// User of the cluster
+    #[arg(long, env = "STOA_USER", default_value = "root")]
+    pub user: String,
+    /// Password of the user
+    #[arg(long, env = "STOA_PASSWORD", default_value = "", hide_default_value = true, hide_env_values = true)]
+    pub password: String,
+    /// Database of the cluster
+    #[arg(long, env = "STOA_DATABASE", default_value = "stoa")]
+    pub database: String,
+    /// The cluster's secret
+    #[arg(long, env = "STOA_SECRET", default_value = "", hide_default_value = true, hide_env_values = true)]
+    pub secret: String,
     /// Memory that one query may hold, e.g. 4GiB [default: 70% of the machine's]
     #[arg(long, value_name = "BYTES", env = "STOA_MEMORY_LIMIT", value_parser = parse_bytes)]
     pub memory_limit: Option<usize>,

@@ -5,18 +5,18 @@ use std::path::PathBuf;
 /// An error of the `stoa` command or of the embedded engine; its text is what the user sees behind `error: `.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// SQL that cannot be parsed or bound, with its place.
+    /// A statement failed.
     #[error(transparent)]
-    Sql(#[from] stoa_sql::SqlError),
-    /// The plan cannot be made.
-    #[error(transparent)]
-    Plan(#[from] stoa_plan::optimizer::OptimizeError),
-    /// The query failed while it ran.
+    Statement(#[from] stoa_coordinator::Error),
+    /// A query failed while it ran.
     #[error(transparent)]
     Exec(#[from] stoa_exec::Error),
     /// Storage failed.
     #[error(transparent)]
     Storage(#[from] stoa_columnstore::Error),
+    /// Another node, or what would be one here, cannot do what was asked.
+    #[error(transparent)]
+    Node(#[from] stoa_rpc::Failure),
     /// A file that is not part of the data directory cannot be read or written.
     #[error("{path}: {source}")]
     File {

@@ -17,6 +17,9 @@ fn main() -> ExitCode {
         Command::Load(args) => commands::load::run(args),
         Command::Tpch(args) => commands::tpch::run(args),
         Command::Inspect(args) => commands::inspect::run(args),
+        Command::Leaf(args) => commands::node::leaf(args),
+        Command::Coordinator(args) => commands::node::coordinator(args),
+        Command::Cluster(command) => commands::cluster::run(command),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use stoa::Error;
 use stoa::commands::tpch::load_missing;
+use stoa::connection::Connection;
 use stoa::engine::{Engine, Setup};
 use stoa_exec::CancelToken;
 
@@ -14,7 +15,9 @@ const PATIENCE: Duration = Duration::from_millis(1000);
 fn cancelled_queries_end_soon() {
     let folder = tempfile::tempdir().unwrap();
     let engine = Engine::with_setup(folder.path(), &Setup { threads: 2, ..Setup::from_env() }).unwrap();
-    load_missing(&engine, 0.01).unwrap();
+    let connection = Connection::Embedded(engine);
+    load_missing(&connection, 0.01).unwrap();
+    let Connection::Embedded(engine) = &connection else { unreachable!("it is embedded") };
     let endless = [
         "SELECT count(*) FROM lineitem a, lineitem b WHERE a.l_comment < b.l_comment",
         // No pair passes, so that the join has nothing to give out for a very long time.
@@ -38,7 +41,10 @@ fn cancelled_queries_end_soon() {
             let outcome = running.join().unwrap();
             (outcome, asked.elapsed())
         });
-        assert!(matches!(outcome, Err(Error::Exec(stoa_exec::Error::Cancelled))), "{query}: {outcome:?}");
+        assert!(
+            matches!(outcome, Err(Error::Statement(stoa_coordinator::Error::Exec(stoa_exec::Error::Cancelled)))),
+            "{query}: {outcome:?}"
+        );
         assert!(late < PATIENCE, "{query} went on for {late:?}");
     }
     assert!(engine.query("SELECT count(*) FROM lineitem", &CancelToken::default()).is_ok());

@@ -7,12 +7,16 @@ use std::process::{Command, ExitCode};
 use libtest_mimic::{Arguments, Failed, Trial};
 use sqllogictest::{DBOutput, DefaultColumnType};
 use stoa::engine::{Engine, Outcome, Setup};
-use stoa_exec::{CancelToken, Settings};
+use stoa_exec::{CancelToken, Progress, Settings};
+
+mod leaves;
 
 /// A shape of the engine.
 struct Shape {
     name: &'static str,
     setup: fn() -> Setup,
+    /// Leaves of a cluster; 0: a data directory in this process.
+    leaves: usize,
 }
 
 fn plain() -> Setup {
@@ -20,7 +24,7 @@ fn plain() -> Setup {
 }
 
 const SHAPES: &[Shape] = &[
-    Shape { name: "plain", setup: plain },
+    Shape { name: "plain", setup: plain, leaves: 0 },
     Shape {
         name: "tiny_vectors",
         setup: || {
@@ -29,6 +33,7 @@ const SHAPES: &[Shape] = &[
             setup.storage.segment_rows = 64;
             setup
         },
+        leaves: 0,
     },
     Shape {
         name: "equal_hashes",
@@ -39,6 +44,7 @@ const SHAPES: &[Shape] = &[
             setup.storage.default_partitions = 5;
             setup
         },
+        leaves: 0,
     },
     Shape {
         name: "no_fast_paths",
@@ -48,20 +54,60 @@ const SHAPES: &[Shape] = &[
             setup.storage.default_partitions = 1;
             setup
         },
+        leaves: 0,
+    },
+    Shape {
+        name: "one_leaf",
+        setup: || {
+            let mut setup = plain();
+            setup.storage.default_partitions = 1;
+            setup
+        },
+        leaves: 1,
+    },
+    Shape {
+        name: "two_leaves",
+        setup: || {
+            let mut setup = plain();
+            setup.storage.default_partitions = 5;
+            setup.settings.vector_size = 3;
+            setup
+        },
+        leaves: 2,
+    },
+    Shape {
+        name: "four_leaves",
+        setup: || {
+            let mut setup = plain();
+            setup.storage.default_partitions = 16;
+            setup.settings.no_fast_paths = true;
+            setup
+        },
+        leaves: 4,
     },
 ];
 
-/// One engine on a folder of its own.
+/// One engine, or cluster, on a folder of its own.
 struct Connection {
-    engine: Engine,
+    place: Place,
     _folder: tempfile::TempDir,
 }
 
+enum Place {
+    Embedded(Engine),
+    Cluster(leaves::Leaves),
+}
+
 impl Connection {
-    fn open(setup: &Setup) -> Connection {
+    fn open(setup: &Setup, leaves: usize) -> Connection {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let engine = Engine::with_setup(folder.path(), setup).expect("an empty data directory opens");
-        Connection { engine, _folder: folder }
+        let place = if leaves == 0 {
+            Place::Embedded(Engine::with_setup(folder.path(), setup).expect("an empty data directory opens"))
+        } else {
+            let (settings, storage) = (&setup.settings, &setup.storage);
+            Place::Cluster(leaves::Leaves::start(folder.path(), leaves, storage.default_partitions, settings, storage))
+        };
+        Connection { place, _folder: folder }
     }
 }
 
@@ -71,12 +117,16 @@ impl sqllogictest::DB for Connection {
 
     fn run(&mut self, sql: &str) -> Result<DBOutput<DefaultColumnType>, stoa::Error> {
         let mut output = DBOutput::StatementComplete(0);
-        self.engine.run(sql, &CancelToken::default(), &mut |outcome| {
+        let mut each = |outcome| {
             if let Outcome::Rows { schema, batches } = outcome {
                 output = DBOutput::Rows { types: vec![DefaultColumnType::Any; schema.fields().len()], rows: rows(&batches) };
             }
             Ok(())
-        })?;
+        };
+        match &self.place {
+            Place::Embedded(engine) => engine.run(sql, &CancelToken::default(), &mut each)?,
+            Place::Cluster(leaves) => leaves.session.run(sql, &CancelToken::default(), &Progress::default(), &mut each)?,
+        }
         Ok(output)
     }
 
@@ -122,8 +172,8 @@ fn float(text: &str) -> String {
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
-fn run_file(path: &Path, setup: &Setup) -> Result<(), Failed> {
-    let mut runner = sqllogictest::Runner::new(|| async { Ok(Connection::open(setup)) });
+fn run_file(path: &Path, setup: &Setup, leaves: usize) -> Result<(), Failed> {
+    let mut runner = sqllogictest::Runner::new(|| async { Ok(Connection::open(setup, leaves)) });
     runner.run_file(path).map_err(|e| Failed::from(e.to_string()))
 }
 
@@ -148,7 +198,7 @@ fn main() -> ExitCode {
     for shape in SHAPES {
         for file in files() {
             let name = format!("{}::{}", shape.name, file.file_stem().unwrap_or_default().to_string_lossy());
-            trials.push(Trial::test(name, move || run_file(&file, &(shape.setup)())));
+            trials.push(Trial::test(name, move || run_file(&file, &(shape.setup)(), shape.leaves)));
         }
     }
     if std::env::var_os("STOA_ISA").is_none() {

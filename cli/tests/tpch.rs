@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use stoa::commands::tpch::load_missing;
+use stoa::connection::Connection;
 use stoa::engine::{Engine, Setup};
 use stoa_datasets::tpch;
-use stoa_exec::CancelToken;
 
 const SCALE: f64 = 0.01;
 
@@ -14,13 +14,13 @@ fn setup() -> Setup {
 }
 
 fn check_all(folder: &Path, setup: &Setup) {
-    let engine = Engine::with_setup(folder, setup).unwrap();
-    load_missing(&engine, SCALE).unwrap();
+    let connection = Connection::Embedded(Engine::with_setup(folder, setup).unwrap());
+    load_missing(&connection, SCALE).unwrap();
     let mut wrong = Vec::new();
     for number in 1..=tpch::QUERY_COUNT {
-        match engine.query(tpch::query(number).unwrap(), &CancelToken::default()) {
-            Ok(result) => {
-                if let Err(mismatch) = tpch::check(tpch::answer(number, SCALE).unwrap(), &result.batches) {
+        match connection.query(tpch::query(number).unwrap()) {
+            Ok((batches, _)) => {
+                if let Err(mismatch) = tpch::check(tpch::answer(number, SCALE).unwrap(), &batches) {
                     wrong.push(format!("query {number}: {mismatch}"));
                 }
             }

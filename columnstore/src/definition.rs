@@ -13,6 +13,9 @@ pub const MAX_SEGMENT_ROWS: usize = 1 << 20;
 /// Most partitions that a table may have.
 pub const MAX_PARTITIONS: u32 = 1 << 14;
 
+/// Name of a field's metadata that holds the type as declared.
+const SQL_TYPE: &str = "stoa.type";
+
 /// Whether a column has a bitmap per distinct value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BitmapIndex {
@@ -81,6 +84,30 @@ impl TableDef {
     pub fn schema(&self) -> SchemaRef {
         let fields: Vec<Field> = self.columns.iter().map(|c| Field::new(&c.name, c.ty.clone(), c.nullable)).collect();
         Arc::new(Schema::new(fields))
+    }
+
+    /// [`TableDef::schema`] with the types as declared in the fields' metadata, for those who send rows.
+    #[must_use]
+    pub fn described_schema(&self) -> SchemaRef {
+        let field = |c: &ColumnDef| {
+            let metadata = [(SQL_TYPE.to_owned(), c.sql_type.clone())];
+            Field::new(&c.name, c.ty.clone(), c.nullable).with_metadata(metadata.into())
+        };
+        Arc::new(Schema::new(self.columns.iter().map(field).collect::<Vec<_>>()))
+    }
+
+    /// A table of the columns that [`TableDef::described_schema`] gave, as far as those who send rows need it.
+    #[must_use]
+    pub fn from_described(name: &str, schema: &Schema) -> TableDef {
+        let column = |field: &Arc<Field>| ColumnDef {
+            name: field.name().clone(),
+            ty: field.data_type().clone(),
+            nullable: field.is_nullable(),
+            bitmap_index: BitmapIndex::Auto,
+            sql_type: field.metadata().get(SQL_TYPE).cloned().unwrap_or_default(),
+        };
+        let columns = schema.fields().iter().map(column).collect();
+        TableDef { name: name.to_owned(), columns, shard_key: vec![], sort_key: vec![], reference: false, partitions: 0 }
     }
 
     /// Refuses a definition that cannot be stored.

@@ -27,7 +27,7 @@ mod zone;
 
 pub use bitmap_index::ValueIndex;
 pub use checksum::checksum;
-pub use database::{Database, FORMAT_VERSION};
+pub use database::{Database, FORMAT_VERSION, decode_definition, encode_definition};
 pub use definition::{BitmapIndex, ColumnDef, MAX_PARTITIONS, MAX_SEGMENT_ROWS, Options, TableDef};
 pub use encoding::{Encoded, EncodedColumn, Encoding, PreparedPredicate, encode, encode_as};
 pub use error::{Error, Result};
@@ -38,7 +38,7 @@ pub use sketch::Sketch;
 pub use statistics::{ColumnStatistics, TableStatistics};
 pub use table::{Partition, Table};
 pub use types::is_storable;
-pub use writer::TableWriter;
+pub use writer::{RowNames, TableWriter, conform};
 pub use zone::{Verdict, Zone};
 
 /// Rows of a block, the unit of zone maps, bit-packing and random access.

@@ -22,6 +22,14 @@ pub struct Sketch {
     registers: Vec<u8>,
 }
 
+/// The hash with its bits mixed anew (the finalizer of MurmurHash3). The rows of a partition agree in the first bits of the hash of their
+/// shard key, which would leave most registers of that column empty.
+#[inline]
+fn mixed(hash: u64) -> u64 {
+    let hash = (hash ^ hash >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    hash ^ hash >> 33
+}
+
 impl Default for Sketch {
     fn default() -> Sketch {
         Sketch { exact: Some(Box::new([0; SLOTS])), count: 0, registers: Vec::new() }
@@ -64,6 +72,7 @@ impl Sketch {
 
     #[inline]
     fn insert_register(&mut self, hash: u64) {
+        let hash = mixed(hash);
         let index = (hash >> (64 - REGISTER_BITS)) as usize;
         let rank = (hash << REGISTER_BITS | 1 << (REGISTER_BITS - 1)).leading_zeros() as u8 + 1;
         if let Some(register) = self.registers.get_mut(index) {

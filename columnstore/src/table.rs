@@ -29,6 +29,12 @@ impl Table {
         Table { id, def, partitions, statistics: OnceLock::new() }
     }
 
+    /// A table of these partitions, each of which may belong to another data directory; `def` has as many.
+    #[must_use]
+    pub fn of_partitions(def: Arc<TableDef>, partitions: Vec<Arc<Partition>>) -> Table {
+        Table::new(0, def, partitions)
+    }
+
     /// This table with more segments, each in its partition.
     pub(crate) fn with_segments(&self, more: &[(usize, Arc<Segment>)]) -> Table {
         let partitions = self.partitions.iter().enumerate().map(|(number, partition)| {

@@ -47,7 +47,20 @@ pub(crate) const PIECE: usize = 16 * 1024;
 #[derive(Clone, Debug, Default)]
 pub struct CancelToken(Arc<AtomicBool>);
 
+/// A token that others may set.
+impl From<Arc<AtomicBool>> for CancelToken {
+    fn from(flag: Arc<AtomicBool>) -> CancelToken {
+        CancelToken(flag)
+    }
+}
+
 impl CancelToken {
+    /// The flag that cancels, for those who know no token.
+    #[must_use]
+    pub fn flag(&self) -> &Arc<AtomicBool> {
+        &self.0
+    }
+
     /// Asks the query to stop; it does so at its next batch.
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);

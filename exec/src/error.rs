@@ -25,6 +25,14 @@ pub enum Error {
     /// Storage failed.
     #[error(transparent)]
     Storage(stoa_columnstore::Error),
+    /// Another node could not do its part.
+    #[error("{message}")]
+    Remote {
+        /// What a caller may do about it.
+        severity: Severity,
+        /// What went wrong, and where.
+        message: String,
+    },
     /// A defect of Stoa or of the plan that was submitted.
     #[error("internal error: {0}")]
     Internal(String),
@@ -47,6 +55,7 @@ impl Error {
     pub fn severity(&self) -> Severity {
         match self {
             Error::User(_) | Error::Unsupported(_) => Severity::User,
+            Error::Remote { severity, .. } => *severity,
             Error::Memory { .. } | Error::Cancelled => Severity::Retryable,
             Error::Storage(_) | Error::Internal(_) => Severity::Fatal,
         }

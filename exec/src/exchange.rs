@@ -36,7 +36,12 @@ impl Executor<'_> {
     }
 
     /// Runs the fragment below an exchange and keeps its rows.
-    fn gather(&self, plan: &Plan, input: &Plan) -> Result<Rows> {
+    pub fn gather(&self, plan: &Plan, input: &Plan) -> Result<Rows> {
+        if let Some(leaves) = &self.leaves
+            && crate::remote::reads_tables(input)
+        {
+            return leaves.gather(self, plan, input);
+        }
         let started = Instant::now();
         let mut all = Rows { layout: Layout::default(), batches: vec![], reservations: vec![] };
         for rows in self.fragments(input, |scope| self.collect(input, scope, "an exchange"))? {

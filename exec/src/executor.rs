@@ -13,6 +13,7 @@ use crate::join::table::JoinTable;
 use crate::pipeline::{BatchSource, Operator, Output, Pipeline, Source, Stage, run};
 use crate::profile::{LocalCounts, Progress, Recorder};
 use crate::query::Storage;
+use crate::remote::Leaves;
 use crate::required::Required;
 use crate::scan::ScanSource;
 use crate::sink::{AggregateSink, Collect, LimitSink, in_order};
@@ -24,6 +25,8 @@ const MORSEL_ROWS: usize = 16 * 1024;
 /// A query in progress.
 pub(crate) struct Executor<'a> {
     pub storage: &'a dyn Storage,
+    /// Who runs the fragments below exchanges; this process if nobody else does.
+    pub leaves: Option<Leaves<'a>>,
     pub ctx: &'a QueryContext,
     pub recorder: Recorder,
     pub progress: Progress,
@@ -81,6 +84,7 @@ impl<'a> Executor<'a> {
     pub fn new(storage: &'a dyn Storage, ctx: &'a QueryContext, progress: Progress) -> Executor<'a> {
         Executor {
             storage,
+            leaves: None,
             ctx,
             recorder: Recorder::default(),
             progress,
@@ -292,6 +296,7 @@ impl<'a> Executor<'a> {
 
     fn aggregate(&self, plan: &Plan, aggregate: &Aggregate, scope: &Scope) -> Result<Pipeline> {
         if aggregate.phase == Phase::Final
+            && self.leaves.is_none()
             && let Node::Exchange { input, kind: stoa_plan::ExchangeKind::Gather } = &aggregate.input.node
             && let Node::Aggregate(partial) = &input.node
             && partial.phase == Phase::Partial
@@ -320,7 +325,7 @@ impl<'a> Executor<'a> {
     }
 
     /// Runs the input of an aggregation into states, one per worker that took part.
-    fn aggregate_states(&self, plan: &Plan, aggregate: &Aggregate, scope: &Scope) -> Result<Grouped> {
+    pub fn aggregate_states(&self, plan: &Plan, aggregate: &Aggregate, scope: &Scope) -> Result<Grouped> {
         let pipeline = self.open(&aggregate.input, scope)?;
         let known = self.aggregations.lock().get(&address(aggregate)).cloned();
         let aggregation = match known {
@@ -374,7 +379,7 @@ impl<'a> Executor<'a> {
 }
 
 /// An aggregation and the states of the workers that fed it.
-type Grouped = (Arc<GroupedAggregation>, Vec<(AggregateState, Reservation)>);
+pub(crate) type Grouped = (Arc<GroupedAggregation>, Vec<(AggregateState, Reservation)>);
 
 impl Executor<'_> {
     /// The kept broadcast at `address`, or what `make` gives.

@@ -63,6 +63,29 @@ pub struct ScanCounters {
 }
 
 impl ScanCounters {
+    /// The counters in the order of their fields, for the wire.
+    #[must_use]
+    pub fn to_array(&self) -> [u64; 8] {
+        let ScanCounters {
+            segments,
+            segments_skipped,
+            blocks,
+            blocks_skipped,
+            blocks_by_index,
+            rows,
+            rows_selected,
+            values_decoded,
+        } = *self;
+        [segments, segments_skipped, blocks, blocks_skipped, blocks_by_index, rows, rows_selected, values_decoded]
+    }
+
+    /// The counters of [`ScanCounters::to_array`].
+    #[must_use]
+    pub fn from_array(all: [u64; 8]) -> ScanCounters {
+        let [segments, segments_skipped, blocks, blocks_skipped, blocks_by_index, rows, rows_selected, values_decoded] = all;
+        ScanCounters { segments, segments_skipped, blocks, blocks_skipped, blocks_by_index, rows, rows_selected, values_decoded }
+    }
+
     /// Adds the counts of another worker.
     pub fn add(&mut self, other: &ScanCounters) {
         self.segments += other.segments;

@@ -49,8 +49,17 @@ pub fn execute(query: &Query, storage: &dyn Storage, ctx: &QueryContext) -> Resu
 /// # Errors
 /// As [`execute`].
 pub fn execute_with(query: &Query, storage: &dyn Storage, ctx: &QueryContext, progress: &Progress) -> Result<QueryResult> {
-    let run = AssertUnwindSafe(|| run(query, storage, ctx, progress));
-    catch_unwind(run).unwrap_or_else(|panic| Err(Error::Internal(panic_message(&*panic))))
+    guarded(|| {
+        let started = Instant::now();
+        let mut exec = Executor::new(storage, ctx, progress.clone());
+        run_subplans(query, &mut exec)?;
+        finish(query, &mut exec, started)
+    })
+}
+
+/// Runs operators; a panic of one, which would be a defect, is an [`Error::Internal`].
+pub(crate) fn guarded<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Err(Error::Internal(panic_message(&*panic))))
 }
 
 fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
@@ -58,26 +67,34 @@ fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     format!("an operator failed: {}", text.unwrap_or("no message"))
 }
 
-fn run(query: &Query, storage: &dyn Storage, ctx: &QueryContext, progress: &Progress) -> Result<QueryResult> {
-    let started = Instant::now();
-    let mut exec = Executor::new(storage, ctx, progress.clone());
+/// Runs the subplans in order and keeps what they give.
+pub(crate) fn run_subplans(query: &Query, exec: &mut Executor<'_>) -> Result<()> {
     for subplan in &query.subplans {
         exec.required.add(&subplan.plan, subplan.plan.fields().iter().map(|f| f.id).collect());
-        let rows = exec.collect(&subplan.plan, &exec.once, "a subquery")?;
         match subplan.kind {
             SubplanKind::Scalar(id) => {
-                let value = scalar(&subplan.plan, &rows)?;
+                let value = scalar(&subplan.plan, &exec.collect(&subplan.plan, &exec.once, "a subquery")?)?;
                 exec.parameters.insert(id, value);
             }
             SubplanKind::Shared(number) => {
+                let rows = exec.collect(&subplan.plan, &exec.once, "a subquery")?;
                 exec.shared.insert(number, rows);
             }
+            // Results are right without it; it is published before the query if it is there.
+            SubplanKind::Filter(_) => {}
+            SubplanKind::Received(number) if exec.shared.contains_key(&number) => {}
+            SubplanKind::Received(number) => return Err(Error::Internal(format!("rows {number} did not come"))),
         }
     }
+    Ok(())
+}
+
+/// Runs the root and gives the result.
+pub(crate) fn finish(query: &Query, exec: &mut Executor<'_>, started: Instant) -> Result<QueryResult> {
     exec.required.add(&query.root, query.output.iter().map(|f| f.id).collect());
     let rows = exec.collect(&query.root, &exec.once, "the result")?;
-    let (schema, batches) = record_batches(&query.output, &rows, &ctx.cancel)?;
-    let profile = exec.recorder.finish(started.elapsed(), ctx.memory.peak());
+    let (schema, batches) = record_batches(&query.output, &rows, &exec.ctx.cancel)?;
+    let profile = exec.recorder.finish(started.elapsed(), exec.ctx.memory.peak());
     Ok(QueryResult { schema, batches, profile })
 }
 
@@ -127,7 +144,7 @@ fn value_at(array: &ArrayRef, i: usize) -> Result<Value> {
 }
 
 /// The result's batches, in canonical types under the output's names.
-fn record_batches(output: &[Field], rows: &Rows, cancel: &CancelToken) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+pub(crate) fn record_batches(output: &[Field], rows: &Rows, cancel: &CancelToken) -> Result<(SchemaRef, Vec<RecordBatch>)> {
     let positions = output.iter().map(|f| rows.layout.position(f.id)).collect::<Result<Vec<_>>>()?;
     let mut batches = Vec::with_capacity(rows.batches.len());
     for batch in rows.batches.iter().filter(|b| b.rows > 0) {

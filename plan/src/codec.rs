@@ -17,6 +17,7 @@ mod encode_node;
 mod hostile_tests;
 #[cfg(test)]
 mod round_trip_tests;
+mod statistics;
 #[cfg(test)]
 mod strategy;
 mod values;
@@ -26,8 +27,9 @@ use stoa_schema::limits::{self, MAX_COLUMNS, MAX_MESSAGE_SEGMENTS, MAX_PLAN_BYTE
 use stoa_schema::plan_capnp as wire;
 
 use crate::validate::{ValidateError, validate};
-use crate::{ParameterId, Query, Subplan, SubplanKind};
+use crate::{FilterId, ParameterId, Query, Subplan, SubplanKind};
 use budget::Budget;
+pub use statistics::{TableSummary, decode_statistics, encode_statistics};
 
 /// Why a message is not a plan, or a plan has no message.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +89,8 @@ pub fn encode(query: &Query) -> Result<Vec<u8>, CodecError> {
         match subplan.kind {
             SubplanKind::Scalar(ParameterId(id)) => to.set_scalar(id),
             SubplanKind::Shared(number) => to.set_shared(number),
+            SubplanKind::Received(number) => to.set_received(number),
+            SubplanKind::Filter(FilterId(id)) => to.set_filter(id),
         }
         encode_node::plan(&subplan.plan, to.init_plan(), 1, &mut budget)?;
     }
@@ -131,6 +135,8 @@ fn decode_query(from: wire::query::Reader<'_>) -> Result<Query, CodecError> {
         let kind = match subplan.which().map_err(|e| newer("subplan kind", e))? {
             wire::subplan::Which::Scalar(id) => SubplanKind::Scalar(ParameterId(id)),
             wire::subplan::Which::Shared(number) => SubplanKind::Shared(number),
+            wire::subplan::Which::Received(number) => SubplanKind::Received(number),
+            wire::subplan::Which::Filter(id) => SubplanKind::Filter(FilterId(id)),
         };
         if !subplan.has_plan() {
             return Err(CodecError::Missing("the plan of a subplan"));

@@ -35,6 +35,46 @@ pub fn distribute(mut query: Query) -> Query {
     query
 }
 
+/// As [`distribute`], for an engine whose merging fragment is not where the tables are: what it would read of them is gathered.
+#[must_use]
+pub fn distribute_over_leaves(query: Query) -> Query {
+    let mut query = distribute(query);
+    query.plans_mut().into_iter().for_each(gather_tables);
+    query.number();
+    query
+}
+
+/// Puts a gather above the largest parts of a merging fragment that read tables and have no exchange in them.
+fn gather_tables(plan: &mut Plan) {
+    if let Node::Exchange { input, kind: ExchangeKind::Broadcast } = &mut plan.node
+        && !runs_per_partition(input)
+    {
+        return gather_tables(input);
+    }
+    if let Node::Exchange { input, .. } = &mut plan.node {
+        // A fragment of the leaves; what it is sent may again be a merging fragment's.
+        return broadcasts(input);
+    }
+    let (mut exchanges, mut tables) = (false, false);
+    plan.walk(&mut |node| match &node.node {
+        Node::Exchange { .. } => exchanges = true,
+        Node::Scan(_) => tables = true,
+        _ => {}
+    });
+    match (exchanges, tables) {
+        (false, true) => *plan = exchange(plan.take(), ExchangeKind::Gather),
+        (false, false) => {}
+        (true, _) => plan.inputs_mut().into_iter().for_each(gather_tables),
+    }
+}
+
+fn broadcasts(plan: &mut Plan) {
+    match &plan.node {
+        Node::Exchange { .. } => gather_tables(plan),
+        _ => plan.inputs_mut().into_iter().for_each(broadcasts),
+    }
+}
+
 /// Where the rows of a plan without exchanges will be.
 pub(crate) fn partitioning(plan: &Plan) -> Place {
     place(plan.clone()).1

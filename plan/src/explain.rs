@@ -27,6 +27,8 @@ pub fn explain(query: &Query, annotate: Option<&dyn Fn(NodeId) -> Vec<String>>) 
         let _ = match &subplan.kind {
             SubplanKind::Scalar(id) => writeln!(out, "Scalar subplan ${}:", id.0),
             SubplanKind::Shared(number) => writeln!(out, "Shared subplan {number}:"),
+            SubplanKind::Filter(id) => writeln!(out, "Keys of run-time filter f{}:", id.0),
+            SubplanKind::Received(number) => writeln!(out, "Received rows {number}:"),
         };
         names.plan(&subplan.plan, 1, annotate, &mut out);
     }

@@ -61,6 +61,10 @@ pub enum SubplanKind {
     Scalar(ParameterId),
     /// A common table expression used more than once: its rows are kept and read by [`Node::SubplanScan`] with this number.
     Shared(u32),
+    /// Rows that other fragments sent here under this number, read as those of a shared subplan. The plan only names their columns.
+    Received(u32),
+    /// The keys of a run-time filter that another fragment published. The plan only names their column.
+    Filter(FilterId),
 }
 
 /// A node of the plan with its estimate.

@@ -91,7 +91,11 @@ fn define(kind: &SubplanKind, columns: Columns, context: &mut Context) -> Check 
             [ty] => context.parameters.insert(*id, ty).is_none(),
             _ => return Err(format!("a scalar subplan has {} columns", columns.len())),
         },
-        SubplanKind::Shared(number) => context.shared.insert(*number, columns).is_none(),
+        SubplanKind::Filter(id) => match columns.values().copied().collect::<Vec<_>>()[..] {
+            [ty] => context.published.insert(*id, ty).is_none(),
+            _ => return Err(format!("a run-time filter has {} columns", columns.len())),
+        },
+        SubplanKind::Shared(number) | SubplanKind::Received(number) => context.shared.insert(*number, columns).is_none(),
     };
     if fresh { Ok(()) } else { Err("two subplans have one number".into()) }
 }

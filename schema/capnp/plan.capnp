@@ -30,6 +30,8 @@ struct Subplan {
   union {
     scalar @1 :ParameterId;  # one column, at most one row, becomes a parameter; no row: NULL; more than one: the user's error
     shared @2 :UInt32;       # rows are kept and read by SubplanScan nodes with this number
+    received @3 :UInt32;     # rows that other fragments sent here under this number, read the same way; the plan only names columns
+    filter @4 :FilterId;     # the keys of a run-time filter that another fragment published; the plan only names their column
   }
 }
 

@@ -89,6 +89,65 @@ pub enum Statement {
         /// The table or view.
         name: String,
     },
+    /// A statement that manages a cluster.
+    Cluster(ClusterStatement),
+}
+
+/// Statements that manage a cluster. Addresses are HOST:PORT.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClusterStatement {
+    /// `CREATE DATABASE`.
+    CreateDatabase {
+        /// Its name.
+        name: String,
+        /// Whether an existing database of that name is fine.
+        if_not_exists: bool,
+        /// Into how many partitions its tables are cut.
+        partitions: Option<u32>,
+        /// Copies of every partition.
+        redundancy: Option<u32>,
+    },
+    /// `DROP DATABASE`, with all that is in it.
+    DropDatabase {
+        /// Its name.
+        name: String,
+        /// Whether a missing database is fine.
+        if_exists: bool,
+    },
+    /// `ADD LEAF`.
+    AddLeaf {
+        /// Where it listens.
+        address: String,
+        /// Its availability group.
+        group: Option<u8>,
+    },
+    /// `REMOVE LEAF`.
+    RemoveLeaf {
+        /// Where it listens.
+        address: String,
+        /// Also if it has partitions, which are lost to the cluster then.
+        force: bool,
+    },
+    /// `SHOW LEAVES`.
+    ShowLeaves,
+    /// `SHOW AGGREGATORS`.
+    ShowAggregators,
+    /// `SHOW DATABASES`.
+    ShowDatabases,
+    /// `SHOW PARTITIONS [ON database]`.
+    ShowPartitions {
+        /// The database; otherwise that of the session.
+        database: Option<String>,
+    },
+    /// `SHOW CLUSTER STATUS`: what each leaf has beside what the catalog says.
+    ShowClusterStatus,
+    /// `SHOW PROCESSLIST`.
+    ShowProcesslist,
+    /// `KILL QUERY`.
+    Kill {
+        /// Its number in the process list.
+        query: u64,
+    },
 }
 
 /// `INSERT INTO table [(columns)] VALUES ... | query`, for [`crate::bind_insert`].

@@ -1,6 +1,8 @@
 //! The commands of the binary, one module each.
 
+pub mod cluster;
 pub mod inspect;
 pub mod load;
+pub mod node;
 pub mod sql;
 pub mod tpch;

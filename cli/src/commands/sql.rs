@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Read, Write};
 use stoa_exec::CancelToken;
 
 use crate::args::SqlArgs;
-use crate::engine::Engine;
+use crate::connection::Connection;
 use crate::{Error, Result, output, progress, shell};
 
 /// Runs the command.
@@ -18,11 +18,11 @@ pub fn run(args: &SqlArgs) -> Result<()> {
         (None, Some(path)) if path.as_os_str() == "-" => read_standard_input()?,
         (None, Some(path)) => std::fs::read_to_string(path).map_err(Error::file(path))?,
         (None, None) if io::stdin().is_terminal() => {
-            return shell::run(&Engine::open(&args.engine)?, args.format);
+            return shell::run(&Connection::open(&args.engine)?, args.format);
         }
         (None, None) => read_standard_input()?,
     };
-    let engine = Engine::open(&args.engine)?;
+    let connection = Connection::open(&args.engine)?;
     let cancel = CancelToken::default();
     let on_interrupt = cancel.clone();
     // A second handler in one process would fail; the first one serves then.
@@ -33,7 +33,7 @@ pub fn run(args: &SqlArgs) -> Result<()> {
         cancel.check()?;
         Ok(written?)
     };
-    let outcome = progress::watch(|progress| engine.run_with(&text, &cancel, progress, &mut print));
+    let outcome = progress::watch(|progress| connection.run(&text, &cancel, progress, &mut print));
     outcome.and(Ok(out.flush()?))
 }
 

@@ -4,7 +4,7 @@ use rustyline::completion::Completer;
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{Context, Helper, Highlighter, Hinter};
 
-use crate::engine::Engine;
+use crate::connection::Connection;
 
 const KEYWORDS: &[&str] = &[
     "ALL",
@@ -76,12 +76,12 @@ const KEYWORDS: &[&str] = &[
 /// Editing help over the names that the engine knows.
 #[derive(Helper, Highlighter, Hinter)]
 pub(super) struct Input<'a> {
-    engine: &'a Engine,
+    connection: &'a Connection,
 }
 
 impl<'a> Input<'a> {
-    pub(super) fn new(engine: &'a Engine) -> Input<'a> {
-        Input { engine }
+    pub(super) fn new(connection: &'a Connection) -> Input<'a> {
+        Input { connection }
     }
 }
 
@@ -90,7 +90,7 @@ impl Completer for Input<'_> {
 
     fn complete(&self, line: &str, position: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<String>)> {
         let start = line[..position].rfind(|c: char| !c.is_alphanumeric() && c != '_').map_or(0, |i| i + 1);
-        Ok((start, candidates(&line[start..position], &self.engine.names())))
+        Ok((start, candidates(&line[start..position], &self.connection.names())))
     }
 }
 

@@ -15,7 +15,8 @@ use stoa_exec::CancelToken;
 
 use self::input::Input;
 use crate::args::Format;
-use crate::engine::{Engine, Outcome};
+use crate::connection::Connection;
+use crate::engine::Outcome;
 use crate::progress;
 use crate::{Result, output};
 
@@ -31,7 +32,7 @@ Statements end with ';' and may span lines. Ctrl-C cancels a running query, Ctrl
 
 /// What the user has set.
 struct Shell<'a> {
-    engine: &'a Engine,
+    connection: &'a Connection,
     format: Format,
     timing: bool,
     running: Arc<Mutex<Option<CancelToken>>>,
@@ -41,8 +42,8 @@ struct Shell<'a> {
 ///
 /// # Errors
 /// If the terminal fails; errors of statements are printed and the shell goes on.
-pub(crate) fn run(engine: &Engine, format: Format) -> Result<()> {
-    let mut shell = Shell { engine, format, timing: true, running: Arc::default() };
+pub(crate) fn run(connection: &Connection, format: Format) -> Result<()> {
+    let mut shell = Shell { connection, format, timing: true, running: Arc::default() };
     let running = shell.running.clone();
     // While a line is edited the editor sees Ctrl-C itself; this handler acts while a query runs.
     let _ = ctrlc::set_handler(move || {
@@ -52,13 +53,13 @@ pub(crate) fn run(engine: &Engine, format: Format) -> Result<()> {
     });
     let config = Config::builder().auto_add_history(true).completion_type(CompletionType::List).build();
     let mut editor = Editor::<Input<'_>, DefaultHistory>::with_config(config).map_err(io::Error::other)?;
-    editor.set_helper(Some(Input::new(engine)));
+    editor.set_helper(Some(Input::new(connection)));
     let history = history_file();
     if let Some(path) = &history {
         // No history yet is no error.
         let _ = editor.load_history(path);
     }
-    println!("stoa {} on {}. \\? for help.", env!("CARGO_PKG_VERSION"), engine.directory().display());
+    println!("stoa {} on {}. \\? for help.", env!("CARGO_PKG_VERSION"), connection.describe());
     loop {
         match editor.readline("stoa> ") {
             Ok(line) => {
@@ -126,7 +127,7 @@ impl Shell<'_> {
         let cancel = CancelToken::default();
         *self.running.lock() = Some(cancel.clone());
         let start = Instant::now();
-        let outcome = progress::watch(|progress| self.engine.run_with(text, &cancel, progress, &mut |o| self.print(o)));
+        let outcome = progress::watch(|progress| self.connection.run(text, &cancel, progress, &mut |o| self.print(o)));
         *self.running.lock() = None;
         if self.timing {
             println!("{:.1} ms", start.elapsed().as_secs_f64() * 1e3);

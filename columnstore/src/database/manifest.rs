@@ -167,12 +167,33 @@ impl Catalog {
     }
 }
 
-fn write_table(from: &Table, mut to: table::Builder<'_>) {
-    to.set_id(from.id);
-    to.set_name(&from.def.name);
-    to.set_reference(from.def.reference);
-    let mut columns = to.reborrow().init_columns(from.def.columns.len() as u32);
-    for (i, column) in from.def.columns.iter().enumerate() {
+/// The message of a table's definition, which [`decode_definition`] reads.
+#[must_use]
+pub fn encode_definition(def: &TableDef) -> Vec<u8> {
+    let mut message = Builder::new_default();
+    write_definition(def, message.init_root::<table::Builder<'_>>());
+    capnp::serialize::write_message_to_words(&message)
+}
+
+/// The definition of a message, checked; its number of partitions is 0.
+///
+/// # Errors
+/// [`crate::Error::Invalid`] if the bytes are none, or no such table can be stored.
+pub fn decode_definition(bytes: &[u8]) -> Result<TableDef> {
+    let invalid = |e: capnp::Error| crate::Error::Invalid(format!("a table's definition cannot be read ({e})"));
+    let mut options = ReaderOptions::new();
+    options.traversal_limit_in_words(Some(bytes.len().saturating_mul(2)));
+    let message = capnp::serialize::read_message(bytes, options).map_err(invalid)?;
+    let from = message.get_root::<table::Reader<'_>>().map_err(invalid)?;
+    let def = read_definition(from, 0).map_err(invalid)?.map_err(crate::Error::Invalid)?;
+    Ok(def)
+}
+
+fn write_definition(def: &TableDef, mut to: table::Builder<'_>) {
+    to.set_name(&def.name);
+    to.set_reference(def.reference);
+    let mut columns = to.reborrow().init_columns(def.columns.len() as u32);
+    for (i, column) in def.columns.iter().enumerate() {
         let mut out = columns.reborrow().get(i as u32);
         out.set_name(&column.name);
         write_type(&column.ty, out.reborrow().init_type());
@@ -184,10 +205,15 @@ fn write_table(from: &Table, mut to: table::Builder<'_>) {
             BitmapIndex::None => manifest_capnp::BitmapIndex::None,
         });
     }
-    let mut shard_key = to.reborrow().init_shard_key(from.def.shard_key.len() as u32);
-    from.def.shard_key.iter().enumerate().for_each(|(i, ordinal)| shard_key.set(i as u32, *ordinal));
-    let mut sort_key = to.reborrow().init_sort_key(from.def.sort_key.len() as u32);
-    from.def.sort_key.iter().enumerate().for_each(|(i, ordinal)| sort_key.set(i as u32, *ordinal));
+    let mut shard_key = to.reborrow().init_shard_key(def.shard_key.len() as u32);
+    def.shard_key.iter().enumerate().for_each(|(i, ordinal)| shard_key.set(i as u32, *ordinal));
+    let mut sort_key = to.init_sort_key(def.sort_key.len() as u32);
+    def.sort_key.iter().enumerate().for_each(|(i, ordinal)| sort_key.set(i as u32, *ordinal));
+}
+
+fn write_table(from: &Table, mut to: table::Builder<'_>) {
+    to.set_id(from.id);
+    write_definition(&from.def, to.reborrow());
     let mut partitions = to.init_partitions(from.partitions.len() as u32);
     for (i, partition) in from.partitions.iter().enumerate() {
         let mut segments = partitions.reborrow().get(i as u32).init_segments(partition.segments.len() as u32);
@@ -202,7 +228,7 @@ fn write_table(from: &Table, mut to: table::Builder<'_>) {
 }
 
 /// The outer error is the message's, the inner one the content's.
-fn read_table(from: table::Reader<'_>, root: &Path) -> capnp::Result<std::result::Result<Table, String>> {
+fn read_definition(from: table::Reader<'_>, partitions: u32) -> capnp::Result<std::result::Result<TableDef, String>> {
     let mut columns = Vec::new();
     for column in from.get_columns()? {
         let ty = match read_type(column.get_type()?) {
@@ -227,11 +253,17 @@ fn read_table(from: table::Reader<'_>, root: &Path) -> capnp::Result<std::result
         shard_key: from.get_shard_key()?.iter().collect(),
         sort_key: from.get_sort_key()?.iter().collect(),
         reference: from.get_reference(),
-        partitions: from.get_partitions()?.len(),
+        partitions,
     };
-    if let Err(error) = def.check() {
-        return Ok(Err(error.to_string()));
-    }
+    Ok(def.check().map(|()| def).map_err(|e| e.to_string()))
+}
+
+/// The outer error is the message's, the inner one the content's.
+fn read_table(from: table::Reader<'_>, root: &Path) -> capnp::Result<std::result::Result<Table, String>> {
+    let def = match read_definition(from, from.get_partitions()?.len())? {
+        Ok(def) => def,
+        Err(what) => return Ok(Err(what)),
+    };
     let (def, mut partitions) = (Arc::new(def), Vec::new());
     for (number, partition) in from.get_partitions()?.iter().enumerate() {
         match read_partition(partition, &def, root, from.get_id(), number)? {

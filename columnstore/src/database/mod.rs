@@ -15,6 +15,7 @@ use parking_lot::{Mutex, RwLock};
 
 pub use folder::FORMAT_VERSION;
 use manifest::Catalog;
+pub use manifest::{decode_definition, encode_definition};
 pub(crate) use manifest::{partition_folder, segment_path, sync_folder};
 
 use crate::definition::{Options, TableDef};

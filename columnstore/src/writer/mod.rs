@@ -10,12 +10,13 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, RecordBatch};
 
 use crate::database::{Database, partition_folder, sync_folder};
+use crate::segment::Segment;
 use crate::sharding::{partition_of, shard_hashes};
 use crate::table::Table;
 use crate::{Error, MAX_SEGMENT_ROWS, Result};
 use buffer::{RowBuffer, Rows};
 use flush::{Flush, Flushes};
-use prepare::RowNames;
+pub use prepare::{RowNames, conform};
 
 /// Rows of a batch that go to one partition when there is no shard key.
 const ROUND_ROBIN_ROWS: usize = 1 << 16;
@@ -34,6 +35,8 @@ pub struct TableWriter {
     /// How messages name the next row.
     names: RowNames,
     flushes: Flushes,
+    /// Segments that are durable and wait for the commit.
+    prepared: Vec<(usize, Arc<Segment>)>,
     /// A push failed half way: what is buffered is not what was pushed.
     failed: bool,
 }
@@ -53,6 +56,7 @@ impl TableWriter {
             rows: 0,
             names: RowNames { unit: "row", first: 1 },
             flushes,
+            prepared: vec![],
             failed: false,
         }
     }
@@ -143,6 +147,16 @@ impl TableWriter {
     /// created and another one was.
     /// Nothing of this writer's rows is visible then.
     pub fn finish(mut self) -> Result<u64> {
+        self.prepare()?;
+        self.commit()
+    }
+
+    /// Makes all rows durable without making them visible: what can fail for their sake has been done when this returns. A writer
+    /// that is dropped, or whose process ends, before [`TableWriter::commit`] leaves nothing. No rows may be pushed after it.
+    ///
+    /// # Errors
+    /// [`Error::Io`], and [`Error::Invalid`] if a push failed before.
+    pub fn prepare(&mut self) -> Result<()> {
         if self.failed {
             return Err(Error::Invalid(format!("rows for table '{}' could not be written before", self.table.name())));
         }
@@ -152,17 +166,22 @@ impl TableWriter {
                 self.flush(partition, rows)?;
             }
         }
-        let segments = self.flushes.finish()?;
-        if segments.is_empty() && !self.creates {
-            return Ok(0);
+        self.prepared.extend(self.flushes.finish()?);
+        if self.database.options().fsync && !self.prepared.is_empty() {
+            self.sync_folders(self.prepared.iter().map(|(partition, _)| *partition))?;
         }
-        if self.database.options().fsync && !segments.is_empty() {
-            self.sync_folders(segments.iter().map(|(partition, _)| *partition))?;
-        }
+        Ok(())
+    }
+
+    /// Makes the rows visible that [`TableWriter::prepare`] made durable; how many they are.
+    ///
+    /// # Errors
+    /// As [`TableWriter::finish`].
+    pub fn commit(self) -> Result<u64> {
         if self.creates {
-            self.database.add(&self.table, &segments)?;
-        } else {
-            self.database.append(&self.table, &segments)?;
+            self.database.add(&self.table, &self.prepared)?;
+        } else if !self.prepared.is_empty() {
+            self.database.append(&self.table, &self.prepared)?;
         }
         Ok(self.rows)
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
@@ -11,12 +11,23 @@ use crate::definition::{ColumnDef, TableDef};
 use crate::{Error, Result};
 
 /// How messages name the rows of a batch.
-#[derive(Clone, Copy)]
-pub(crate) struct RowNames {
+#[derive(Clone, Copy, Debug)]
+pub struct RowNames {
     /// What a row is called where it came from.
     pub unit: &'static str,
     /// The number of the batch's first row.
     pub first: u64,
+}
+
+/// A batch in the table's types, as it would be stored. Who spreads rows over several writers does this first, so that errors name the
+/// row as it came.
+///
+/// # Errors
+/// As [`crate::TableWriter::push`].
+pub fn conform(def: &TableDef, batch: &RecordBatch, names: RowNames) -> Result<RecordBatch> {
+    let columns = canonical_columns(def, batch, names)?;
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(def.schema(), columns, &options).map_err(|e| Error::Invalid(e.to_string()))
 }
 
 /// The columns of a batch in the table's types.

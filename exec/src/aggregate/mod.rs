@@ -125,26 +125,27 @@ impl GroupedAggregation {
         AggregateState::new(self, &self.choice).unwrap_or_else(|error| AggregateState::broken(self, &error))
     }
 
-    /// Merges states, in parallel if they are large, and gives the final rows.
+    /// Merges states, in parallel if they are large, and gives the final rows; in [`Phase::Partial`] those of the merged states.
     ///
     /// # Errors
     /// As [`AggregateState::finish`].
     pub fn merge_all(self: &Arc<Self>, mut states: Vec<AggregateState>) -> Result<Vec<Batch>> {
+        let rows = |state: AggregateState| if self.phase == Phase::Partial { state.into_partial() } else { state.finish() };
         states.sort_by_key(|s| std::cmp::Reverse(s.groups()));
         let total: usize = states.iter().map(AggregateState::groups).sum();
         if total < PARALLEL || states.len() < 2 || self.serialize_states {
             let mut states = states.into_iter();
-            let Some(mut all) = states.next() else { return self.new_state().finish() };
+            let Some(mut all) = states.next() else { return rows(self.new_state()) };
             for state in states {
                 all.merge(state)?;
             }
-            return if self.phase == Phase::Partial { all.into_partial() } else { all.finish() };
+            return rows(all);
         }
         let parts = (rayon::current_num_threads() * 2).next_power_of_two().max(4);
         let by_leading = states.iter().all(AggregateState::has_leading_keys);
         let split = states.par_iter().map(|s| s.split(parts, by_leading)).collect::<Result<Vec<_>>>()?;
         let merged = (0..parts).into_par_iter().map(|part| state::merge_part(&states, &split, part));
-        let batches = merged.map(|state| state.and_then(AggregateState::finish)).collect::<Result<Vec<_>>>()?;
+        let batches = merged.map(|state| state.and_then(rows)).collect::<Result<Vec<_>>>()?;
         Ok(batches.into_iter().flatten().collect())
     }
 

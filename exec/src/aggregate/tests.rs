@@ -350,7 +350,7 @@ fn many_groups_merge_in_parallel() {
     let calls = vec![call(F::Count, vec![], DataType::Int64), call(F::Sum, vec![column(1)], DataType::Int64)];
     let layout = Layout { columns: vec![layout(false).columns[0].clone(), layout(false).columns[1].clone()] };
     for keys in [vec![1], vec![0, 1]] {
-        let whole = aggregate(&keys, vec![], calls.clone(), Phase::Partial);
+        let whole = aggregate(&keys, vec![], calls.clone(), Phase::Single);
         let plan = GroupedAggregation::new(&whole, &layout, &Parameters::new(), &context(Settings::default())).unwrap();
         let state = |offset: i64| {
             let mut state = plan.new_state();

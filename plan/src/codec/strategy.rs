@@ -9,8 +9,12 @@ use super::values::{ALL_AGGREGATES, ALL_BINARY, ALL_PHASES, ALL_SIDES, ALL_UNARY
 use crate::*;
 
 pub(super) fn query() -> impl Strategy<Value = Query> {
-    let kind =
-        prop_oneof![any::<u32>().prop_map(|id| SubplanKind::Scalar(ParameterId(id))), any::<u32>().prop_map(SubplanKind::Shared)];
+    let kind = prop_oneof![
+        any::<u32>().prop_map(|id| SubplanKind::Scalar(ParameterId(id))),
+        any::<u32>().prop_map(SubplanKind::Shared),
+        any::<u32>().prop_map(SubplanKind::Received),
+        any::<u32>().prop_map(|id| SubplanKind::Filter(FilterId(id)))
+    ];
     let subplan = (kind, plan()).prop_map(|(kind, plan)| Subplan { kind, plan });
     (vec(subplan, 0..3), plan(), vec(field(), 0..4)).prop_map(|(subplans, root, output)| Query { subplans, root, output })
 }

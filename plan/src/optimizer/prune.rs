@@ -13,8 +13,10 @@ pub fn run(query: &mut Query) {
     prune(&mut query.root, &needed);
     for at in (0..query.subplans.len()).rev() {
         let needed: Needed = match &query.subplans[at].kind {
-            SubplanKind::Scalar(_) => query.subplans[at].plan.fields().iter().take(1).map(|f| f.id).collect(),
-            SubplanKind::Shared(number) => read_of_shared(query, *number),
+            SubplanKind::Scalar(_) | SubplanKind::Filter(_) => {
+                query.subplans[at].plan.fields().iter().take(1).map(|f| f.id).collect()
+            }
+            SubplanKind::Shared(number) | SubplanKind::Received(number) => read_of_shared(query, *number),
         };
         prune(&mut query.subplans[at].plan, &needed);
     }

@@ -3,6 +3,7 @@
 //! Queries are only checked here; they are bound later, from their tokens. Definitions are parsed by hand, clause by clause,
 //! because their clauses (SHARD KEY, SORT KEY, bitmap indexes) are Stoa's own.
 
+mod cluster;
 mod create_table;
 mod cursor;
 
@@ -42,6 +43,9 @@ fn statement(tokens: &[TokenWithSpan], lines: &Lines<'_>) -> Result<Statement, S
         "DROP" => drop(cursor),
         "INSERT" => insert(tokens, lines),
         "SHOW" => show(cursor),
+        "ADD" => cluster::add(cursor),
+        "REMOVE" => cluster::remove(cursor),
+        "KILL" => cluster::kill(cursor),
         "DESCRIBE" | "DESC" => {
             cursor.next();
             cursor.take("TABLE");
@@ -62,7 +66,8 @@ fn statement(tokens: &[TokenWithSpan], lines: &Lines<'_>) -> Result<Statement, S
     }
 }
 
-const STATEMENTS: [&str; 10] = ["SELECT", "WITH", "VALUES", "EXPLAIN", "PROFILE", "CREATE", "DROP", "INSERT", "SHOW", "DESCRIBE"];
+const STATEMENTS: [&str; 13] =
+    ["SELECT", "WITH", "VALUES", "EXPLAIN", "PROFILE", "CREATE", "DROP", "INSERT", "SHOW", "DESCRIBE", "ADD", "REMOVE", "KILL"];
 
 const OTHER_STATEMENTS: [&str; 18] = [
     "UPDATE", "DELETE", "MERGE", "ALTER", "TRUNCATE", "COPY", "LOAD", "BEGIN", "COMMIT", "ROLLBACK", "SET", "USE", "GRANT",
@@ -105,6 +110,9 @@ fn insert(tokens: &[TokenWithSpan], lines: &Lines<'_>) -> Result<Statement, SqlE
 
 fn create(mut cursor: Cursor<'_>, lines: &Lines<'_>) -> Result<Statement, SqlError> {
     cursor.next();
+    if cursor.take("DATABASE") {
+        return cluster::create_database(cursor);
+    }
     let or_replace = cursor.take("OR");
     if or_replace {
         cursor.expect("REPLACE")?;
@@ -153,6 +161,9 @@ fn create_view(mut cursor: Cursor<'_>, or_replace: bool, lines: &Lines<'_>) -> R
 
 fn drop(mut cursor: Cursor<'_>) -> Result<Statement, SqlError> {
     cursor.next();
+    if cursor.take("DATABASE") {
+        return cluster::drop_database(cursor);
+    }
     let view = cursor.take("VIEW");
     if !view {
         cursor.expect("TABLE")?;
@@ -182,7 +193,10 @@ fn show(mut cursor: Cursor<'_>) -> Result<Statement, SqlError> {
         }
         return describe(cursor);
     }
-    Err(cursor.error("expected SHOW TABLES or SHOW COLUMNS FROM table"))
+    match cluster::show(&mut cursor)? {
+        Some(statement) => Ok(statement),
+        None => Err(cursor.error("expected SHOW TABLES or SHOW COLUMNS FROM table")),
+    }
 }
 
 fn describe(mut cursor: Cursor<'_>) -> Result<Statement, SqlError> {

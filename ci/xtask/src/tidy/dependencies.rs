@@ -3,7 +3,7 @@
 use super::{Finding, Source};
 
 /// A crate's folder and the crates of the workspace that it may use, without `stoa-`. ARCHITECTURE.md says what each is for.
-const LAYERS: [(&str, &[&str]); 13] = [
+const LAYERS: [(&str, &[&str]); 14] = [
     ("kernels", &[]),
     ("schema", &[]),
     ("columnstore", &["kernels", "schema"]),
@@ -11,21 +11,25 @@ const LAYERS: [(&str, &[&str]); 13] = [
     ("sql", &["plan"]),
     ("exec", &["kernels", "columnstore", "plan"]),
     ("rpc", &["schema"]),
+    ("client", &["rpc"]),
     ("leaf", &["kernels", "schema", "columnstore", "plan", "exec", "rpc"]),
     ("coordinator", &["kernels", "schema", "columnstore", "plan", "sql", "exec", "rpc"]),
     ("datasets", &[]),
-    ("cli", &["kernels", "schema", "columnstore", "plan", "sql", "exec", "rpc", "leaf", "coordinator", "datasets"]),
-    ("benches", &["kernels", "schema", "columnstore", "plan", "sql", "exec", "rpc", "leaf", "coordinator", "datasets", "cli"]),
+    ("cli", &["kernels", "schema", "columnstore", "plan", "sql", "exec", "rpc", "client", "leaf", "coordinator", "datasets"]),
+    (
+        "benches",
+        &["kernels", "schema", "columnstore", "plan", "sql", "exec", "rpc", "client", "leaf", "coordinator", "datasets", "cli"],
+    ),
     ("ci/xtask", &[]),
 ];
 
 /// Crates of others that only some folders may use, by prefix of the name.
 const RESERVED: [(&str, &[&str]); 6] = [
-    ("tokio", &[]),
+    ("tokio", &["rpc", "coordinator"]),
     ("capnp-rpc", &["rpc"]),
     ("datafusion-sql", &["sql"]),
     ("datafusion-optimizer", &["sql"]),
-    ("rayon", &["columnstore", "exec", "cli", "datasets", "benches"]),
+    ("rayon", &["columnstore", "exec", "leaf", "coordinator", "cli", "datasets", "benches"]),
     ("async-", &[]),
 ];
 

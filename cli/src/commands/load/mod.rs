@@ -10,11 +10,13 @@ use std::time::Instant;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType as ArrowType, Schema, SchemaRef};
 use indicatif::ProgressBar;
-use stoa_columnstore::{TableDef, TableWriter};
+use stoa_columnstore::TableDef;
+use stoa_coordinator::Rows;
 use stoa_plan::DataType;
 
 use crate::args::LoadArgs;
-use crate::engine::{Engine, definition, sql_type_name};
+use crate::connection::Connection;
+use crate::engine::{definition, sql_type_name};
 use crate::{Error, Result, progress};
 
 /// The kinds of file, told by their names.
@@ -38,18 +40,18 @@ struct Dialect {
 /// # Errors
 /// If a file cannot be read, a row does not fit, or the table is missing. Nothing of the load stays then.
 pub fn run(args: &LoadArgs) -> Result<()> {
-    let engine = Engine::open(&args.engine)?;
-    let (rows, seconds) = load(&engine, args)?;
+    let connection = Connection::open(&args.engine)?;
+    let (rows, seconds) = load(&connection, args)?;
     writeln!(std::io::stdout(), "{rows} rows loaded into {} in {seconds:.2} s", args.table)?;
     Ok(())
 }
 
-fn load(engine: &Engine, args: &LoadArgs) -> Result<(u64, f64)> {
+fn load(connection: &Connection, args: &LoadArgs) -> Result<(u64, f64)> {
     let start = Instant::now();
     let bytes = args.files.iter().filter_map(|f| std::fs::metadata(f).ok()).map(|m| m.len()).sum();
     let bar = if bytes > 0 { progress::bar(bytes, &args.table, "bytes") } else { progress::spinner(&args.table) };
-    let mut writer = writer(engine, args)?;
-    let table = std::sync::Arc::clone(writer.table());
+    let mut writer = writer(connection, args)?;
+    let def = writer.table().clone();
     for file in &args.files {
         let kind = kind(file, args);
         match kind {
@@ -58,8 +60,8 @@ fn load(engine: &Engine, args: &LoadArgs) -> Result<(u64, f64)> {
         }
         let mut push = |batch: &RecordBatch| writer.push(batch).map_err(|e| Error::Load(format!("{}: {e}", file.display())));
         match kind {
-            Kind::Parquet => parquet::read(engine, file, &table.def, &bar, &mut push)?,
-            Kind::Delimited(dialect) => delimited::read(file, dialect, &table.def, &bar, &mut push)?,
+            Kind::Parquet => parquet::read(connection.pool(), file, &def, &bar, &mut push)?,
+            Kind::Delimited(dialect) => delimited::read(file, dialect, &def, &bar, &mut push)?,
         }
     }
     let rows = writer.finish()?;
@@ -67,17 +69,16 @@ fn load(engine: &Engine, args: &LoadArgs) -> Result<(u64, f64)> {
     Ok((rows, start.elapsed().as_secs_f64()))
 }
 
-/// A writer of the table; with `--create` of one that is there once the load is done.
-fn writer(engine: &Engine, args: &LoadArgs) -> Result<TableWriter> {
-    let database = engine.database();
+/// Takes rows for the table; with `--create` for one that is there once the load is done.
+fn writer(connection: &Connection, args: &LoadArgs) -> Result<Box<dyn Rows>> {
     if args.create {
-        return Ok(database.create_table_writer(inferred(args)?)?);
+        return connection.create_table_rows(inferred(args)?);
     }
-    if database.table(&args.table).is_none() {
+    if !connection.has_table(&args.table)? {
         let what = "create it first, or give --create to infer it from the file";
         return Err(Error::Invalid(format!("there is no table '{}': {what}", args.table)));
     }
-    Ok(database.writer(&args.table)?)
+    connection.rows(&args.table)
 }
 
 fn kind(file: &Path, args: &LoadArgs) -> Kind {
@@ -119,7 +120,7 @@ fn inferred(args: &LoadArgs) -> Result<TableDef> {
         let null = if field.is_nullable() { "" } else { " NOT NULL" };
         columns.push(format!("`{}` {}{null}", field.name().replace('`', "``"), sql_type_name(ty)));
     }
-    definition(&format!("CREATE TABLE `{}` ({})", args.table.replace('`', "``"), columns.join(", ")))
+    Ok(definition(&format!("CREATE TABLE `{}` ({})", args.table.replace('`', "``"), columns.join(", ")))?)
 }
 
 /// The Arrow schema of a table's rows, in the types that the readers produce.

@@ -12,7 +12,6 @@ use rayon::prelude::*;
 use stoa_columnstore::TableDef;
 
 use super::{Push, advance};
-use crate::engine::Engine;
 use crate::{Error, Result};
 
 /// Rows of a decoded batch.
@@ -31,13 +30,13 @@ fn broken(path: &Path, error: &dyn std::fmt::Display) -> Error {
     Error::Load(format!("{}: {error}", path.display()))
 }
 
-pub(super) fn read(engine: &Engine, path: &Path, def: &TableDef, bar: &ProgressBar, push: &mut Push<'_>) -> Result<()> {
+pub(super) fn read(pool: &rayon::ThreadPool, path: &Path, def: &TableDef, bar: &ProgressBar, push: &mut Push<'_>) -> Result<()> {
     let metadata = metadata(path)?;
     let columns = match_columns(path, def, metadata.schema())?;
     let groups: Vec<usize> = (0..metadata.metadata().num_row_groups()).collect();
-    for chunk in groups.chunks(engine.threads()) {
+    for chunk in groups.chunks(pool.current_num_threads()) {
         let decoded: Vec<Vec<RecordBatch>> =
-            engine.pool().install(|| chunk.par_iter().map(|group| read_group(path, &metadata, *group)).collect::<Result<_>>())?;
+            pool.install(|| chunk.par_iter().map(|group| read_group(path, &metadata, *group)).collect::<Result<_>>())?;
         for batch in decoded.into_iter().flatten() {
             let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
             let arrays = columns.iter().map(|i| batch.column(*i).clone()).collect();

@@ -7,10 +7,9 @@ use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use stoa_datasets::tpch;
-use stoa_exec::CancelToken;
 
 use crate::args::TpchArgs;
-use crate::engine::Engine;
+use crate::connection::Connection;
 use crate::progress;
 use crate::{Error, Result};
 
@@ -43,26 +42,26 @@ pub(crate) enum Verdict {
 /// # Errors
 /// If the data cannot be loaded, or a query fails or gives a wrong answer.
 pub fn run(args: &TpchArgs) -> Result<()> {
-    let engine = Engine::open(&args.engine)?;
-    let times = load_missing(&engine, args.scale)?;
+    let connection = Connection::open(&args.engine)?;
+    let times = load_missing(&connection, args.scale)?;
     let numbers: Vec<u32> = if args.queries.is_empty() { (1..=tpch::QUERY_COUNT as u32).collect() } else { args.queries.clone() };
     let bar = progress::bar(numbers.len() as u64, "queries", "queries");
     let mut outcomes = Vec::with_capacity(numbers.len());
     for number in numbers {
         bar.set_message(format!("query {number}"));
-        outcomes.push(run_query(&engine, number, args));
+        outcomes.push(run_query(&connection, number, args));
         bar.inc(1);
     }
     bar.finish_and_clear();
-    report::print(&engine, args.scale, &times, &outcomes)?;
+    report::print(&connection, args.scale, &times, &outcomes)?;
     if let Some(path) = &args.json {
-        report::write_json(path, &engine, &times, &outcomes)?;
+        report::write_json(path, &connection, &times, &outcomes)?;
     }
     let bad = outcomes.iter().filter(|o| matches!(o.verdict, Verdict::Wrong(_) | Verdict::Failed(_))).count();
     if bad > 0 { Err(Error::WrongAnswers(bad)) } else { Ok(()) }
 }
 
-fn run_query(engine: &Engine, number: u32, args: &TpchArgs) -> Outcome {
+fn run_query(connection: &Connection, number: u32, args: &TpchArgs) -> Outcome {
     let mut outcome = Outcome {
         number,
         rows: 0,
@@ -77,7 +76,7 @@ fn run_query(engine: &Engine, number: u32, args: &TpchArgs) -> Outcome {
     // The first run warms the page cache and the decoded dictionaries; its answer is checked, its time does not count.
     for run in 0..=args.runs {
         let start = Instant::now();
-        let result = match engine.query(text, &CancelToken::default()) {
+        let (batches, profile) = match connection.query(text) {
             Ok(result) => result,
             Err(error) => {
                 outcome.verdict = Verdict::Failed(error.to_string());
@@ -86,20 +85,20 @@ fn run_query(engine: &Engine, number: u32, args: &TpchArgs) -> Outcome {
             }
         };
         let elapsed = start.elapsed();
-        outcome.memory = outcome.memory.max(result.profile.peak_memory as usize);
+        outcome.memory = outcome.memory.max(profile.peak_memory as usize);
         if run > 0 {
             outcome.best = outcome.best.min(elapsed);
             continue;
         }
-        outcome.rows = result.batches.iter().map(RecordBatch::num_rows).sum();
-        outcome.scanned = result.profile.rows_scanned();
-        for scan in result.profile.nodes.values().filter_map(|node| node.scan.as_ref()) {
+        outcome.rows = batches.iter().map(RecordBatch::num_rows).sum();
+        outcome.scanned = profile.rows_scanned();
+        for scan in profile.nodes.values().filter_map(|node| node.scan.as_ref()) {
             outcome.segments += scan.segments + scan.segments_skipped;
             outcome.segments_skipped += scan.segments_skipped;
         }
         outcome.verdict = match tpch::answer(number as usize, args.scale) {
             None => Verdict::Unknown,
-            Some(answer) => match tpch::check(answer, &result.batches) {
+            Some(answer) => match tpch::check(answer, &batches) {
                 Ok(()) => Verdict::Right,
                 Err(mismatch) => Verdict::Wrong(mismatch.to_string()),
             },

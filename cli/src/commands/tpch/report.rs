@@ -8,21 +8,21 @@ use serde_json::{Map, Value, json};
 use std::io::Write as _;
 
 use super::{LoadTimes, Outcome, Verdict};
-use crate::engine::Engine;
+use crate::connection::Connection;
 use crate::output::{right, text_table};
 use crate::{Error, Result};
 
-pub(super) fn print(engine: &Engine, scale: f64, times: &LoadTimes, outcomes: &[Outcome]) -> Result<()> {
+pub(super) fn print(connection: &Connection, scale: f64, times: &LoadTimes, outcomes: &[Outcome]) -> Result<()> {
     let mut out = std::io::stdout();
     if times.loaded {
         let (generated, loaded) = (times.generate.as_secs_f64(), times.load.as_secs_f64());
         writeln!(
             out,
             "TPC-H at scale {scale}: generated in {generated:.2} s, loaded in {loaded:.2} s, {} on disk",
-            size_on_disk(engine)
+            size_on_disk(connection)?
         )?;
     } else {
-        writeln!(out, "TPC-H at scale {scale}: already loaded, {} on disk", size_on_disk(engine))?;
+        writeln!(out, "TPC-H at scale {scale}: already loaded, {} on disk", size_on_disk(connection)?)?;
     }
     let mut table = text_table(["query", "rows", "time ms", "rows scanned/s", "segments skipped", "memory MB", "answer"]);
     for outcome in outcomes {
@@ -44,7 +44,10 @@ pub(super) fn print(engine: &Engine, scale: f64, times: &LoadTimes, outcomes: &[
     }
     writeln!(out, "{table}")?;
     let sum: f64 = outcomes.iter().map(|o| o.best.as_secs_f64()).sum();
-    writeln!(out, "{} queries in {sum:.3} s ({} threads)", outcomes.len(), engine.threads())?;
+    match connection {
+        Connection::Embedded(engine) => writeln!(out, "{} queries in {sum:.3} s ({} threads)", outcomes.len(), engine.threads())?,
+        Connection::Cluster(_) => writeln!(out, "{} queries in {sum:.3} s on {}", outcomes.len(), connection.describe())?,
+    }
     if let Some(peak) = peak_resident() {
         let with = if times.loaded { "generating and loading" } else { "pages of mapped segments" };
         writeln!(out, "peak memory of the process {:.1} MB, {with} included", peak as f64 / 1e6)?;
@@ -59,11 +62,11 @@ fn peak_resident() -> Option<u64> {
     value.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
-fn size_on_disk(engine: &Engine) -> String {
-    format!("{:.1} MB", engine.bytes_on_disk() as f64 / 1e6)
+fn size_on_disk(connection: &Connection) -> Result<String> {
+    Ok(format!("{:.1} MB", connection.bytes_on_disk()? as f64 / 1e6))
 }
 
-pub(super) fn write_json(path: &Path, engine: &Engine, times: &LoadTimes, outcomes: &[Outcome]) -> Result<()> {
+pub(super) fn write_json(path: &Path, connection: &Connection, times: &LoadTimes, outcomes: &[Outcome]) -> Result<()> {
     let (mut queries, mut memory) = (Map::new(), Map::new());
     for outcome in outcomes.iter().filter(|o| !matches!(o.verdict, Verdict::Failed(_))) {
         queries.insert(format!("q{:02}", outcome.number), Value::from(outcome.best.as_secs_f64()));
@@ -75,7 +78,7 @@ pub(super) fn write_json(path: &Path, engine: &Engine, times: &LoadTimes, outcom
         "memory_bytes": memory,
         "peak_resident_bytes": peak_resident(),
         "load_seconds": load,
-        "bytes_on_disk": engine.bytes_on_disk(),
+        "bytes_on_disk": connection.bytes_on_disk()?,
     });
     std::fs::write(path, format!("{report:#}\n")).map_err(Error::file(path))
 }

@@ -6,17 +6,17 @@ use stoa_exec::{CancelToken, Progress};
 use stoa_plan::explain::explain;
 use stoa_sql::QueryText;
 
-use super::{Engine, Outcome};
+use super::{Outcome, Session};
 use crate::Result;
 
-pub(super) fn run(engine: &Engine, query: &QueryText, analyze: bool, cancel: &CancelToken) -> Result<Outcome> {
+pub(super) fn run(session: &Session, query: &QueryText, analyze: bool, cancel: &CancelToken) -> Result<Outcome> {
     let start = Instant::now();
-    let query = engine.plan(query)?;
+    let query = session.plan(query)?;
     if !analyze {
         return Ok(Outcome::Plan(explain(&query, None)));
     }
     let planned = start.elapsed();
-    let result = engine.run_plan(&query, cancel, &Progress::default())?;
+    let result = session.store.execute(&query, cancel, &Progress::default())?;
     let executed = start.elapsed() - planned;
     let annotate = |node| result.profile.lines(node);
     let mut text = explain(&query, Some(&annotate));

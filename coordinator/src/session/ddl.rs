@@ -7,19 +7,20 @@ use stoa_columnstore::{BitmapIndex, ColumnDef, TableDef};
 use stoa_plan::DataType;
 use stoa_sql::{CreateTable, QueryText, Statement};
 
-use super::{Engine, Outcome, catalog};
-use crate::{Error, Result};
+use super::{Outcome, Session, View};
+use crate::store::existing;
+use crate::{Error, Result, Store};
 
-pub(super) fn create_table(engine: &Engine, create: &CreateTable) -> Result<String> {
-    if create.if_not_exists && engine.database.table(&create.name).is_some() {
+pub(super) fn create_table(session: &Session, create: &CreateTable) -> Result<String> {
+    if create.if_not_exists && session.store.table(&create.name).is_some() {
         return Ok(format!("table {} is there already", create.name));
     }
-    engine.database.create_table(table_def(create)?)?;
+    session.store.create_table(table_def(create)?)?;
     Ok(format!("table {} created", create.name))
 }
 
 /// The definition that a CREATE TABLE statement makes.
-pub(crate) fn definition(sql: &str) -> Result<TableDef> {
+pub fn definition(sql: &str) -> Result<TableDef> {
     match stoa_sql::parse(sql)?.as_slice() {
         [Statement::CreateTable(create)] => table_def(create),
         _ => Err(Error::Invalid("expected exactly one CREATE TABLE".into())),
@@ -52,58 +53,59 @@ pub(super) fn table_def(create: &CreateTable) -> Result<TableDef> {
     })
 }
 
-pub(super) fn drop_tables(engine: &Engine, names: &[String], if_exists: bool) -> Result<String> {
+pub(super) fn drop_tables(session: &Session, names: &[String], if_exists: bool) -> Result<String> {
     for name in names {
-        engine.database.drop_table(name, if_exists)?;
+        session.store.drop_table(name, if_exists)?;
     }
     Ok(format!("table {} dropped", names.join(", ")))
 }
 
 /// A view is bound once before it is kept, so that its errors show now.
-pub(super) fn create_view(engine: &Engine, name: &str, query: &QueryText, or_replace: bool) -> Result<String> {
-    stoa_sql::bind_query(query, &catalog::View(&engine.database))?;
-    engine.database.create_view(name, query.sql(), or_replace)?;
+pub(super) fn create_view(session: &Session, name: &str, query: &QueryText, or_replace: bool) -> Result<String> {
+    stoa_sql::bind_query(query, &View(&*session.store))?;
+    session.store.create_view(name, query.sql(), or_replace)?;
     Ok(format!("view {name} created"))
 }
 
-pub(super) fn drop_views(engine: &Engine, names: &[String], if_exists: bool) -> Result<String> {
+pub(super) fn drop_views(session: &Session, names: &[String], if_exists: bool) -> Result<String> {
     for name in names {
-        engine.database.drop_view(name, if_exists)?;
+        session.store.drop_view(name, if_exists)?;
     }
     Ok(format!("view {} dropped", names.join(", ")))
 }
 
-pub(super) fn show_tables(engine: &Engine) -> Result<Outcome> {
+pub(super) fn show_tables(session: &Session) -> Result<Outcome> {
     let mut rows = Vec::new();
-    for table in engine.database.tables() {
-        let kind = if table.def.reference { "REFERENCE" } else { "SHARDED" };
-        rows.push([table.def.name.clone(), kind.into(), table.rows().to_string(), table.bytes_on_disk().to_string()]);
+    for table in session.store.tables() {
+        let kind = if table.reference { "REFERENCE" } else { "SHARDED" };
+        let count = session.store.statistics(&table.name).map_or(0, |s| s.rows);
+        rows.push([table.name.clone(), kind.into(), count.to_string(), session.store.bytes(&table.name).to_string()]);
     }
-    for (name, _) in engine.database.views() {
+    for (name, _) in session.store.views() {
         rows.push([name, "VIEW".into(), String::new(), String::new()]);
     }
     rows.sort();
     text_table(&["Table", "Type", "Rows", "Bytes"], &rows)
 }
 
-pub(super) fn describe(engine: &Engine, name: &str) -> Result<Outcome> {
+pub(super) fn describe(session: &Session, name: &str) -> Result<Outcome> {
     let mut rows = Vec::new();
-    if let Some(table) = engine.database.table(name) {
-        for (i, column) in table.def.columns.iter().enumerate() {
-            let in_key = |key: &[u32], word: &'static str| if key.contains(&(i as u32)) { Some(word) } else { None };
-            let keys: Vec<&str> =
-                [in_key(&table.def.shard_key, "SHARD"), in_key(&table.def.sort_key, "SORT")].into_iter().flatten().collect();
-            rows.push([column.name.clone(), column.sql_type.clone(), yes_no(column.nullable), keys.join(", ")]);
-        }
-    } else if let Some(view) = stoa_sql::Catalog::view(&catalog::View(&engine.database), name) {
+    let store: &dyn Store = &*session.store;
+    if let Some(view) = stoa_sql::Catalog::view(&View(store), name) {
         for statement in stoa_sql::parse(&view)? {
             let stoa_sql::Statement::Query(query) = statement else { continue };
-            for field in stoa_sql::bind_query(&query, &catalog::View(&engine.database))?.output {
+            for field in stoa_sql::bind_query(&query, &View(store))?.output {
                 rows.push([field.name, sql_type_name(field.ty), yes_no(field.nullable), String::new()]);
             }
         }
-    } else {
-        return Err(stoa_columnstore::Error::NoSuchTable(name.to_owned()).into());
+        return text_table(&["Field", "Type", "Null", "Key"], &rows);
+    }
+    let table = existing(store, name)?;
+    for (i, column) in table.columns.iter().enumerate() {
+        let in_key = |key: &[u32], word: &'static str| if key.contains(&(i as u32)) { Some(word) } else { None };
+        let keys: Vec<&str> =
+            [in_key(&table.shard_key, "SHARD"), in_key(&table.sort_key, "SORT")].into_iter().flatten().collect();
+        rows.push([column.name.clone(), column.sql_type.clone(), yes_no(column.nullable), keys.join(", ")]);
     }
     text_table(&["Field", "Type", "Null", "Key"], &rows)
 }
@@ -113,7 +115,7 @@ fn yes_no(yes: bool) -> String {
 }
 
 /// A result of text columns.
-fn text_table<const N: usize>(names: &[&str; N], rows: &[[String; N]]) -> Result<Outcome> {
+pub(crate) fn text_table<const N: usize>(names: &[&str; N], rows: &[[String; N]]) -> Result<Outcome> {
     let column = |i: usize| Arc::new(StringViewArray::from_iter_values(rows.iter().map(|r| &r[i]))) as ArrayRef;
     let batch =
         RecordBatch::try_from_iter(names.iter().enumerate().map(|(i, n)| (*n, column(i)))).map_err(stoa_exec::Error::from)?;
@@ -121,7 +123,8 @@ fn text_table<const N: usize>(names: &[&str; N], rows: &[[String; N]]) -> Result
 }
 
 /// A type as SQL writes it.
-pub(crate) fn sql_type_name(ty: DataType) -> String {
+#[must_use]
+pub fn sql_type_name(ty: DataType) -> String {
     match ty {
         DataType::Bool => "BOOL",
         DataType::Int8 => "TINYINT",

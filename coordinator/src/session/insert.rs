@@ -1,39 +1,38 @@
 //! INSERT and CREATE TABLE AS: the rows of a query into a table, all or none.
 
-use stoa_columnstore::TableWriter;
 use stoa_exec::{CancelToken, Progress};
 use stoa_plan::{DataType, Field, Query};
 use stoa_sql::{ColumnDef, CreateTable, Insert, QueryText};
 
-use super::{Engine, catalog, ddl};
-use crate::{Error, Result};
+use super::{Session, View, ddl};
+use crate::{Error, Result, Rows};
 
-pub(super) fn insert(engine: &Engine, insert: &Insert, cancel: &CancelToken) -> Result<String> {
-    let query = stoa_sql::bind_insert(insert, &catalog::View(&engine.database))?;
-    let rows = write(engine, engine.database.writer(&insert.table)?, query, cancel)?;
+pub(super) fn insert(session: &Session, insert: &Insert, cancel: &CancelToken) -> Result<String> {
+    let query = stoa_sql::bind_insert(insert, &View(&*session.store))?;
+    let rows = write(session, session.store.rows(&insert.table)?, query, cancel)?;
     Ok(format!("{rows} rows inserted"))
 }
 
-pub(super) fn create_table_as(engine: &Engine, table: &CreateTable, query: &QueryText, cancel: &CancelToken) -> Result<String> {
-    if table.if_not_exists && engine.database.table(&table.name).is_some() {
+pub(super) fn create_table_as(session: &Session, table: &CreateTable, query: &QueryText, cancel: &CancelToken) -> Result<String> {
+    if table.if_not_exists && session.store.table(&table.name).is_some() {
         return Ok(format!("table {} is there already", table.name));
     }
-    let query = stoa_sql::bind_query(query, &catalog::View(&engine.database))?;
+    let query = stoa_sql::bind_query(query, &View(&*session.store))?;
     let mut table = table.clone();
     table.columns = columns(&table, &query.output)?;
-    let writer = engine.database.create_table_writer(ddl::table_def(&table)?)?;
-    let rows = write(engine, writer, query, cancel)?;
+    let rows = session.store.create_table_rows(ddl::table_def(&table)?)?;
+    let rows = write(session, rows, query, cancel)?;
     Ok(format!("table {} created, {rows} rows inserted", table.name))
 }
 
 /// Runs the query and commits its rows; an error leaves the table as it was.
-fn write(engine: &Engine, mut writer: TableWriter, query: Query, cancel: &CancelToken) -> Result<u64> {
-    let result = engine.run_plan(&engine.physical(query)?, cancel, &Progress::default())?;
+fn write(session: &Session, mut rows: Box<dyn Rows>, query: Query, cancel: &CancelToken) -> Result<u64> {
+    let result = session.store.execute(&session.physical(query)?, cancel, &Progress::default())?;
     for batch in &result.batches {
         cancel.check()?;
-        writer.push(batch)?;
+        rows.push(batch)?;
     }
-    Ok(engine.pool.install(|| writer.finish())?)
+    rows.finish()
 }
 
 /// The columns of the new table: as declared, with names or types taken from the query where they are not.

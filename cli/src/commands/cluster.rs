@@ -1,0 +1,212 @@
+//! `stoa cluster`: a cluster on this machine, a process a node.
+
+use std::fs::{self, File};
+use std::io::{Read, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use stoa_client::{Client, Login, Options, Secret};
+
+use crate::args::ClusterCommand;
+use crate::output::{self, text_table};
+use crate::{Error, Result};
+
+/// How long a node may take to listen, or to end.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a cluster's folder remembers of it.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Record {
+    secret: String,
+    nodes: Vec<Node>,
+}
+
+/// A node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Node {
+    /// `coordinator`, or `leaf` with a number: its folder too.
+    name: String,
+    /// Where it listens, once it has.
+    address: Option<String>,
+    /// Its process, when it was started last.
+    pid: Option<u32>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// If a node does not start or does not end.
+pub fn run(command: &ClusterCommand) -> Result<()> {
+    match command {
+        ClusterCommand::Start { dir, leaves, threads } => start(dir, *leaves, *threads),
+        ClusterCommand::Stop { dir } => stop(dir),
+        ClusterCommand::Status { dir } => status(dir),
+    }
+}
+
+impl Record {
+    fn path(dir: &Path) -> PathBuf {
+        dir.join("cluster.json")
+    }
+
+    fn load(dir: &Path) -> Result<Record> {
+        let path = Record::path(dir);
+        let text = fs::read_to_string(&path).map_err(Error::file(&path))?;
+        serde_json::from_str(&text).map_err(|e| Error::Invalid(format!("{}: {e}", path.display())))
+    }
+
+    /// The secret is in it: only its owner may read it.
+    fn store(&self, dir: &Path) -> Result<()> {
+        let path = Record::path(dir);
+        let text = serde_json::to_string_pretty(self).map_err(|e| Error::Invalid(e.to_string()))?;
+        let mut options = File::options();
+        options.write(true).create(true).truncate(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut file = options.open(&path).map_err(Error::file(&path))?;
+        file.write_all(text.as_bytes()).map_err(Error::file(&path))
+    }
+
+    fn new(leaves: u32) -> Result<Record> {
+        let mut bytes = [0u8; 16];
+        let random = Path::new("/dev/urandom");
+        File::open(random).and_then(|mut f| f.read_exact(&mut bytes)).map_err(Error::file(random))?;
+        let node = |name: String| Node { name, address: None, pid: None };
+        let mut nodes = vec![node("coordinator".into())];
+        nodes.extend((1..=leaves).map(|n| node(format!("leaf{n}"))));
+        Ok(Record { secret: bytes.iter().map(|b| format!("{b:02x}")).collect(), nodes })
+    }
+
+    fn client(&self) -> Result<Client> {
+        let addresses = self.nodes.iter().filter(|n| n.name == "coordinator").filter_map(|n| n.address.clone()).collect();
+        let secret = Secret(self.secret.clone().into_bytes());
+        Ok(Client::connect(&Options { addresses, login: Login::default(), secret })?)
+    }
+}
+
+fn start(dir: &Path, leaves: u32, threads: Option<usize>) -> Result<()> {
+    fs::create_dir_all(dir).map_err(Error::file(dir))?;
+    let new = !Record::path(dir).exists();
+    let mut record = if new { Record::new(leaves)? } else { Record::load(dir)? };
+    let count = record.nodes.len() - 1;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = threads.unwrap_or_else(|| cores.div_ceil(count.max(1))).max(1);
+    for at in 0..record.nodes.len() {
+        if !running(dir, &record.nodes[at]) {
+            let started = start_node(dir, &record.nodes[at], &record.secret, threads);
+            record.nodes[at] = started?;
+            record.store(dir)?;
+        }
+    }
+    let client = record.client()?;
+    if new {
+        for leaf in record.nodes.iter().filter(|n| n.name != "coordinator") {
+            run_statement(&client, &format!("ADD LEAF '{}'", leaf.address.as_deref().unwrap_or_default()))?;
+        }
+        run_statement(&client, &format!("CREATE DATABASE stoa PARTITIONS {}", count * threads))?;
+    }
+    let mut out = std::io::stdout();
+    writeln!(out, "a cluster of {count} leaves runs in {}; connect with", dir.display())?;
+    writeln!(out, "  export STOA_SECRET={}", record.secret)?;
+    writeln!(out, "  stoa sql --connect {}", client.address())?;
+    Ok(())
+}
+
+fn run_statement(client: &Client, sql: &str) -> Result<()> {
+    Ok(client.execute(sql, &stoa_client::Cancelled::default(), &mut |_| Ok(()))?)
+}
+
+/// Starts a node and waits until it listens.
+fn start_node(dir: &Path, node: &Node, secret: &str, threads: usize) -> Result<Node> {
+    let program = std::env::current_exe()?;
+    let log_path = dir.join(format!("{}.log", node.name));
+    let log = File::create(&log_path).map_err(Error::file(&log_path))?;
+    let errors = log.try_clone().map_err(Error::file(&log_path))?;
+    let mut command = Command::new(program);
+    command.arg(if node.name == "coordinator" { "coordinator" } else { "leaf" });
+    command.arg("--data").arg(dir.join(&node.name)).arg("--listen").arg(node.address.as_deref().unwrap_or("127.0.0.1:0"));
+    command.env("STOA_SECRET", secret).env("STOA_THREADS", threads.to_string());
+    if node.name == "coordinator" {
+        command.arg("--bootstrap");
+    }
+    command.stdin(Stdio::null()).stdout(log).stderr(errors);
+    // Ctrl-C in this terminal is not meant for the nodes.
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    let mut child = command.spawn()?;
+    let address = wait_for_address(&mut child, &log_path, &node.name)?;
+    Ok(Node { name: node.name.clone(), address: Some(address), pid: Some(child.id()) })
+}
+
+fn wait_for_address(child: &mut Child, log: &Path, name: &str) -> Result<String> {
+    let began = Instant::now();
+    loop {
+        let text = fs::read_to_string(log).map_err(Error::file(log))?;
+        let line = text.lines().find_map(|line| line.split_once(" listening on "));
+        if let Some((_, address)) = line.filter(|_| text.ends_with('\n')) {
+            return Ok(address.to_owned());
+        }
+        if let Some(status) = child.try_wait()? {
+            return Err(Error::Invalid(format!("{name} ended with {status}: {}", text.trim())));
+        }
+        if began.elapsed() > PATIENCE {
+            let _ = child.kill();
+            return Err(Error::Invalid(format!("{name} does not listen after {PATIENCE:?}: see {}", log.display())));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Whether the process of a node still is that node: its number may belong to another one by now.
+fn running(dir: &Path, node: &Node) -> bool {
+    let Some(pid) = node.pid else { return false };
+    let Ok(line) = fs::read(format!("/proc/{pid}/cmdline")) else { return false };
+    let data = dir.join(&node.name);
+    line.split(|b| *b == 0).any(|arg| arg == data.as_os_str().as_encoded_bytes())
+}
+
+fn stop(dir: &Path) -> Result<()> {
+    let record = Record::load(dir)?;
+    // The coordinator first, so that it sees no leaf go.
+    for node in record.nodes.iter().filter(|node| running(dir, node)) {
+        let pid = node.pid.unwrap_or_default();
+        let told = Command::new("kill").arg("-TERM").arg(pid.to_string()).status()?;
+        if !told.success() {
+            return Err(Error::Invalid(format!("cannot tell {} (process {pid}) to end", node.name)));
+        }
+        let began = Instant::now();
+        while running(dir, node) {
+            if began.elapsed() > PATIENCE {
+                return Err(Error::Invalid(format!("{} (process {pid}) does not end", node.name)));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        writeln!(std::io::stdout(), "{} stopped", node.name)?;
+    }
+    Ok(())
+}
+
+fn status(dir: &Path) -> Result<()> {
+    let record = Record::load(dir)?;
+    let mut table = text_table(["node", "address", "process", "state"]);
+    for node in &record.nodes {
+        let address = node.address.clone().unwrap_or_default();
+        let listens = || address.parse().is_ok_and(|a| TcpStream::connect_timeout(&a, Duration::from_secs(1)).is_ok());
+        let state = match running(dir, node) {
+            false => "stopped",
+            true if listens() => "listening",
+            true => "does not answer",
+        };
+        table.add_row([node.name.clone(), address, node.pid.map(|p| p.to_string()).unwrap_or_default(), state.into()]);
+    }
+    let mut out = std::io::stdout();
+    writeln!(out, "{table}")?;
+    if let Ok(client) = record.client() {
+        let leaves = client.query("SHOW LEAVES")?;
+        output::write(&mut out, crate::args::Format::Table, &leaves.schema, &leaves.batches)?;
+    }
+    Ok(())
+}

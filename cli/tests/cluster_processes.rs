@@ -1,0 +1,297 @@
+//! A cluster of processes, as `stoa cluster` starts it: answers, errors, restarts, hostile bytes.
+
+mod binary;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use binary::stoa;
+use serde_json::Value;
+
+/// A cluster that ends with the test.
+struct Cluster {
+    folder: tempfile::TempDir,
+}
+
+impl Cluster {
+    fn start(leaves: u32) -> Cluster {
+        let cluster = Cluster { folder: tempfile::tempdir().unwrap() };
+        let leaves = leaves.to_string();
+        let output = stoa(&["cluster", "start", "--dir", cluster.dir(), "--leaves", &leaves, "--threads", "1"]).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+        cluster
+    }
+
+    fn dir(&self) -> &str {
+        self.path().to_str().unwrap()
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn record(&self) -> Value {
+        serde_json::from_slice(&fs::read(self.path().join("cluster.json")).unwrap()).unwrap()
+    }
+
+    fn address(&self, node: usize) -> String {
+        self.record()["nodes"][node]["address"].as_str().unwrap().to_owned()
+    }
+
+    fn pid(&self, node: usize) -> String {
+        self.record()["nodes"][node]["pid"].to_string()
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = stoa(args);
+        command.arg("--connect").arg(self.address(0)).env("STOA_SECRET", self.record()["secret"].as_str().unwrap());
+        command
+    }
+
+    fn sql(&self, sql: &str) -> Output {
+        self.command(&["sql", "--format", "csv", "-c", sql]).output().unwrap()
+    }
+
+    fn ok(&self, sql: &str) -> String {
+        let output = self.sql(sql);
+        assert!(output.status.success(), "{sql}: {}", text(&output));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn fails(&self, sql: &str, what: &str) {
+        let output = self.sql(sql);
+        assert_eq!(output.status.code(), Some(1), "{sql}: {}", text(&output));
+        assert!(text(&output).contains(what), "{sql}: {} instead of {what}", text(&output));
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let stopped = stoa(&["cluster", "stop", "--dir", self.dir()]).output().unwrap();
+        if !std::thread::panicking() {
+            assert!(stopped.status.success(), "{}", text(&stopped));
+        }
+    }
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn tpch_on_three_leaves() {
+    let cluster = Cluster::start(3);
+    let output = cluster.command(&["tpch", "--scale", "0.1", "--runs", "1"]).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    assert_eq!(text(&output).matches("┆ ok").count(), 22, "{}", text(&output));
+}
+
+#[test]
+fn statements_files_and_restarts() {
+    let cluster = Cluster::start(2);
+    cluster.ok("CREATE TABLE t (a BIGINT NOT NULL, b VARCHAR(5), SHARD KEY (a)); CREATE VIEW v AS SELECT a + 1 AS c FROM t");
+    let file = cluster.path().join("rows.csv");
+    let rows: String = (0..1000).map(|i| format!("{i},x{}\n", i % 7)).collect();
+    fs::write(&file, &rows).unwrap();
+    let load = |args: &[&str]| cluster.command(args).output().unwrap();
+    let name = file.to_str().unwrap();
+    let loaded = load(&["load", "t", name]);
+    assert!(text(&loaded).contains("1000 rows loaded"), "{}", text(&loaded));
+    // One bad row: nothing of its load stays, and the error names it.
+    fs::write(&file, format!("{rows}1001,toolong\n")).unwrap();
+    let refused = load(&["load", "t", name]);
+    assert!(
+        !refused.status.success() && text(&refused).contains("rows.csv") && text(&refused).contains("line 1001"),
+        "{}",
+        text(&refused)
+    );
+    assert_eq!(cluster.ok("SELECT count(*) AS n, sum(c) AS s FROM v"), "n,s\n1000,500500\n");
+    // A table made from a file.
+    fs::write(&file, "k,w\n1,one\n2,two\n").unwrap();
+    let made = load(&["load", "words", name, "--create", "--header"]);
+    assert!(made.status.success(), "{}", text(&made));
+    assert_eq!(cluster.ok("SELECT w FROM words JOIN t ON k = a ORDER BY w"), "w\none\ntwo\n");
+    cluster.ok("CREATE TABLE copy AS SELECT b, count(*) AS n FROM t GROUP BY b");
+    let before = cluster.ok("SELECT * FROM copy ORDER BY b");
+    assert_eq!(before.lines().count(), 8, "{before}");
+    // Every node stops and comes back at its address.
+    let addresses: Vec<String> = (0..3).map(|node| cluster.address(node)).collect();
+    for command in ["stop", "start"] {
+        let output = stoa(&["cluster", command, "--dir", cluster.dir()]).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+    }
+    assert_eq!((0..3).map(|node| cluster.address(node)).collect::<Vec<_>>(), addresses);
+    assert_eq!(cluster.ok("SELECT * FROM copy ORDER BY b"), before);
+    cluster.ok("DROP TABLE copy; DROP VIEW v; DROP TABLE t");
+    cluster.fails("SELECT * FROM copy", "copy");
+}
+
+#[test]
+fn the_cluster_is_managed_by_statements() {
+    let cluster = Cluster::start(2);
+    let leaves = cluster.ok("SHOW LEAVES");
+    assert!(leaves.starts_with("Host,Port,Availability_Group,Pair_Host,Pair_Port,State,"), "{leaves}");
+    assert_eq!(leaves.matches(",online,").count(), 2, "{leaves}");
+    cluster.ok("CREATE REFERENCE TABLE r (a INT); INSERT INTO r VALUES (1), (2)");
+    cluster.ok("CREATE DATABASE d PARTITIONS 5");
+    assert_eq!(cluster.ok("SHOW PARTITIONS ON d").matches("Master").count(), 5);
+    assert!(cluster.ok("SHOW DATABASES").contains("d,5,1"));
+    let first = cluster.address(1);
+    cluster.fails(&format!("ADD LEAF '{first}'"), "is there already");
+    cluster.fails(&format!("REMOVE LEAF '{first}'"), "partitions");
+    cluster.fails("ADD LEAF '127.0.0.1:1'", "cannot reach 127.0.0.1:1");
+    cluster.fails("CREATE DATABASE e REDUNDANCY 2", "REDUNDANCY 1");
+    cluster.fails("CREATE DATABASE d", "is there already");
+    cluster.fails("SHOW PARTITIONS ON nowhere", "there is no database 'nowhere'");
+    cluster.fails("KILL QUERY 123456", "SHOW PROCESSLIST");
+    assert!(cluster.ok("SHOW PROCESSLIST").contains("SHOW PROCESSLIST"));
+    let elsewhere = cluster.command(&["sql", "-c", "SHOW TABLES", "--database", "nowhere"]).output().unwrap();
+    assert!(text(&elsewhere).contains("there is no database 'nowhere'"), "{}", text(&elsewhere));
+    // A third leaf joins with the REFERENCE tables, and leaves.
+    let data = cluster.path().join("more");
+    let mut leaf = stoa(&["leaf", "--data", data.to_str().unwrap()]);
+    let mut leaf = leaf
+        .env("STOA_SECRET", cluster.record()["secret"].as_str().unwrap())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(leaf.stdout.as_mut().unwrap()), &mut line).unwrap();
+    let address = line.trim().rsplit(' ').next().unwrap().to_owned();
+    cluster.ok(&format!("ADD LEAF '{address}' INTO GROUP 2"));
+    cluster.ok("CREATE DATABASE three PARTITIONS 3");
+    assert!(cluster.ok("SHOW PARTITIONS ON three").contains(address.rsplit(':').next().unwrap()));
+    assert!(cluster.ok("SHOW CLUSTER STATUS").contains("three_2,Master,online,Master"));
+    cluster.fails(&format!("REMOVE LEAF '{address}'"), "has 1 partitions");
+    cluster.ok(&format!("DROP DATABASE three; REMOVE LEAF '{address}'"));
+    assert_eq!(cluster.ok("SELECT sum(a) AS s FROM r"), "s\n3\n");
+    leaf.kill().unwrap();
+    leaf.wait().unwrap();
+}
+
+#[test]
+fn strangers_and_noise_are_turned_away() {
+    let cluster = Cluster::start(1);
+    cluster.ok("CREATE TABLE t (a INT); INSERT INTO t VALUES (7)");
+    let stranger = cluster.command(&["sql", "-c", "SELECT 1"]).env("STOA_SECRET", "another").output().unwrap();
+    assert_eq!(stranger.status.code(), Some(1));
+    assert!(text(&stranger).contains("the cluster secret is another one"), "{}", text(&stranger));
+    // Bytes that are no message, and beginnings of messages, at every port.
+    let mut state = 1u64;
+    let mut random = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state >> 33
+    };
+    for node in 0..2 {
+        for round in 0..40 {
+            let mut stream = TcpStream::connect(cluster.address(node)).unwrap();
+            let length = random() % 200;
+            let mut bytes: Vec<u8> = (0..length).map(|_| random() as u8).collect();
+            if round % 2 == 0 {
+                // A believable frame: one segment of a few words.
+                bytes.splice(0..0, [0, 0, 0, 0, (random() % 16) as u8, 0, 0, 0]);
+            }
+            let _ = stream.write_all(&bytes);
+            if round % 3 == 0 {
+                let _ = stream.set_read_timeout(Some(Duration::from_millis(20)));
+                let _ = stream.read(&mut [0; 64]);
+            }
+        }
+    }
+    assert_eq!(cluster.ok("SELECT a FROM t"), "a\n7\n");
+    let open =
+        stoa(&["leaf", "--data", cluster.path().join("open").to_str().unwrap(), "--listen", "0.0.0.0:0"]).output().unwrap();
+    assert!(!open.status.success() && text(&open).contains("--insecure"), "{}", text(&open));
+}
+
+#[test]
+fn a_leaf_that_dies_is_named_and_its_return_is_noticed() {
+    let cluster = Cluster::start(2);
+    cluster.ok("CREATE TABLE t (a BIGINT, SHARD KEY (a)); INSERT INTO t VALUES (1), (2), (3), (4), (5), (6), (7), (8)");
+    let killed = Command::new("kill").arg("-KILL").arg(cluster.pid(2)).status().unwrap();
+    assert!(killed.success());
+    let began = Instant::now();
+    cluster.fails("SELECT sum(a) FROM t", &cluster.address(2));
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(cluster.ok("SHOW LEAVES").contains(",offline,"));
+    assert_eq!(cluster.ok("SELECT 1 AS one"), "one\n1\n");
+    let output = stoa(&["cluster", "start", "--dir", cluster.dir()]).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    assert_eq!(cluster.ok("SELECT sum(a) AS s FROM t"), "s\n36\n");
+}
+
+/// A query that would run for hours ends everywhere, whoever ends it.
+#[test]
+fn a_killed_query_ends_on_the_leaves_too() {
+    let cluster = Cluster::start(2);
+    let values: Vec<String> = (0..150).map(|i| format!("({i})")).collect();
+    cluster.ok(&format!("CREATE TABLE few (a BIGINT); INSERT INTO few VALUES {}", values.join(", ")));
+    cluster.ok("CREATE TABLE t (a BIGINT, SHARD KEY (a)); INSERT INTO t SELECT x.a * 150 + y.a FROM few x, few y");
+    let endless = "SELECT count(*) FROM t x, t y, t z WHERE x.a + y.a + z.a = -1";
+    let running = || {
+        let list = cluster.ok("SHOW PROCESSLIST");
+        let line = list.lines().find(|line| line.contains("FROM t x"));
+        line.and_then(|line| line.split(',').next()).map(str::to_owned)
+    };
+    for by_statement in [true, false] {
+        let child = cluster.command(&["sql", "-c", endless]).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        let began = Instant::now();
+        let number = loop {
+            if let Some(number) = running() {
+                break number;
+            }
+            assert!(began.elapsed() < Duration::from_secs(20), "the query does not begin");
+        };
+        // Some time, so that the leaves are at it.
+        std::thread::sleep(Duration::from_millis(300));
+        let asked = Instant::now();
+        if by_statement {
+            cluster.ok(&format!("KILL QUERY {number}"));
+        } else {
+            assert!(Command::new("kill").arg("-INT").arg(child.id().to_string()).status().unwrap().success());
+        }
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text(&output).contains("cancelled"), "{}", text(&output));
+        assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+        while running().is_some() {
+            assert!(asked.elapsed() < Duration::from_secs(10), "the coordinator goes on");
+        }
+        for node in [1, 2] {
+            assert!(idle(&cluster.pid(node)), "a leaf goes on");
+        }
+    }
+}
+
+/// Whether a process comes to use hardly any processor time, soon.
+fn idle(pid: &str) -> bool {
+    // User and system time in clock ticks, usually of 10 ms.
+    let ticks = || {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let fields: Vec<u64> =
+            stat.rsplit(')').next().unwrap().split_whitespace().skip(11).take(2).map(|f| f.parse().unwrap()).collect();
+        fields.iter().sum::<u64>()
+    };
+    (0..20).any(|_| {
+        let before = ticks();
+        std::thread::sleep(Duration::from_millis(300));
+        ticks() - before < 10
+    })
+}
+
+#[test]
+fn two_processes_cannot_have_one_directory() {
+    let cluster = Cluster::start(1);
+    for (kind, folder) in [("leaf", "leaf1"), ("coordinator", "coordinator")] {
+        let data: PathBuf = cluster.path().join(folder);
+        let output = stoa(&[kind, "--data", data.to_str().unwrap()]).output().unwrap();
+        assert!(!output.status.success() && text(&output).contains("another process has"), "{}", text(&output));
+    }
+    let empty = cluster.path().join("empty");
+    let output = stoa(&["coordinator", "--data", empty.to_str().unwrap()]).output().unwrap();
+    assert!(text(&output).contains("--bootstrap"), "{}", text(&output));
+}

@@ -1,0 +1,220 @@
+//! A client of Stoa clusters: SQL and plans in, Arrow out.
+//!
+//! ```no_run
+//! use stoa_client::{Client, Options};
+//!
+//! let client = Client::connect(&Options { addresses: vec!["127.0.0.1:3306".into()], ..Options::default() })?;
+//! let result = client.query("SELECT 1 + 1 AS two")?;
+//! println!("{}", arrow::util::pretty::pretty_format_batches(&result.batches).unwrap());
+//! # Ok::<(), stoa_client::Failure>(())
+//! ```
+//!
+//! Calls block. A client may be shared by threads. When its coordinator goes away the next call enters another one; a call that was
+//! under way fails, because nobody can know how far it came.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Schema, SchemaRef};
+use parking_lot::Mutex;
+use stoa_rpc::ipc::{read_chunk, write_chunks};
+use stoa_rpc::session::{Answer, AnswerPart, SessionService, TableLoad};
+use stoa_rpc::{Io, SessionClient};
+
+pub use stoa_rpc::session::{Cancelled, Login};
+pub use stoa_rpc::{Failure, FailureKind, Result, Secret};
+
+/// Where to connect, and as whom.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Coordinators, HOST:PORT; the first that answers serves.
+    pub addresses: Vec<String>,
+    /// User, password, database.
+    pub login: Login,
+    /// The cluster's secret; empty where none is set.
+    pub secret: Secret,
+}
+
+/// A connection to a cluster.
+pub struct Client {
+    io: Io,
+    options: Options,
+    session: Mutex<Arc<SessionClient>>,
+}
+
+/// What a statement gave.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// Rows.
+    Rows(Rows),
+    /// A word for people.
+    Text(String),
+    /// A plan: a line an operator and its notes.
+    Plan(String),
+}
+
+/// Rows with their columns.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rows {
+    /// Names and types.
+    pub schema: SchemaRef,
+    /// The rows.
+    pub batches: Vec<RecordBatch>,
+}
+
+impl Client {
+    /// Connects to the first coordinator that answers.
+    ///
+    /// # Errors
+    /// If none does, or it refuses.
+    pub fn connect(options: &Options) -> Result<Client> {
+        let io = Io::start("stoa-client")?;
+        let session = SessionClient::connect(&io, &options.addresses, &options.secret, &options.login)?;
+        Ok(Client { io, options: options.clone(), session: Mutex::new(Arc::new(session)) })
+    }
+
+    /// The address of the coordinator that serves.
+    #[must_use]
+    pub fn address(&self) -> String {
+        self.session.lock().address().to_owned()
+    }
+
+    /// The session; a new one on any coordinator if the last has broken.
+    fn session(&self) -> Result<Arc<SessionClient>> {
+        let mut session = self.session.lock();
+        if !session.alive() {
+            let options = &self.options;
+            *session = Arc::new(SessionClient::connect(&self.io, &options.addresses, &options.secret, &options.login)?);
+        }
+        Ok(session.clone())
+    }
+
+    /// Runs statements in order and hands what each gave to `each`; ends soon after `cancelled` is set.
+    ///
+    /// # Errors
+    /// The first error of a statement or of `each`.
+    pub fn execute(&self, sql: &str, cancelled: &Cancelled, each: &mut dyn FnMut(Output) -> Result<()>) -> Result<()> {
+        let mut outputs = Outputs { rows: None, each };
+        self.session()?.execute(sql, &mut outputs, cancelled)?;
+        outputs.flush()
+    }
+
+    /// Runs exactly one query.
+    ///
+    /// # Errors
+    /// If the statement gives no rows, or fails.
+    pub fn query(&self, sql: &str) -> Result<Rows> {
+        let mut rows = None;
+        self.execute(sql, &Cancelled::default(), &mut |output| {
+            if let Output::Rows(these) = output {
+                rows = Some(these);
+            }
+            Ok(())
+        })?;
+        rows.ok_or_else(|| Failure::new(FailureKind::User, "the statement gives no rows"))
+    }
+
+    /// Runs a plan: a message of `plan.capnp`, neither optimized nor distributed.
+    ///
+    /// # Errors
+    /// If the plan is none, or fails.
+    pub fn query_plan(&self, plan: &[u8]) -> Result<Rows> {
+        let mut rows = None;
+        let mut each = |output| {
+            if let Output::Rows(these) = output {
+                rows = Some(these);
+            }
+            Ok(())
+        };
+        let mut outputs = Outputs { rows: None, each: &mut each };
+        self.session()?.execute_plan(plan, &mut outputs, &Cancelled::default())?;
+        outputs.flush()?;
+        rows.ok_or_else(|| Failure::new(FailureKind::User, "the plan gives no rows"))
+    }
+
+    /// The columns of a table. The metadata `stoa.type` of a field is its type as declared.
+    ///
+    /// # Errors
+    /// If there is no such table.
+    pub fn describe(&self, table: &str) -> Result<SchemaRef> {
+        Ok(read_chunk(&self.session()?.describe(table)?)?.0)
+    }
+
+    /// Names of tables and views.
+    ///
+    /// # Errors
+    /// If no coordinator can be reached.
+    pub fn names(&self) -> Result<Vec<String>> {
+        self.session()?.names()
+    }
+
+    /// Takes rows for a table: all or none.
+    ///
+    /// # Errors
+    /// If there is no such table.
+    pub fn load(&self, table: &str) -> Result<Loader> {
+        Ok(Loader(self.session()?.load(table)?))
+    }
+}
+
+/// Rows on their way into a table. Dropped before [`Loader::finish`], nothing of them stays.
+pub struct Loader(Box<dyn TableLoad>);
+
+impl Loader {
+    /// Adds rows; columns are matched by position and cast to the table's types.
+    ///
+    /// # Errors
+    /// If a row does not fit; nothing of the load stays then.
+    pub fn push(&mut self, batch: &RecordBatch) -> Result<()> {
+        write_chunks(std::slice::from_ref(batch), &mut |chunk| self.0.write(chunk))
+    }
+
+    /// Makes all rows visible; how many they are.
+    ///
+    /// # Errors
+    /// If they cannot be stored; none is visible then.
+    pub fn finish(mut self) -> Result<u64> {
+        self.0.finish()
+    }
+}
+
+/// Puts the parts of an answer together.
+struct Outputs<'a> {
+    rows: Option<Rows>,
+    each: &'a mut dyn FnMut(Output) -> Result<()>,
+}
+
+impl Outputs<'_> {
+    fn flush(&mut self) -> Result<()> {
+        self.rows.take().map_or(Ok(()), |rows| (self.each)(Output::Rows(rows)))
+    }
+}
+
+impl Answer for Outputs<'_> {
+    fn part(&mut self, part: AnswerPart) -> Result<()> {
+        match part {
+            AnswerPart::Rows(chunk) => {
+                let (_, batches) = read_chunk(&chunk)?;
+                if let Some(rows) = &mut self.rows {
+                    rows.batches.extend(batches);
+                }
+                Ok(())
+            }
+            AnswerPart::Columns(chunk) => {
+                self.flush()?;
+                let (schema, _): (Arc<Schema>, _) = read_chunk(&chunk)?;
+                self.rows = Some(Rows { schema, batches: vec![] });
+                Ok(())
+            }
+            AnswerPart::Text(text) => {
+                self.flush()?;
+                (self.each)(Output::Text(text))
+            }
+            AnswerPart::Plan(text) => {
+                self.flush()?;
+                (self.each)(Output::Plan(text))
+            }
+            AnswerPart::Progress { .. } => Ok(()),
+        }
+    }
+}

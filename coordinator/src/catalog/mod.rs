@@ -1,0 +1,340 @@
+//! The catalog: which leaves, databases, tables and partitions there are, as a state machine.
+//!
+//! [`Catalog::apply`] is the only way to change it: the same commands in the same order give the same catalog on every coordinator. A
+//! command that fails changes nothing. What stays true:
+//! - every master and replica of a partition is a leaf of the catalog;
+//! - a partition's term never goes down, and goes up whenever its master changes;
+//! - names of databases, and of tables and views within one, are unique without regard to case.
+
+mod definition;
+mod file;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::placement::{self, Copies, PlacementKind};
+
+pub use definition::Definition;
+pub use file::CatalogFile;
+
+/// Names a node for as long as the cluster lives; never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct NodeId(pub u64);
+
+/// Whether a leaf takes part.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LeafState {
+    /// It answers and serves.
+    #[default]
+    Online,
+    /// It does not answer.
+    Offline,
+    /// It may answer, but an operator took it out.
+    Detached,
+}
+
+/// A leaf.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leaf {
+    /// Where it listens, HOST:PORT.
+    pub address: String,
+    /// Its availability group, 1 or 2.
+    pub group: u8,
+    /// Its pair in the other group.
+    pub pair: Option<NodeId>,
+    /// Whether it takes part.
+    pub state: LeafState,
+}
+
+/// A partition of a database.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Partition {
+    /// Counts its masters: who acts for an older term is refused.
+    pub term: u64,
+    /// Where its copies are.
+    pub copies: Copies,
+}
+
+/// A database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Database {
+    /// Its name as written.
+    pub name: String,
+    /// Copies of every partition.
+    pub redundancy: u8,
+    /// How second copies are spread.
+    pub placement: PlacementKind,
+    /// Partitions, by ordinal.
+    pub partitions: Vec<Partition>,
+    /// Tables, by name in lower case.
+    pub tables: BTreeMap<String, Definition>,
+    /// Views, by name in lower case: name as written and text.
+    pub views: BTreeMap<String, (String, String)>,
+}
+
+/// The catalog.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Catalog {
+    /// Counts the commands that changed it.
+    pub version: u64,
+    /// The last number that was given to a node.
+    pub last_node: u64,
+    /// The leaves.
+    pub leaves: BTreeMap<NodeId, Leaf>,
+    /// The databases, by name in lower case.
+    pub databases: BTreeMap<String, Database>,
+}
+
+/// A change of the catalog.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// A leaf joins.
+    AddLeaf {
+        /// Where it listens.
+        address: String,
+        /// Its availability group; otherwise the smaller one.
+        group: Option<u8>,
+    },
+    /// A leaf leaves.
+    RemoveLeaf {
+        /// Where it listens.
+        address: String,
+        /// Also if it has partitions; they are off line then unless another leaf has them.
+        force: bool,
+    },
+    /// A database is made.
+    CreateDatabase {
+        /// Its name.
+        name: String,
+        /// Partitions of its tables.
+        partitions: u32,
+        /// Copies of every partition.
+        redundancy: u8,
+        /// How second copies are spread.
+        placement: PlacementKind,
+    },
+    /// A database goes with all that is in it.
+    DropDatabase(String),
+    /// A table is added.
+    CreateTable {
+        /// The database.
+        database: String,
+        /// The table.
+        definition: Definition,
+    },
+    /// A table goes.
+    DropTable {
+        /// The database.
+        database: String,
+        /// The table.
+        table: String,
+    },
+    /// A view is added, or replaced.
+    CreateView {
+        /// The database.
+        database: String,
+        /// The view.
+        name: String,
+        /// Its text.
+        sql: String,
+        /// Whether one of this name may be there.
+        or_replace: bool,
+    },
+    /// A view goes.
+    DropView {
+        /// The database.
+        database: String,
+        /// The view.
+        name: String,
+    },
+}
+
+/// Why a command changed nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CatalogError {
+    /// What is to be made is there.
+    #[error("{kind} '{name}' is there already")]
+    Exists {
+        /// What it is.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// What is to be changed is not there.
+    #[error("there is no {kind} '{name}'")]
+    Missing {
+        /// What it is.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// A leaf that is to go has partitions.
+    #[error("leaf {address} has {partitions} partitions: move them away first, or say FORCE to give them up")]
+    InUse {
+        /// The leaf.
+        address: String,
+        /// Copies of partitions on it.
+        partitions: usize,
+    },
+    /// There is no group of this number.
+    #[error("there is no availability group {0}: it is 1 or 2")]
+    Group(u8),
+    /// A number of partitions that cannot be.
+    #[error("a database has 1 to {most} partitions, not {0}", most = stoa_columnstore::MAX_PARTITIONS)]
+    Partitions(u32),
+    /// Copies cannot be kept yet.
+    #[error("redundancy {0} is not supported yet: say REDUNDANCY 1")]
+    Redundancy(u8),
+    /// No placement.
+    #[error(transparent)]
+    Placement(#[from] placement::PlacementError),
+}
+
+type Applied = Result<(), CatalogError>;
+
+impl Catalog {
+    /// Changes the catalog.
+    ///
+    /// # Errors
+    /// Why it cannot be changed so; nothing has changed then.
+    pub fn apply(&mut self, command: &Command) -> Applied {
+        match command {
+            Command::AddLeaf { address, group } => self.add_leaf(address, *group)?,
+            Command::RemoveLeaf { address, force } => self.remove_leaf(address, *force)?,
+            Command::CreateDatabase { name, partitions, redundancy, placement } => {
+                self.create_database(name, *partitions, *redundancy, *placement)?;
+            }
+            Command::DropDatabase(name) => {
+                self.databases.remove(&name.to_lowercase()).ok_or_else(|| missing("database", name))?;
+            }
+            Command::CreateTable { database, definition } => {
+                let name = definition.table().name.clone();
+                let database = self.database_mut(database)?;
+                database.check_free(&name)?;
+                database.tables.insert(name.to_lowercase(), definition.clone());
+            }
+            Command::DropTable { database, table } => {
+                let removed = self.database_mut(database)?.tables.remove(&table.to_lowercase());
+                removed.ok_or_else(|| missing("table", table))?;
+            }
+            Command::CreateView { database, name, sql, or_replace } => {
+                let database = self.database_mut(database)?;
+                if !(*or_replace && database.views.contains_key(&name.to_lowercase())) {
+                    database.check_free(name)?;
+                }
+                database.views.insert(name.to_lowercase(), (name.clone(), sql.clone()));
+            }
+            Command::DropView { database, name } => {
+                let removed = self.database_mut(database)?.views.remove(&name.to_lowercase());
+                removed.ok_or_else(|| missing("view", name))?;
+            }
+        }
+        self.version += 1;
+        Ok(())
+    }
+
+    /// A database, by its name without regard to case.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn database(&self, name: &str) -> Result<&Database, CatalogError> {
+        self.databases.get(&name.to_lowercase()).ok_or_else(|| missing("database", name))
+    }
+
+    fn database_mut(&mut self, name: &str) -> Result<&mut Database, CatalogError> {
+        self.databases.get_mut(&name.to_lowercase()).ok_or_else(|| missing("database", name))
+    }
+
+    /// The leaf that listens at an address.
+    #[must_use]
+    pub fn leaf(&self, address: &str) -> Option<(NodeId, &Leaf)> {
+        self.leaves.iter().find(|(_, leaf)| leaf.address == address).map(|(id, leaf)| (*id, leaf))
+    }
+
+    fn add_leaf(&mut self, address: &str, group: Option<u8>) -> Applied {
+        if self.leaf(address).is_some() {
+            return Err(CatalogError::Exists { kind: "leaf", name: address.to_owned() });
+        }
+        let in_group = |group: u8| self.leaves.values().filter(|leaf| leaf.group == group).count();
+        let group = match group {
+            Some(group) if placement::GROUPS.contains(&group) => group,
+            Some(group) => return Err(CatalogError::Group(group)),
+            None if in_group(2) < in_group(1) => 2,
+            None => 1,
+        };
+        let id = NodeId(self.last_node + 1);
+        self.last_node += 1;
+        // The first of the other group that has no pair yet.
+        let single = self.leaves.iter_mut().find(|(_, leaf)| leaf.group != group && leaf.pair.is_none());
+        let pair = single.map(|(other, leaf)| {
+            leaf.pair = Some(id);
+            *other
+        });
+        self.leaves.insert(id, Leaf { address: address.to_owned(), group, pair, state: LeafState::Online });
+        Ok(())
+    }
+
+    fn remove_leaf(&mut self, address: &str, force: bool) -> Applied {
+        let (id, _) = self.leaf(address).ok_or_else(|| missing("leaf", address))?;
+        let partitions = self.databases.values().flat_map(|d| &d.partitions);
+        let held = partitions.filter(|p| p.copies.all().any(|copy| copy == id)).count();
+        if held > 0 && !force {
+            return Err(CatalogError::InUse { address: address.to_owned(), partitions: held });
+        }
+        self.leaves.remove(&id);
+        self.leaves.values_mut().filter(|leaf| leaf.pair == Some(id)).for_each(|leaf| leaf.pair = None);
+        for partition in self.databases.values_mut().flat_map(|d| &mut d.partitions) {
+            let copies = &mut partition.copies;
+            copies.replicas.retain(|copy| *copy != id);
+            copies.spares.retain(|copy| *copy != id);
+            if copies.master == Some(id) {
+                copies.master = None;
+                partition.term += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn create_database(&mut self, name: &str, partitions: u32, redundancy: u8, kind: PlacementKind) -> Applied {
+        if self.databases.contains_key(&name.to_lowercase()) {
+            return Err(CatalogError::Exists { kind: "database", name: name.to_owned() });
+        }
+        if partitions == 0 || partitions > stoa_columnstore::MAX_PARTITIONS {
+            return Err(CatalogError::Partitions(partitions));
+        }
+        if redundancy != 1 {
+            return Err(CatalogError::Redundancy(redundancy));
+        }
+        let online = self.leaves.iter().filter(|(_, leaf)| leaf.state == LeafState::Online);
+        let leaves: Vec<placement::Leaf> =
+            online.map(|(id, leaf)| placement::Leaf { id: *id, group: leaf.group, pair: leaf.pair, draining: false }).collect();
+        let placed = placement::place(partitions, redundancy, kind, &leaves)?;
+        let database = Database {
+            name: name.to_owned(),
+            redundancy,
+            placement: kind,
+            partitions: placed.into_iter().map(|copies| Partition { term: 1, copies }).collect(),
+            tables: BTreeMap::new(),
+            views: BTreeMap::new(),
+        };
+        self.databases.insert(name.to_lowercase(), database);
+        Ok(())
+    }
+}
+
+impl Database {
+    fn check_free(&self, name: &str) -> Applied {
+        let key = name.to_lowercase();
+        if self.tables.contains_key(&key) || self.views.contains_key(&key) {
+            return Err(CatalogError::Exists { kind: "table or view", name: name.to_owned() });
+        }
+        Ok(())
+    }
+}
+
+fn missing(kind: &'static str, name: &str) -> CatalogError {
+    CatalogError::Missing { kind, name: name.to_owned() }
+}

@@ -1,0 +1,219 @@
+//! A query on its leaves.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use parking_lot::Mutex;
+use stoa_columnstore::KeySet;
+use stoa_columnstore::predicate::KeyMembers;
+use stoa_exec::profile::{Profile, ScanCounters};
+use stoa_exec::{CancelToken, Destination, Fragment, Fragments, QueryContext};
+use stoa_plan::codec::encode;
+use stoa_rpc::ipc::{read_chunk, write_chunks};
+use stoa_rpc::leaf::{Filter, FilterMembers, FragmentRequest, LeafQuery, LeafService, QuerySetup, RowDestination, RunProfile};
+use stoa_rpc::{ChunkSink, Failure, FailureKind, LeafPool};
+
+use super::Database;
+use crate::error::remote;
+
+/// A query on the leaves that have its database. It begins on them with its first fragment, and ends when this is dropped.
+pub(super) struct QueryOnLeaves {
+    number: u64,
+    database: Arc<Database>,
+    pool: Arc<LeafPool>,
+    begun: Mutex<Option<Arc<Vec<OneLeaf>>>>,
+}
+
+struct OneLeaf {
+    address: String,
+    service: Arc<dyn LeafService>,
+    query: Arc<dyn LeafQuery>,
+    /// Whether it has partitions; otherwise it only has REFERENCE tables.
+    partitions: bool,
+}
+
+impl QueryOnLeaves {
+    pub fn new(database: Arc<Database>, pool: Arc<LeafPool>, number: u64) -> QueryOnLeaves {
+        QueryOnLeaves { number, database, pool, begun: Mutex::default() }
+    }
+
+    /// The leaves of the query; begins on them if it has not.
+    fn leaves(&self) -> stoa_exec::Result<Arc<Vec<OneLeaf>>> {
+        let mut begun = self.begun.lock();
+        if let Some(leaves) = &*begun {
+            return Ok(leaves.clone());
+        }
+        let leaves = Arc::new(self.begin().map_err(|e| remote(e.into_failure()))?);
+        *begun = Some(leaves.clone());
+        Ok(leaves)
+    }
+
+    /// Begins on every leaf that is the master of a partition; without any, on one leaf for the REFERENCE tables.
+    fn begin(&self) -> crate::Result<Vec<OneLeaf>> {
+        let mut placement: BTreeMap<String, Vec<u32>> = self.database.placement()?;
+        if placement.is_empty() {
+            placement.extend(self.database.leaves.first().map(|address| (address.clone(), vec![])));
+        }
+        let begin = |(address, ordinals): (&String, &Vec<u32>)| {
+            let service = self.pool.leaf(address)?;
+            let setup = QuerySetup {
+                query: self.number,
+                database: self.database.name.clone(),
+                address: address.clone(),
+                ordinals: ordinals.clone(),
+                memory_limit: None,
+                deadline: None,
+            };
+            let query = service.begin(setup).map_err(|e| at(address, e))?;
+            Ok(OneLeaf { address: address.clone(), service, query, partitions: !ordinals.is_empty() })
+        };
+        Ok(in_parallel(&placement.iter().collect::<Vec<_>>(), |leaf| begin(*leaf))?)
+    }
+}
+
+impl Fragments for QueryOnLeaves {
+    fn run(&self, fragment: &Fragment, ctx: &QueryContext) -> stoa_exec::Result<(Vec<RecordBatch>, Profile)> {
+        let all = self.leaves()?;
+        let plan = encode(&fragment.query).map_err(|e| stoa_exec::Error::Internal(e.to_string()))?;
+        let destination = match fragment.destination {
+            Destination::Caller => RowDestination::Caller,
+            Destination::Leaves(number) => {
+                RowDestination::Leaves { number, addresses: all.iter().map(|leaf| leaf.address.clone()).collect() }
+            }
+        };
+        let leaves: Vec<&OneLeaf> =
+            if fragment.once { all.iter().take(1).collect() } else { all.iter().filter(|leaf| leaf.partitions).collect() };
+        let filters: Vec<Filter> = fragment.filters.iter().map(|(id, keys)| filter(id.0, keys)).collect();
+        let sink = Mutex::new(Vec::new());
+        let failed = CancelToken::default();
+        let run = |leaf: &&OneLeaf| {
+            let request = FragmentRequest { plan: plan.clone(), destination: destination.clone(), filters: filters.clone() };
+            let mut gathered = Gather { batches: vec![], cancel: &ctx.cancel, failed: &failed };
+            let ran = leaf.query.run(request, &mut gathered);
+            let ran = ran.inspect_err(|_| {
+                // The others need not finish what nobody will read.
+                failed.cancel();
+                leaf.query.cancel();
+            });
+            sink.lock().append(&mut gathered.batches);
+            ran.map_err(|e| at(&leaf.address, e))
+        };
+        let profiles = in_parallel(&leaves, run).map_err(remote)?;
+        let mut profile = Profile::default();
+        leaves.iter().zip(profiles).for_each(|(leaf, ran)| add(&mut profile, &leaf.address, leaves.len(), ran));
+        Ok((sink.into_inner(), profile))
+    }
+
+    fn give(&self, number: u32, batches: &[RecordBatch], ctx: &QueryContext) -> stoa_exec::Result<()> {
+        let mut chunks = Vec::new();
+        ctx.cancel.check()?;
+        write_chunks(batches, &mut |chunk| {
+            chunks.push(chunk);
+            Ok(())
+        })
+        .map_err(remote)?;
+        let give = |leaf: &OneLeaf| {
+            let mut delivery = leaf.service.receive(self.number, number)?;
+            chunks.iter().try_for_each(|chunk| delivery.write(chunk.clone()))?;
+            delivery.finish().map_err(|e| at(&leaf.address, e))
+        };
+        in_parallel(&self.leaves()?, give).map(drop).map_err(remote)
+    }
+}
+
+/// A run-time filter for the wire.
+fn filter(id: u32, keys: &KeySet) -> Filter {
+    let members = match &keys.members {
+        KeyMembers::All => FilterMembers::All,
+        KeyMembers::Bits(words) => FilterMembers::Bits(words.clone()),
+        KeyMembers::Bloom(words) => FilterMembers::Bloom(words.clone()),
+    };
+    Filter { id, min: keys.min, max: keys.max, keys: keys.keys as u64, members }
+}
+
+/// Gathers the rows of one leaf; ends when the query is cancelled or another leaf has failed.
+struct Gather<'a> {
+    batches: Vec<RecordBatch>,
+    cancel: &'a CancelToken,
+    failed: &'a CancelToken,
+}
+
+impl ChunkSink for Gather<'_> {
+    fn write(&mut self, chunk: Vec<u8>) -> Result<(), Failure> {
+        self.poll()?;
+        let (_, batches) = read_chunk(&chunk)?;
+        self.batches.extend(batches);
+        Ok(())
+    }
+
+    fn poll(&mut self) -> Result<(), Failure> {
+        let stopped = self.cancel.check().is_err() || self.failed.check().is_err();
+        if stopped { Err(Failure::cancelled()) } else { Ok(()) }
+    }
+}
+
+/// The failure with the leaf that it is of; the user's own mistakes are the same everywhere.
+fn at(address: &str, failure: Failure) -> Failure {
+    match failure.kind {
+        FailureKind::User | FailureKind::Cancelled | FailureKind::Memory => failure,
+        _ if failure.message.contains(address) => failure,
+        kind => Failure::new(kind, format!("leaf {address}: {}", failure.message)),
+    }
+}
+
+/// Does the same for each, at once: the results in order, or the error that tells most.
+pub(super) fn in_parallel<T: Sync, R: Send>(
+    items: &[T],
+    each: impl Fn(&T) -> Result<R, Failure> + Sync,
+) -> Result<Vec<R>, Failure> {
+    let results: Vec<Result<R, Failure>> = match items {
+        [only] => vec![each(only)],
+        _ => std::thread::scope(|scope| {
+            let threads: Vec<_> = items.iter().map(|item| scope.spawn(|| each(item))).collect();
+            let defect = |_| Err(Failure::new(FailureKind::Fatal, "a defect stopped a call to a leaf"));
+            threads.into_iter().map(|thread| thread.join().unwrap_or_else(defect)).collect()
+        }),
+    };
+    let mut cancelled = None;
+    let mut all = Vec::with_capacity(results.len());
+    for result in results {
+        match result {
+            Ok(value) => all.push(value),
+            // When one leaf fails the others are cancelled: its error is the one to tell.
+            Err(failure) if failure.kind == FailureKind::Cancelled => cancelled = Some(failure),
+            Err(failure) => return Err(failure),
+        }
+    }
+    cancelled.map_or(Ok(all), Err)
+}
+
+/// Adds what a leaf did; where there are several, each says its own share.
+fn add(profile: &mut Profile, address: &str, leaves: usize, ran: RunProfile) {
+    profile.wall = profile.wall.max(ran.wall);
+    profile.peak_memory = profile.peak_memory.max(ran.peak_memory);
+    let root = ran.nodes.iter().map(|node| node.node).min();
+    for node in ran.nodes {
+        let entry = profile.nodes.entry(node.node).or_default();
+        entry.rows += node.rows;
+        entry.batches += node.batches;
+        entry.cpu += node.cpu;
+        entry.memory += node.memory;
+        if let Some(scan) = node.scan {
+            entry.scan.get_or_insert_default().add(&ScanCounters::from_array(scan));
+        }
+        for note in node.notes {
+            if !entry.notes.contains(&note) {
+                entry.notes.push(note);
+            }
+        }
+        if Some(node.node) == root && leaves > 1 {
+            entry.notes.push(format!("leaf {address}: rows={} wall={:.3?}", node.rows, round(ran.wall)));
+        }
+    }
+}
+
+fn round(time: Duration) -> Duration {
+    Duration::from_micros(time.as_micros() as u64)
+}

@@ -1,0 +1,295 @@
+//! Leaves elsewhere as a [`Store`].
+//!
+//! A statement sees the database as the catalog had it when it asked: which leaf is the master of each partition, which leaves there
+//! are for REFERENCE tables. A query begins on the leaves that it needs and ends there when it is dropped here.
+
+mod fragments;
+mod load;
+mod statistics;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use stoa_columnstore::{TableDef, encode_definition};
+use stoa_exec::{CancelToken, MemoryBudget, Progress, QueryContext, QueryResult, Settings, execute_on_leaves};
+use stoa_plan::{Query, TableStatistics, distribute};
+use stoa_rpc::LeafPool;
+use stoa_rpc::leaf::Change;
+use stoa_sql::ClusterStatement;
+
+use crate::{Error, Outcome, Result, Rows, Store};
+use fragments::QueryOnLeaves;
+use load::ClusterRows;
+pub use statistics::Summaries;
+
+/// What the catalog knows of one database at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Database {
+    /// Its name.
+    pub name: String,
+    /// The address of the master of each partition, by ordinal; `None` where it is offline.
+    pub masters: Vec<Option<String>>,
+    /// The addresses of all leaves that are online: each has a copy of the REFERENCE tables.
+    pub leaves: Vec<String>,
+    /// Tables, by name in lower case.
+    pub tables: BTreeMap<String, Arc<TableDef>>,
+    /// Views, by name in lower case: name as written and text.
+    pub views: BTreeMap<String, (String, String)>,
+}
+
+impl Database {
+    /// Changes tables or views.
+    ///
+    /// # Errors
+    /// If a name is taken or not there.
+    pub fn apply(&mut self, change: SchemaChange) -> Result<()> {
+        let taken = |name: &str| Err(stoa_columnstore::Error::AlreadyExists(name.to_owned()).into());
+        match change {
+            SchemaChange::CreateTable(def) => {
+                let key = def.name.to_lowercase();
+                if self.tables.contains_key(&key) || self.views.contains_key(&key) {
+                    return taken(&def.name);
+                }
+                self.tables.insert(key, Arc::new(def));
+            }
+            SchemaChange::DropTable(name) => {
+                let removed = self.tables.remove(&name.to_lowercase());
+                removed.ok_or_else(|| stoa_columnstore::Error::NoSuchTable(name))?;
+            }
+            SchemaChange::CreateView { name, sql, or_replace } => {
+                let key = name.to_lowercase();
+                if self.tables.contains_key(&key) || (self.views.contains_key(&key) && !or_replace) {
+                    return taken(&name);
+                }
+                self.views.insert(key, (name, sql));
+            }
+            SchemaChange::DropView(name) => {
+                let removed = self.views.remove(&name.to_lowercase());
+                removed.ok_or_else(|| Error::Invalid(format!("there is no view '{name}'")))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The leaves that are masters, with the ordinals of each, in the order of the addresses.
+    ///
+    /// # Errors
+    /// If a partition has no master that is online.
+    pub fn placement(&self) -> Result<BTreeMap<String, Vec<u32>>> {
+        let mut leaves: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+        for (ordinal, master) in (0u32..).zip(&self.masters) {
+            let master = master.as_ref().ok_or_else(|| {
+                Error::Invalid(format!("partition {ordinal} of database '{}' is offline: no leaf that has it is", self.name))
+            })?;
+            leaves.entry(master.clone()).or_default().push(ordinal);
+        }
+        Ok(leaves)
+    }
+}
+
+/// The catalog, as far as statements of a session need it.
+pub trait Metadata: Send + Sync {
+    /// A database as it is now.
+    ///
+    /// # Errors
+    /// If there is none of this name.
+    fn database(&self, name: &str) -> Result<Arc<Database>>;
+
+    /// Changes a database's tables or views.
+    ///
+    /// # Errors
+    /// If that cannot be; nothing has changed then.
+    fn change(&self, database: &str, change: SchemaChange) -> Result<()>;
+
+    /// Runs a statement that manages the cluster, for a session on `database`.
+    ///
+    /// # Errors
+    /// Its own.
+    fn statement(&self, statement: &ClusterStatement, shared: &Shared, database: &str) -> Result<Outcome>;
+}
+
+/// A change of a database's tables or views.
+#[derive(Clone, Debug)]
+pub enum SchemaChange {
+    /// Adds a table.
+    CreateTable(TableDef),
+    /// Removes a table.
+    DropTable(String),
+    /// Adds a view, or replaces one.
+    CreateView {
+        /// Its name.
+        name: String,
+        /// Its text.
+        sql: String,
+        /// Whether one of this name may be there.
+        or_replace: bool,
+    },
+    /// Removes a view.
+    DropView(String),
+}
+
+/// A database of a cluster.
+pub struct Cluster {
+    database: String,
+    shared: Shared,
+}
+
+/// Numbers for queries, unique among the coordinators of a cluster as long as their nodes' numbers are.
+pub struct QueryNumbers(AtomicU64);
+
+impl QueryNumbers {
+    /// Numbers of a coordinator that starts now. Two starts never share one: the time of the start is in it.
+    #[must_use]
+    pub fn new(node: u64) -> QueryNumbers {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        QueryNumbers(AtomicU64::new((node & 0xff) << 56 | (since.as_millis() as u64 & 0xffff_ffff) << 24))
+    }
+
+    fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// What the sessions of a coordinator share.
+#[derive(Clone)]
+pub struct Shared {
+    /// The catalog.
+    pub metadata: Arc<dyn Metadata>,
+    /// Connections to the leaves.
+    pub leaves: Arc<LeafPool>,
+    /// Settings of queries.
+    pub settings: Settings,
+    /// Bytes that a query may hold on the coordinator.
+    pub memory_limit: usize,
+    /// Statistics that were asked for lately.
+    pub summaries: Arc<Summaries>,
+    /// Numbers for queries.
+    pub numbers: Arc<QueryNumbers>,
+}
+
+impl Cluster {
+    /// A database of a cluster, if there is one of this name.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn open(database: &str, shared: &Shared) -> Result<Cluster> {
+        shared.metadata.database(database)?;
+        Ok(Cluster::named(database, shared))
+    }
+
+    /// A database that need not be there yet: what a session on it can do is to make it.
+    #[must_use]
+    pub fn named(database: &str, shared: &Shared) -> Cluster {
+        Cluster { database: database.to_lowercase(), shared: shared.clone() }
+    }
+
+    fn view(&self) -> Result<Arc<Database>> {
+        self.shared.metadata.database(&self.database)
+    }
+
+    /// Makes a table on the leaves, where nobody can ask for it until the catalog has it: a try that fails may be repeated.
+    fn create_on_leaves(&self, def: &TableDef) -> Result<Arc<Database>> {
+        let database = self.view()?;
+        let key = def.name.to_lowercase();
+        if database.tables.contains_key(&key) || database.views.contains_key(&key) {
+            return Err(stoa_columnstore::Error::AlreadyExists(def.name.clone()).into());
+        }
+        // A table of an earlier try may have another definition.
+        self.on_all_leaves(&database, &Change::DropTable { database: self.database.clone(), table: def.name.clone() })?;
+        let definition = encode_definition(def);
+        self.on_all_leaves(&database, &Change::CreateTable { database: self.database.clone(), definition })?;
+        Ok(database)
+    }
+
+    fn on_all_leaves(&self, database: &Database, change: &Change) -> Result<()> {
+        for address in &database.leaves {
+            self.shared.leaves.leaf(address)?.change(change.clone())?;
+        }
+        Ok(())
+    }
+}
+
+impl Store for Cluster {
+    fn table(&self, name: &str) -> Option<Arc<TableDef>> {
+        self.view().ok()?.tables.get(&name.to_lowercase()).cloned()
+    }
+
+    fn tables(&self) -> Vec<Arc<TableDef>> {
+        self.view().map(|database| database.tables.values().cloned().collect()).unwrap_or_default()
+    }
+
+    fn views(&self) -> Vec<(String, String)> {
+        self.view().map(|database| database.views.values().cloned().collect()).unwrap_or_default()
+    }
+
+    fn statistics(&self, table: &str) -> Option<TableStatistics> {
+        let database = self.view().ok()?;
+        Some(self.shared.summaries.get(&database, &self.shared.leaves).ok()?.get(&table.to_lowercase())?.statistics.clone())
+    }
+
+    fn bytes(&self, table: &str) -> u64 {
+        let summaries = self.view().and_then(|database| self.shared.summaries.get(&database, &self.shared.leaves));
+        summaries.ok().and_then(|all| all.get(&table.to_lowercase()).map(|s| s.bytes)).unwrap_or(0)
+    }
+
+    fn create_table(&self, def: TableDef) -> Result<()> {
+        self.create_on_leaves(&def)?;
+        self.shared.metadata.change(&self.database, SchemaChange::CreateTable(def))
+    }
+
+    fn create_table_rows(&self, def: TableDef) -> Result<Box<dyn Rows>> {
+        let database = self.create_on_leaves(&def)?;
+        let rows = ClusterRows::begin(&database, Arc::new(def), &self.shared.leaves, self.shared.summaries.clone())?;
+        Ok(Box::new(rows.creating(self.shared.metadata.clone())))
+    }
+
+    /// First in the catalog, then on the leaves: what stays there if that fails is never asked for again.
+    fn drop_table(&self, name: &str, if_exists: bool) -> Result<()> {
+        if self.table(name).is_none() {
+            return if if_exists { Ok(()) } else { Err(stoa_columnstore::Error::NoSuchTable(name.to_owned()).into()) };
+        }
+        self.shared.metadata.change(&self.database, SchemaChange::DropTable(name.to_owned()))?;
+        self.shared.summaries.forget(&self.database);
+        self.on_all_leaves(&*self.view()?, &Change::DropTable { database: self.database.clone(), table: name.to_owned() })
+    }
+
+    fn create_view(&self, name: &str, sql: &str, or_replace: bool) -> Result<()> {
+        self.shared
+            .metadata
+            .change(&self.database, SchemaChange::CreateView { name: name.to_owned(), sql: sql.to_owned(), or_replace })
+    }
+
+    fn drop_view(&self, name: &str, if_exists: bool) -> Result<()> {
+        if if_exists && !self.view()?.views.contains_key(&name.to_lowercase()) {
+            return Ok(());
+        }
+        self.shared.metadata.change(&self.database, SchemaChange::DropView(name.to_owned()))
+    }
+
+    fn cluster(&self, statement: &ClusterStatement) -> Result<Outcome> {
+        self.shared.metadata.statement(statement, &self.shared, &self.database)
+    }
+
+    fn distribute(&self, query: Query) -> Query {
+        distribute::distribute_over_leaves(query)
+    }
+
+    fn execute(&self, query: &Query, cancel: &CancelToken, progress: &Progress) -> Result<QueryResult> {
+        let context = QueryContext {
+            settings: self.shared.settings.clone(),
+            cancel: cancel.clone(),
+            memory: MemoryBudget::new(self.shared.memory_limit),
+        };
+        let database = self.view()?;
+        let leaves = QueryOnLeaves::new(database, self.shared.leaves.clone(), self.shared.numbers.next());
+        Ok(execute_on_leaves(query, &leaves, &context, progress)?)
+    }
+
+    fn rows(&self, table: &str) -> Result<Box<dyn Rows>> {
+        let database = self.view()?;
+        let def = database.tables.get(&table.to_lowercase()).cloned();
+        let def = def.ok_or_else(|| stoa_columnstore::Error::NoSuchTable(table.to_owned()))?;
+        Ok(Box::new(ClusterRows::begin(&database, def, &self.shared.leaves, self.shared.summaries.clone())?))
+    }
+}

@@ -1,0 +1,28 @@
+//! REFERENCE tables for a leaf that joins.
+
+use std::sync::Arc;
+
+use stoa_columnstore::encode_definition;
+use stoa_exec::CancelToken;
+use stoa_rpc::ipc::write_chunks;
+use stoa_rpc::leaf::{Change, LeafService, REFERENCE};
+
+use crate::catalog::Database;
+use crate::cluster::{Cluster, Shared};
+use crate::{Result, Session};
+
+/// Gives a leaf the REFERENCE tables of a database, with their rows.
+pub(super) fn copy(shared: &Shared, database: &Database, leaf: &dyn LeafService) -> Result<()> {
+    let name = database.name.to_lowercase();
+    for definition in database.tables.values().filter(|d| d.table().reference) {
+        let def = definition.table();
+        leaf.change(Change::CreateTable { database: name.clone(), definition: encode_definition(def) })?;
+        let session = Session::new(Arc::new(Cluster::open(&name, shared)?));
+        let all = session.query(&format!("SELECT * FROM \"{}\"", def.name.replace('"', "\"\"")), &CancelToken::default())?;
+        let mut load = leaf.load(&name, &def.name, REFERENCE)?;
+        write_chunks(&all.batches, &mut |chunk| load.write(chunk))?;
+        load.prepare()?;
+        load.commit()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,144 @@
+//! What SHOW tells of a cluster.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use stoa_rpc::leaf::DatabaseStatus;
+
+use super::{Control, view_of};
+use crate::catalog::{Leaf, LeafState, NodeId};
+use crate::session::text_table;
+use crate::{Outcome, Result};
+
+/// Host and port of an address.
+fn parts(address: &str) -> (String, String) {
+    let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
+    (host.to_owned(), port.to_owned())
+}
+
+fn state(leaf: &Leaf, answers: bool) -> &'static str {
+    match (leaf.state, answers) {
+        (LeafState::Detached, _) => "detached",
+        (LeafState::Online, true) => "online",
+        _ => "offline",
+    }
+}
+
+/// What a leaf says of itself, and how long that took in milliseconds.
+type Answer = Option<(Vec<DatabaseStatus>, f64)>;
+
+impl Control {
+    /// Asks all leaves at once.
+    fn ask_leaves(&self) -> Vec<(NodeId, Leaf, Answer)> {
+        let catalog = self.catalog.get();
+        std::thread::scope(|scope| {
+            let ask = |leaf: &Leaf| {
+                let leaf = self.leaves.leaf(&leaf.address).ok()?;
+                let began = Instant::now();
+                let status = leaf.status().ok()?;
+                Some((status, began.elapsed().as_secs_f64() * 1e3))
+            };
+            let threads: Vec<_> = catalog.leaves.iter().map(|(id, leaf)| (id, leaf, scope.spawn(move || ask(leaf)))).collect();
+            threads.into_iter().map(|(id, leaf, thread)| (*id, leaf.clone(), thread.join().ok().flatten())).collect()
+        })
+    }
+
+    pub(super) fn show_leaves(&self) -> Result<Outcome> {
+        let catalog = self.catalog.get();
+        let mut rows = Vec::new();
+        for (id, leaf, answer) in self.ask_leaves() {
+            let (host, port) = parts(&leaf.address);
+            let pair = leaf.pair.and_then(|pair| catalog.leaves.get(&pair));
+            let (pair_host, pair_port) = pair.map(|pair| parts(&pair.address)).unwrap_or_default();
+            let latency = answer.as_ref().map(|(_, ms)| format!("{ms:.3}")).unwrap_or_default();
+            let state = state(&leaf, answer.is_some()).to_owned();
+            rows.push([host, port, leaf.group.to_string(), pair_host, pair_port, state, latency, id.0.to_string()]);
+        }
+        let columns =
+            ["Host", "Port", "Availability_Group", "Pair_Host", "Pair_Port", "State", "Average_Roundtrip_Latency_ms", "NodeId"];
+        text_table(&columns, &rows)
+    }
+
+    pub(super) fn show_aggregators(&self) -> Result<Outcome> {
+        let (host, port) = parts(&self.address);
+        let row = [host, port, "online".into(), "1".into(), "leader".into()];
+        text_table(&["Host", "Port", "State", "Master_Aggregator", "Role"], &[row])
+    }
+
+    pub(super) fn show_databases(&self) -> Result<Outcome> {
+        let catalog = self.catalog.get();
+        let row = |d: &crate::catalog::Database| [d.name.clone(), d.partitions.len().to_string(), d.redundancy.to_string()];
+        let rows: Vec<[String; 3]> = catalog.databases.values().map(row).collect();
+        text_table(&["Database", "Partitions", "Redundancy"], &rows)
+    }
+
+    pub(super) fn show_partitions(&self, database: &str) -> Result<Outcome> {
+        let catalog = self.catalog.get();
+        view_of(&catalog, database)?;
+        let mut rows = Vec::new();
+        for (ordinal, partition) in catalog.databases.get(&database.to_lowercase()).iter().flat_map(|d| &d.partitions).enumerate()
+        {
+            let master = partition.copies.master.map(|id| (id, "Master"));
+            for (id, role) in master.into_iter().chain(partition.copies.replicas.iter().map(|id| (*id, "Slave"))) {
+                let (host, port) = catalog.leaves.get(&id).map(|leaf| parts(&leaf.address)).unwrap_or_default();
+                rows.push([ordinal.to_string(), host, port, role.into(), "0".into(), partition.term.to_string()]);
+            }
+            if master.is_none() {
+                rows.push([
+                    ordinal.to_string(),
+                    String::new(),
+                    String::new(),
+                    "Offline".into(),
+                    "0".into(),
+                    partition.term.to_string(),
+                ]);
+            }
+        }
+        text_table(&["Ordinal", "Host", "Port", "Role", "Locked", "Term"], &rows)
+    }
+
+    /// What each leaf has, beside what the catalog says that it has.
+    pub(super) fn show_cluster_status(&self) -> Result<Outcome> {
+        let catalog = self.catalog.get();
+        let mut rows = Vec::new();
+        for (id, leaf, answer) in self.ask_leaves() {
+            let (host, port) = parts(&leaf.address);
+            // By database and ordinal: the role in the catalog, and whether the leaf has it.
+            let mut partitions: BTreeMap<(String, u32), (&'static str, bool)> = BTreeMap::new();
+            for (name, database) in &catalog.databases {
+                for (ordinal, partition) in (0u32..).zip(&database.partitions) {
+                    let role = if partition.copies.master == Some(id) { "Master" } else { "Slave" };
+                    if partition.copies.roles().any(|copy| copy == id) {
+                        partitions.insert((name.clone(), ordinal), (role, false));
+                    }
+                }
+            }
+            for database in answer.iter().flat_map(|(status, _)| status) {
+                for ordinal in &database.ordinals {
+                    partitions.entry((database.name.clone(), *ordinal)).or_insert(("Non-existent", false)).1 = true;
+                }
+            }
+            for ((database, ordinal), (metadata, here)) in partitions {
+                let role = match (here, metadata) {
+                    (false, _) => "Missing",
+                    (true, "Non-existent") => "Orphan",
+                    (true, role) => role,
+                };
+                let state = if answer.is_some() { "online" } else { "offline" };
+                let name = format!("{database}_{ordinal}");
+                let node = id.0.to_string();
+                rows.push([node, host.clone(), port.clone(), name, role.to_owned(), state.to_owned(), metadata.to_owned()]);
+            }
+        }
+        text_table(&["Node_ID", "Host", "Port", "Database_Name", "Role", "State", "Metadata_Role"], &rows)
+    }
+
+    pub(super) fn show_processlist(&self) -> Result<Outcome> {
+        let row = |(number, process): (u64, crate::processes::Process)| {
+            let time = format!("{:.3}", process.time().as_secs_f64());
+            [number.to_string(), process.user, process.database, time, process.text]
+        };
+        let rows: Vec<[String; 5]> = self.processes.list().into_iter().map(row).collect();
+        text_table(&["Id", "User", "Database", "Time", "Info"], &rows)
+    }
+}

@@ -1,0 +1,143 @@
+//! A data directory in this process as a [`Store`].
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use stoa_columnstore::{Database, Options, Table, TableDef, TableWriter};
+use stoa_exec::{CancelToken, MemoryBudget, Progress, QueryContext, QueryResult, Settings};
+use stoa_plan::{Query, TableStatistics, distribute};
+
+use crate::{Error, Result, Rows, Store};
+
+/// One data directory, and the threads and the memory that queries over it may use.
+pub struct Embedded {
+    database: Arc<Database>,
+    pool: Arc<rayon::ThreadPool>,
+    settings: Settings,
+    memory_limit: usize,
+}
+
+impl Embedded {
+    /// Opens a data directory, or makes one.
+    ///
+    /// # Errors
+    /// If it cannot be read or made, another process uses it, or another version wrote it.
+    pub fn open(directory: &Path, storage: Options, settings: Settings, threads: usize, memory_limit: usize) -> Result<Embedded> {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|i| format!("stoa-worker-{i}"))
+            .build()
+            .map_err(|e| Error::Invalid(format!("cannot start {threads} threads: {e}")))?;
+        let database = Database::open(directory, storage)?;
+        Ok(Embedded { database, pool: Arc::new(pool), settings, memory_limit })
+    }
+
+    /// The data directory's tables.
+    #[must_use]
+    pub fn database(&self) -> &Arc<Database> {
+        &self.database
+    }
+
+    /// The worker threads.
+    #[must_use]
+    pub fn pool(&self) -> &rayon::ThreadPool {
+        &self.pool
+    }
+}
+
+impl Store for Embedded {
+    fn table(&self, name: &str) -> Option<Arc<TableDef>> {
+        self.database.table(name).map(|table| table.def.clone())
+    }
+
+    fn tables(&self) -> Vec<Arc<TableDef>> {
+        self.database.tables().iter().map(|table| table.def.clone()).collect()
+    }
+
+    fn views(&self) -> Vec<(String, String)> {
+        self.database.views()
+    }
+
+    fn statistics(&self, table: &str) -> Option<TableStatistics> {
+        self.database.table(table).map(|table| stoa_exec::table_statistics(&table))
+    }
+
+    fn bytes(&self, table: &str) -> u64 {
+        self.database.table(table).map_or(0, |table| table.bytes_on_disk())
+    }
+
+    fn create_table(&self, def: TableDef) -> Result<()> {
+        self.database.create_table(def)?;
+        Ok(())
+    }
+
+    fn drop_table(&self, name: &str, if_exists: bool) -> Result<()> {
+        self.database.drop_table(name, if_exists)?;
+        Ok(())
+    }
+
+    fn create_view(&self, name: &str, sql: &str, or_replace: bool) -> Result<()> {
+        Ok(self.database.create_view(name, sql, or_replace)?)
+    }
+
+    fn drop_view(&self, name: &str, if_exists: bool) -> Result<()> {
+        self.database.drop_view(name, if_exists)?;
+        Ok(())
+    }
+
+    fn distribute(&self, query: Query) -> Query {
+        distribute::distribute(query)
+    }
+
+    fn execute(&self, query: &Query, cancel: &CancelToken, progress: &Progress) -> Result<QueryResult> {
+        let context = QueryContext {
+            settings: self.settings.clone(),
+            cancel: cancel.clone(),
+            memory: MemoryBudget::new(self.memory_limit),
+        };
+        Ok(self.pool.install(|| stoa_exec::execute_with(query, &Tables(&self.database), &context, progress))?)
+    }
+
+    fn create_table_rows(&self, def: TableDef) -> Result<Box<dyn Rows>> {
+        let writer = self.database.create_table_writer(def)?;
+        Ok(Box::new(Writer { writer, pool: self.pool.clone() }))
+    }
+
+    fn rows(&self, table: &str) -> Result<Box<dyn Rows>> {
+        let writer = self.database.writer(table)?;
+        Ok(Box::new(Writer { writer, pool: self.pool.clone() }))
+    }
+}
+
+struct Tables<'a>(&'a Arc<Database>);
+
+impl stoa_exec::Storage for Tables<'_> {
+    fn table(&self, name: &str) -> stoa_exec::Result<Arc<Table>> {
+        self.0.table(name).ok_or_else(|| stoa_columnstore::Error::NoSuchTable(name.to_owned()).into())
+    }
+}
+
+struct Writer {
+    writer: TableWriter,
+    pool: Arc<rayon::ThreadPool>,
+}
+
+impl Rows for Writer {
+    fn table(&self) -> &TableDef {
+        &self.writer.table().def
+    }
+
+    fn number_rows(&mut self, unit: &'static str, first: u64) {
+        self.writer.number_rows(unit, first);
+    }
+
+    fn push(&mut self, batch: &RecordBatch) -> Result<()> {
+        Ok(self.writer.push(batch)?)
+    }
+
+    fn finish(self: Box<Self>) -> Result<u64> {
+        let Writer { writer, pool } = *self;
+        Ok(pool.install(|| writer.finish())?)
+    }
+}

@@ -1,0 +1,62 @@
+//! What a statement can fail with.
+
+use stoa_exec::error::Severity;
+use stoa_rpc::{Failure, FailureKind};
+
+/// An error of a statement; its text is for the user.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// SQL that cannot be parsed or bound, with its place.
+    #[error(transparent)]
+    Sql(#[from] stoa_sql::SqlError),
+    /// The plan cannot be made.
+    #[error(transparent)]
+    Plan(#[from] stoa_plan::optimizer::OptimizeError),
+    /// The query failed while it ran.
+    #[error(transparent)]
+    Exec(#[from] stoa_exec::Error),
+    /// Storage failed.
+    #[error(transparent)]
+    Storage(#[from] stoa_columnstore::Error),
+    /// Another node could not do its part.
+    #[error(transparent)]
+    Node(#[from] Failure),
+    /// What was asked for cannot be done.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// Result of a statement.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// The error as a failure of a call.
+    #[must_use]
+    pub fn into_failure(self) -> Failure {
+        let kind = match &self {
+            Error::Node(failure) => return failure.clone(),
+            Error::Exec(stoa_exec::Error::Cancelled) => FailureKind::Cancelled,
+            Error::Exec(stoa_exec::Error::Memory { .. }) => FailureKind::Memory,
+            Error::Exec(error) => match error.severity() {
+                Severity::User => FailureKind::User,
+                Severity::Retryable => FailureKind::Retryable,
+                Severity::Fatal => FailureKind::Fatal,
+            },
+            Error::Sql(_) | Error::Plan(_) | Error::Invalid(_) => FailureKind::User,
+            Error::Storage(stoa_columnstore::Error::Invalid(_) | stoa_columnstore::Error::NoSuchTable(_)) => FailureKind::User,
+            Error::Storage(_) => FailureKind::Fatal,
+        };
+        Failure::new(kind, self.to_string())
+    }
+}
+
+/// A failure of a leaf as an error of the query that asked it.
+pub(crate) fn remote(failure: Failure) -> stoa_exec::Error {
+    let severity = match failure.kind {
+        FailureKind::Cancelled => return stoa_exec::Error::Cancelled,
+        FailureKind::User | FailureKind::Denied => Severity::User,
+        FailureKind::Retryable | FailureKind::Memory => Severity::Retryable,
+        FailureKind::Fatal => Severity::Fatal,
+    };
+    stoa_exec::Error::Remote { severity, message: failure.message }
+}

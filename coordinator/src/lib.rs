@@ -1,0 +1,24 @@
+//! A coordinator: sessions that plan, scatter, gather and merge; the catalog of the cluster; placement of partitions.
+//!
+//! A [`Session`] runs statements over a [`Store`]. There are two: [`Embedded`] is one data directory in this process; [`Cluster`] is
+//! leaves elsewhere. Everything above the trait is the same code for both.
+
+pub mod catalog;
+pub mod cluster;
+mod control;
+mod embedded;
+mod error;
+pub mod placement;
+mod processes;
+mod service;
+mod session;
+mod store;
+
+pub use cluster::Cluster;
+pub use control::Control;
+pub use embedded::Embedded;
+pub use error::{Error, Result};
+pub use processes::Processes;
+pub use service::{Coordinator, DEFAULT_DATABASE};
+pub use session::{Outcome, Session, definition, sql_type_name};
+pub use store::{Rows, Store};

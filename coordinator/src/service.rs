@@ -1,0 +1,141 @@
+//! What a coordinator offers to clients: sessions on its databases.
+
+use std::sync::Arc;
+
+use stoa_exec::{CancelToken, Progress};
+use stoa_plan::codec::decode;
+use stoa_rpc::ipc::{chunk, read_chunk, write_chunks};
+use stoa_rpc::session::{Answer, AnswerPart, Cancelled, CoordinatorService, Login, SessionService, TableLoad};
+use stoa_rpc::{Failure, FailureKind, Result};
+
+use crate::cluster::{Cluster, Shared};
+use crate::store::existing;
+use crate::{Error, Outcome, Processes, Rows, Session};
+
+/// The database of clients that name none.
+pub const DEFAULT_DATABASE: &str = "stoa";
+
+/// A coordinator.
+pub struct Coordinator {
+    shared: Shared,
+    processes: Arc<Processes>,
+}
+
+impl Coordinator {
+    /// A coordinator over a catalog and leaves, which lists what runs in `processes`.
+    #[must_use]
+    pub fn new(shared: Shared, processes: Arc<Processes>) -> Coordinator {
+        Coordinator { shared, processes }
+    }
+}
+
+impl CoordinatorService for Coordinator {
+    fn enter(&self, login: &Login) -> Result<Arc<dyn SessionService>> {
+        let name = if login.database.is_empty() { DEFAULT_DATABASE } else { &login.database };
+        // The default database may be missing: somebody has to make it. Any other must be there.
+        let store = if name == DEFAULT_DATABASE {
+            Cluster::named(name, &self.shared)
+        } else {
+            Cluster::open(name, &self.shared).map_err(Error::into_failure)?
+        };
+        let user = if login.user.is_empty() { "root" } else { &login.user };
+        let (user, database) = (user.to_owned(), name.to_owned());
+        Ok(Arc::new(ClientSession { session: Session::new(Arc::new(store)), processes: self.processes.clone(), user, database }))
+    }
+
+    fn consensus(&self, _message: Vec<u8>) -> Result<Vec<u8>> {
+        Err(Failure::new(FailureKind::User, "this coordinator is alone"))
+    }
+}
+
+struct ClientSession {
+    session: Session,
+    processes: Arc<Processes>,
+    user: String,
+    database: String,
+}
+
+impl SessionService for ClientSession {
+    fn execute(&self, sql: &str, answer: &mut dyn Answer, cancelled: &Cancelled) -> Result<()> {
+        let _listed = self.processes.begin(&self.user, &self.database, sql, cancelled);
+        let cancel = CancelToken::from(cancelled.clone());
+        self.session.run(sql, &cancel, &Progress::default(), &mut |outcome| send(answer, outcome)).map_err(Told::into_failure)
+    }
+
+    fn execute_plan(&self, plan: &[u8], answer: &mut dyn Answer, cancelled: &Cancelled) -> Result<()> {
+        let query = decode(plan).map_err(|e| Failure::new(FailureKind::User, e.to_string()))?;
+        let _listed = self.processes.begin(&self.user, &self.database, "a plan", cancelled);
+        let cancel = CancelToken::from(cancelled.clone());
+        let result = self.session.query_plan(query, &cancel, &Progress::default()).map_err(Error::into_failure)?;
+        send(answer, Outcome::Rows { schema: result.schema, batches: result.batches }).map_err(Told::into_failure)
+    }
+
+    fn load(&self, table: &str) -> Result<Box<dyn TableLoad>> {
+        let rows = self.session.store().rows(table).map_err(Error::into_failure)?;
+        Ok(Box::new(ClientLoad(Some(rows))))
+    }
+
+    fn describe(&self, table: &str) -> Result<Vec<u8>> {
+        let def = existing(&**self.session.store(), table).map_err(Error::into_failure)?;
+        chunk(&def.described_schema(), &[])
+    }
+
+    fn names(&self) -> Result<Vec<String>> {
+        Ok(self.session.names())
+    }
+}
+
+/// An error of a statement, or of telling what it gave.
+enum Told {
+    Statement(Error),
+    Answer(Failure),
+}
+
+impl From<Error> for Told {
+    fn from(error: Error) -> Told {
+        Told::Statement(error)
+    }
+}
+
+impl Told {
+    fn into_failure(self) -> Failure {
+        match self {
+            Told::Statement(error) => error.into_failure(),
+            Told::Answer(failure) => failure,
+        }
+    }
+}
+
+fn send(answer: &mut dyn Answer, outcome: Outcome) -> std::result::Result<(), Told> {
+    let sent = match outcome {
+        Outcome::Done(text) => answer.part(AnswerPart::Text(text)),
+        Outcome::Plan(text) => answer.part(AnswerPart::Plan(text)),
+        Outcome::Rows { schema, batches } => chunk(&schema, &[])
+            .and_then(|columns| answer.part(AnswerPart::Columns(columns)))
+            .and_then(|()| write_chunks(&batches, &mut |chunk| answer.part(AnswerPart::Rows(chunk)))),
+    };
+    sent.map_err(Told::Answer)
+}
+
+struct ClientLoad(Option<Box<dyn Rows>>);
+
+impl TableLoad for ClientLoad {
+    fn write(&mut self, chunk: Vec<u8>) -> Result<()> {
+        let rows = self.0.as_mut().ok_or_else(over)?;
+        let (_, batches) = read_chunk(&chunk)?;
+        let pushed = batches.iter().try_for_each(|batch| rows.push(batch)).map_err(Error::into_failure);
+        if pushed.is_err() {
+            // What came before this row does not stay without it.
+            self.0 = None;
+        }
+        pushed
+    }
+
+    fn finish(&mut self) -> Result<u64> {
+        self.0.take().ok_or_else(over)?.finish().map_err(Error::into_failure)
+    }
+}
+
+fn over() -> Failure {
+    Failure::new(FailureKind::User, "this load has ended")
+}

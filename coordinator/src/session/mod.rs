@@ -1,0 +1,173 @@
+//! Statements over a [`Store`].
+//!
+//! A statement goes one way: text, [`stoa_sql::Statement`], plan, optimized and distributed plan, rows. DDL and INSERT end in calls of
+//! the store.
+
+mod ddl;
+mod explain;
+mod insert;
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use stoa_exec::{CancelToken, Progress, QueryResult};
+use stoa_plan::{DataType, Query, StatisticsSource, TableStatistics, optimizer};
+use stoa_sql::{Catalog, QueryText, Statement, TableColumn, TableInfo};
+
+use crate::{Error, Result, Store};
+
+pub(crate) use ddl::text_table;
+pub use ddl::{definition, sql_type_name};
+
+/// What a statement gave.
+pub enum Outcome {
+    /// Rows.
+    Rows {
+        /// Names and types of the columns.
+        schema: SchemaRef,
+        /// The rows.
+        batches: Vec<RecordBatch>,
+    },
+    /// A plan, a line an operator and its notes.
+    Plan(String),
+    /// Nothing but a word for people.
+    Done(String),
+}
+
+/// Runs statements over a store.
+#[derive(Clone)]
+pub struct Session {
+    store: Arc<dyn Store>,
+}
+
+impl Session {
+    /// A session over a store.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>) -> Session {
+        Session { store }
+    }
+
+    /// Runs statements in order and hands each one's outcome to `each`; another thread may watch `progress`.
+    ///
+    /// # Errors
+    /// The first error of a statement or of `each`; what ran before it stays done.
+    pub fn run<E: From<Error>>(
+        &self,
+        sql: &str,
+        cancel: &CancelToken,
+        progress: &Progress,
+        each: &mut dyn FnMut(Outcome) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        for statement in stoa_sql::parse(sql).map_err(Error::from)? {
+            each(self.guarded(|| self.execute(&statement, cancel, progress))?)?;
+        }
+        Ok(())
+    }
+
+    /// Runs one query.
+    ///
+    /// # Errors
+    /// If the text is not exactly one query, or it fails.
+    pub fn query(&self, sql: &str, cancel: &CancelToken) -> Result<QueryResult> {
+        match stoa_sql::parse(sql)?.as_slice() {
+            [Statement::Query(query)] => self.guarded(|| self.store.execute(&self.plan(query)?, cancel, &Progress::default())),
+            _ => Err(Error::Invalid("expected exactly one query".into())),
+        }
+    }
+
+    /// Runs a plan that is neither optimized nor distributed, as clients submit it.
+    ///
+    /// # Errors
+    /// Those of the query.
+    pub fn query_plan(&self, query: Query, cancel: &CancelToken, progress: &Progress) -> Result<QueryResult> {
+        self.guarded(|| self.store.execute(&self.physical(query)?, cancel, progress))
+    }
+
+    /// Names of tables and views.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        View(&*self.store).names()
+    }
+
+    /// Where the tables are.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// A defect in one statement is that statement's error: the process and the others live on, and all they share is immutable.
+    fn guarded<T>(&self, run: impl FnOnce() -> Result<T>) -> Result<T> {
+        let defect = || stoa_exec::Error::Internal("a defect stopped this query; please report it with its text".into()).into();
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(|_| Err(defect()))
+    }
+
+    fn execute(&self, statement: &Statement, cancel: &CancelToken, progress: &Progress) -> Result<Outcome> {
+        let done = |message: String| Ok(Outcome::Done(message));
+        match statement {
+            Statement::Query(query) => {
+                let result = self.store.execute(&self.plan(query)?, cancel, progress)?;
+                Ok(Outcome::Rows { schema: result.schema, batches: result.batches })
+            }
+            Statement::Explain { query, analyze } => explain::run(self, query, *analyze, cancel),
+            Statement::CreateTable(create) => done(ddl::create_table(self, create)?),
+            Statement::CreateTableAs { table, query } => done(insert::create_table_as(self, table, query, cancel)?),
+            Statement::DropTable { names, if_exists } => done(ddl::drop_tables(self, names, *if_exists)?),
+            Statement::CreateView { name, or_replace, query } => done(ddl::create_view(self, name, query, *or_replace)?),
+            Statement::DropView { names, if_exists } => done(ddl::drop_views(self, names, *if_exists)?),
+            Statement::Insert(insert) => done(insert::insert(self, insert, cancel)?),
+            Statement::ShowTables => ddl::show_tables(self),
+            Statement::Describe { name } => ddl::describe(self, name),
+            Statement::Cluster(statement) => self.store.cluster(statement),
+        }
+    }
+
+    /// The optimized and distributed plan of a query.
+    fn plan(&self, query: &QueryText) -> Result<Query> {
+        self.physical(stoa_sql::bind_query(query, &View(&*self.store))?)
+    }
+
+    /// Optimizes and distributes a bound query.
+    fn physical(&self, query: Query) -> Result<Query> {
+        let query = optimizer::optimize(query, &View(&*self.store))?;
+        Ok(self.store.distribute(query))
+    }
+}
+
+/// A store as the front end and the optimizer see it.
+struct View<'a>(&'a dyn Store);
+
+impl Catalog for View<'_> {
+    fn table(&self, name: &str) -> Option<TableInfo> {
+        let def = self.0.table(name)?;
+        let columns = def.columns.iter().map(|c| TableColumn {
+            name: c.name.clone(),
+            // The catalog only ever stores types that came from this mapping.
+            ty: DataType::from_arrow(&c.ty).unwrap_or(DataType::Null),
+            nullable: c.nullable,
+        });
+        Some(TableInfo {
+            name: def.name.clone(),
+            columns: columns.collect(),
+            shard_key: def.shard_key.clone(),
+            reference: def.reference,
+        })
+    }
+
+    fn view(&self, name: &str) -> Option<String> {
+        self.0.views().into_iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, sql)| sql)
+    }
+
+    fn names(&self) -> Vec<String> {
+        let tables = self.0.tables().into_iter().map(|def| def.name.clone());
+        let mut names: Vec<String> = tables.chain(self.0.views().into_iter().map(|(name, _)| name)).collect();
+        names.sort();
+        names
+    }
+}
+
+impl StatisticsSource for View<'_> {
+    fn table(&self, name: &str) -> Option<TableStatistics> {
+        self.0.statistics(name)
+    }
+}

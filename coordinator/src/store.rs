@@ -1,0 +1,111 @@
+//! What a session needs of the place where the tables are.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use stoa_columnstore::TableDef;
+use stoa_exec::{CancelToken, Progress, QueryResult};
+use stoa_plan::{Query, TableStatistics};
+
+use stoa_sql::ClusterStatement;
+
+use crate::{Error, Outcome, Result};
+
+/// Tables, views, and who runs queries over them.
+pub trait Store: Send + Sync {
+    /// The definition of a table; names are compared without regard to case.
+    fn table(&self, name: &str) -> Option<Arc<TableDef>>;
+
+    /// All tables.
+    fn tables(&self) -> Vec<Arc<TableDef>>;
+
+    /// All views: name and text.
+    fn views(&self) -> Vec<(String, String)>;
+
+    /// What the optimizer asks for, as far as it is known.
+    fn statistics(&self, table: &str) -> Option<TableStatistics>;
+
+    /// Bytes on disk of a table.
+    fn bytes(&self, table: &str) -> u64;
+
+    /// Makes a table.
+    ///
+    /// # Errors
+    /// If a table or view of this name is there, or it cannot be stored.
+    fn create_table(&self, def: TableDef) -> Result<()>;
+
+    /// Drops a table.
+    ///
+    /// # Errors
+    /// If there is none and `if_exists` is not set.
+    fn drop_table(&self, name: &str, if_exists: bool) -> Result<()>;
+
+    /// Makes a view.
+    ///
+    /// # Errors
+    /// If the name is taken, by a view unless `or_replace` is set.
+    fn create_view(&self, name: &str, sql: &str, or_replace: bool) -> Result<()>;
+
+    /// Drops a view.
+    ///
+    /// # Errors
+    /// If there is none and `if_exists` is not set.
+    fn drop_view(&self, name: &str, if_exists: bool) -> Result<()>;
+
+    /// Runs a statement that manages a cluster.
+    ///
+    /// # Errors
+    /// Its own; where there is no cluster, that.
+    fn cluster(&self, statement: &ClusterStatement) -> Result<Outcome> {
+        let _ = statement;
+        let way_out = "connect to one with --connect HOST:PORT";
+        Err(Error::Invalid(format!("this is a data directory and the statement manages a cluster: {way_out}")))
+    }
+
+    /// Cuts an optimized query into fragments.
+    fn distribute(&self, query: Query) -> Query;
+
+    /// Runs a distributed query.
+    ///
+    /// # Errors
+    /// Those of the query.
+    fn execute(&self, query: &Query, cancel: &CancelToken, progress: &Progress) -> Result<QueryResult>;
+
+    /// Takes the first rows of a new table, which is there once they are, and not before.
+    ///
+    /// # Errors
+    /// As [`Store::create_table`].
+    fn create_table_rows(&self, def: TableDef) -> Result<Box<dyn Rows>>;
+
+    /// Takes rows for a table.
+    ///
+    /// # Errors
+    /// If there is no such table.
+    fn rows(&self, table: &str) -> Result<Box<dyn Rows>>;
+}
+
+/// Rows on their way into a table: all or none. Dropped before [`Rows::finish`], nothing of them stays.
+pub trait Rows: Send {
+    /// The table.
+    fn table(&self) -> &TableDef;
+
+    /// Errors number the rows pushed from now on anew: the next one is `first`, and rows are called `unit`, `line` for example.
+    fn number_rows(&mut self, unit: &'static str, first: u64);
+
+    /// Takes rows; columns are matched by position.
+    ///
+    /// # Errors
+    /// If a row does not fit, naming table, column and row.
+    fn push(&mut self, batch: &RecordBatch) -> Result<()>;
+
+    /// Makes all rows visible; how many they are.
+    ///
+    /// # Errors
+    /// If they cannot be stored; none is visible then.
+    fn finish(self: Box<Self>) -> Result<u64>;
+}
+
+/// A table that must be there.
+pub(crate) fn existing(store: &dyn Store, name: &str) -> Result<Arc<TableDef>> {
+    store.table(name).ok_or_else(|| stoa_columnstore::Error::NoSuchTable(name.to_owned()).into())
+}

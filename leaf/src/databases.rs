@@ -1,0 +1,233 @@
+//! The databases of a leaf: a data directory for each partition, one for the REFERENCE tables.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+use stoa_columnstore::{Database, Options, Table, TableDef, decode_definition};
+use stoa_plan::codec::TableSummary;
+use stoa_rpc::leaf::{DatabaseStatus, REFERENCE};
+use stoa_rpc::{Failure, FailureKind, Result};
+
+use crate::storage_failure;
+
+const REFERENCE_FOLDER: &str = "reference";
+
+/// All databases.
+pub(crate) struct Databases {
+    root: PathBuf,
+    options: Options,
+    open: RwLock<BTreeMap<String, Parts>>,
+}
+
+/// The parts of a database that are here.
+#[derive(Clone)]
+struct Parts {
+    reference: Arc<Database>,
+    partitions: BTreeMap<u32, Arc<Database>>,
+}
+
+impl Databases {
+    /// Opens every database in a folder.
+    pub fn open(root: &Path, options: &Options) -> Result<Databases> {
+        std::fs::create_dir_all(root).map_err(|e| io(root, &e))?;
+        // A partition is one partition, whatever the default of data directories is.
+        let options = Options { default_partitions: 1, ..options.clone() };
+        let databases = Databases { root: root.to_path_buf(), options, open: RwLock::default() };
+        for name in names(root)? {
+            let ordinals: Vec<u32> = names(&root.join(&name))?.iter().filter_map(|n| n.parse().ok()).collect();
+            databases.create(&name, &ordinals)?;
+        }
+        Ok(databases)
+    }
+
+    pub fn status(&self) -> Vec<DatabaseStatus> {
+        let bytes = |database: &Arc<Database>| database.tables().iter().map(|t| t.bytes_on_disk()).sum::<u64>();
+        let status = |(name, parts): (&String, &Parts)| DatabaseStatus {
+            name: name.clone(),
+            ordinals: parts.partitions.keys().copied().collect(),
+            bytes: parts.partitions.values().chain([&parts.reference]).map(bytes).sum(),
+        };
+        self.open.read().iter().map(status).collect()
+    }
+
+    /// Makes partitions of a database; those that are there stay as they are. New ones get the tables of the others.
+    pub fn create(&self, name: &str, ordinals: &[u32]) -> Result<()> {
+        check_name(name)?;
+        if let Some(ordinal) = ordinals.iter().find(|o| **o >= stoa_columnstore::MAX_PARTITIONS) {
+            return Err(Failure::new(FailureKind::User, format!("database '{name}' cannot have a partition {ordinal}")));
+        }
+        let mut open = self.open.write();
+        let folder = self.root.join(name);
+        let mut parts = match open.get(name) {
+            Some(parts) => parts.clone(),
+            None => Parts { reference: self.directory(&folder.join(REFERENCE_FOLDER))?, partitions: BTreeMap::new() },
+        };
+        for ordinal in ordinals {
+            if !parts.partitions.contains_key(ordinal) {
+                let database = self.directory(&folder.join(ordinal.to_string()))?;
+                if let Some(other) = parts.partitions.values().next() {
+                    copy_definitions(other, &database)?;
+                }
+                parts.partitions.insert(*ordinal, database);
+            }
+        }
+        open.insert(name.to_owned(), parts);
+        Ok(())
+    }
+
+    fn directory(&self, folder: &Path) -> Result<Arc<Database>> {
+        Database::open(folder, self.options.clone()).map_err(|e| storage_failure(&e))
+    }
+
+    /// Drops a database, if it is here. Queries that read it finish with what they have open.
+    pub fn drop_database(&self, name: &str) -> Result<()> {
+        check_name(name)?;
+        let mut open = self.open.write();
+        open.remove(name);
+        let folder = self.root.join(name);
+        match std::fs::remove_dir_all(&folder) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(io(&folder, &e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes a table wherever it belongs. Done again with the same definition, it finishes what an earlier try left.
+    pub fn create_table(&self, name: &str, definition: &[u8]) -> Result<()> {
+        let def = decode_definition(definition).map_err(|e| storage_failure(&e))?;
+        let parts = self.parts(name)?;
+        for database in parts.homes(def.reference) {
+            let own = TableDef { partitions: 1, ..def.clone() };
+            match database.table(&def.name) {
+                Some(table) if *table.def == own => {}
+                _ => drop(database.create_table(own).map_err(|e| storage_failure(&e))?),
+            }
+        }
+        Ok(())
+    }
+
+    pub fn drop_table(&self, name: &str, table: &str) -> Result<()> {
+        let parts = self.parts(name)?;
+        for database in parts.partitions.values().chain([&parts.reference]) {
+            database.drop_table(table, true).map_err(|e| storage_failure(&e))?;
+        }
+        Ok(())
+    }
+
+    /// The data directory of a partition, or that of the REFERENCE tables.
+    pub fn partition(&self, name: &str, ordinal: u32) -> Result<Arc<Database>> {
+        let parts = self.parts(name)?;
+        if ordinal == REFERENCE { Ok(parts.reference) } else { parts.get(name, ordinal).cloned() }
+    }
+
+    /// The tables of a database over some of its partitions.
+    pub fn tables(&self, name: &str, ordinals: &[u32]) -> Result<Tables> {
+        let parts = self.parts(name)?;
+        let partitions = ordinals.iter().map(|o| parts.get(name, *o).cloned()).collect::<Result<_>>()?;
+        Ok(Tables { reference: parts.reference, partitions, seen: Mutex::default() })
+    }
+
+    fn parts(&self, name: &str) -> Result<Parts> {
+        let found = self.open.read().get(name).cloned();
+        found.ok_or_else(|| Failure::new(FailureKind::User, format!("there is no database '{name}' on this leaf")))
+    }
+}
+
+impl Parts {
+    fn get(&self, name: &str, ordinal: u32) -> Result<&Arc<Database>> {
+        let missing = || Failure::new(FailureKind::Retryable, format!("partition {ordinal} of '{name}' is not on this leaf"));
+        self.partitions.get(&ordinal).ok_or_else(missing)
+    }
+
+    /// The data directories that have a part of a table.
+    fn homes(&self, reference: bool) -> Vec<&Arc<Database>> {
+        if reference { vec![&self.reference] } else { self.partitions.values().collect() }
+    }
+}
+
+/// The tables of a database as one query sees them: every table is opened once, and stays as it was then.
+pub(crate) struct Tables {
+    reference: Arc<Database>,
+    partitions: Vec<Arc<Database>>,
+    seen: Mutex<HashMap<String, Arc<Table>>>,
+}
+
+impl Tables {
+    /// A table over all partitions, or the whole REFERENCE table.
+    pub fn table(&self, name: &str) -> Option<Arc<Table>> {
+        let key = name.to_lowercase();
+        let mut seen = self.seen.lock();
+        if let Some(table) = seen.get(&key) {
+            return Some(table.clone());
+        }
+        let table = match self.reference.table(name) {
+            Some(table) => table,
+            None => Arc::new(assemble(&self.partitions, name)?),
+        };
+        seen.insert(key, table.clone());
+        Some(table)
+    }
+
+    /// What the optimizer asks for, of every table.
+    pub fn summaries(&self) -> Vec<TableSummary> {
+        let some = self.partitions.first().into_iter().chain([&self.reference]);
+        let names: Vec<String> = some.flat_map(|d| d.tables()).map(|t| t.name().to_owned()).collect();
+        let summary = |name: String| {
+            let table = self.table(&name)?;
+            let statistics = stoa_exec::table_statistics(&table);
+            Some(TableSummary { name, bytes: table.bytes_on_disk(), statistics })
+        };
+        names.into_iter().filter_map(summary).collect()
+    }
+}
+
+impl stoa_exec::Storage for Tables {
+    fn table(&self, name: &str) -> stoa_exec::Result<Arc<Table>> {
+        Tables::table(self, name).ok_or_else(|| stoa_columnstore::Error::NoSuchTable(name.to_owned()).into())
+    }
+}
+
+/// The partitions of a table as one.
+fn assemble(databases: &[Arc<Database>], name: &str) -> Option<Table> {
+    let tables: Vec<Arc<Table>> = databases.iter().map(|d| d.table(name)).collect::<Option<_>>()?;
+    let first = tables.first()?;
+    let partitions: Vec<_> = tables.iter().flat_map(|t| t.partitions.iter().cloned()).collect();
+    let def = TableDef { partitions: partitions.len() as u32, ..TableDef::clone(&first.def) };
+    Some(Table::of_partitions(Arc::new(def), partitions))
+}
+
+fn copy_definitions(from: &Database, to: &Arc<Database>) -> Result<()> {
+    for table in from.tables() {
+        if to.table(table.name()).is_none() {
+            to.create_table(TableDef::clone(&table.def)).map_err(|e| storage_failure(&e))?;
+        }
+    }
+    Ok(())
+}
+
+/// A name becomes a folder: nothing but lower-case letters, digits and underscores may be in it.
+fn check_name(name: &str) -> Result<()> {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    if !name.is_empty() && name.len() <= 64 && name.chars().all(fits) {
+        return Ok(());
+    }
+    let rule = "lower-case letters, digits and underscores, at most 64";
+    Err(Failure::new(FailureKind::User, format!("'{name}' cannot be the name of a database: {rule}")))
+}
+
+/// The folders in a folder.
+fn names(folder: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(|e| io(folder, &e))? {
+        let entry = entry.map_err(|e| io(folder, &e))?;
+        if entry.path().is_dir() {
+            names.extend(entry.file_name().into_string());
+        }
+    }
+    Ok(names)
+}
+
+fn io(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(FailureKind::Fatal, format!("{}: {error}", path.display()))
+}

@@ -1,0 +1,190 @@
+//! A leaf: the partitions that it stores, the fragments of queries that it runs over them.
+//!
+//! ```text
+//! DIR/LOCK
+//! DIR/databases/<database>/<ordinal>/    a data directory for each partition that is here
+//! DIR/databases/<database>/reference/    one for the leaf's copy of the REFERENCE tables
+//! ```
+//!
+//! A partition is a data directory of its own, so that it can be made, dropped, copied and moved without the others. To a query the
+//! partitions that it was told to read look like one table. What the module keeps true:
+//! - A query ends, and what it holds here is freed, when whoever began it lets it go: by choice or because its connection broke.
+//! - Its memory, rows from other leaves included, is within one budget; going past it is that query's error.
+
+mod databases;
+mod load;
+mod query;
+mod received;
+
+use std::collections::HashMap;
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use stoa_columnstore::Options;
+use stoa_exec::Settings;
+use stoa_plan::codec::encode_statistics;
+use stoa_rpc::leaf::{Change, DatabaseStatus, Delivery, LeafQuery, LeafService, Load, QuerySetup};
+use stoa_rpc::{Failure, FailureKind, LeafPool, Result};
+
+use databases::Databases;
+use query::{Handle, Query};
+
+/// How often overdue queries are looked for.
+const WATCH: Duration = Duration::from_millis(200);
+
+/// How a leaf is set up.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Worker threads of all queries together.
+    pub threads: usize,
+    /// Bytes that one query may hold here.
+    pub memory_limit: usize,
+    /// Queries that may be here at once; one more is refused.
+    pub queries: usize,
+    /// Settings of queries.
+    pub settings: Settings,
+    /// Settings of storage.
+    pub storage: Options,
+}
+
+/// A leaf.
+pub struct Leaf {
+    setup: Setup,
+    databases: Databases,
+    pool: Arc<rayon::ThreadPool>,
+    peers: Arc<LeafPool>,
+    queries: Queries,
+    /// Locked as long as the leaf lives.
+    _lock: File,
+}
+
+type Queries = Arc<Mutex<HashMap<u64, Weak<Query>>>>;
+
+impl Leaf {
+    /// Opens the directory of a leaf, or makes one. `peers` leads to the other leaves.
+    ///
+    /// # Errors
+    /// If another process has it, or a partition in it cannot be read.
+    pub fn open(directory: &Path, setup: Setup, peers: LeafPool) -> Result<Leaf> {
+        let lock = lock(directory)?;
+        let databases = Databases::open(&directory.join("databases"), &setup.storage)?;
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(setup.threads)
+            .thread_name(|i| format!("stoa-leaf-{i}"))
+            .build()
+            .map_err(|e| Failure::new(FailureKind::Fatal, format!("cannot start {} threads: {e}", setup.threads)))?;
+        let queries = Queries::default();
+        watch(&queries);
+        Ok(Leaf { setup, databases, pool: Arc::new(pool), peers: Arc::new(peers), queries, _lock: lock })
+    }
+}
+
+fn lock(directory: &Path) -> Result<File> {
+    let fail = |path: &Path, e: std::io::Error| Failure::new(FailureKind::Fatal, format!("{}: {e}", path.display()));
+    std::fs::create_dir_all(directory).map_err(|e| fail(directory, e))?;
+    let path: PathBuf = directory.join("LOCK");
+    let file = File::options().write(true).create(true).truncate(false).open(&path).map_err(|e| fail(&path, e))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err(Failure::new(FailureKind::User, format!("another process has the data directory {} open", directory.display())))
+        }
+        Err(TryLockError::Error(e)) => Err(fail(&path, e)),
+    }
+}
+
+/// Cancels queries whose time is over, as long as the leaf lives.
+fn watch(queries: &Queries) {
+    let queries = Arc::downgrade(queries);
+    let run = move || {
+        while let Some(queries) = queries.upgrade() {
+            let now = Instant::now();
+            queries.lock().retain(|_, query| {
+                let Some(query) = query.upgrade() else { return false };
+                query.cancel_if_late(now);
+                true
+            });
+            drop(queries);
+            std::thread::sleep(WATCH);
+        }
+    };
+    // Without the thread deadlines are the coordinator's alone.
+    let _ = std::thread::Builder::new().name("stoa-deadlines".into()).spawn(run);
+}
+
+impl LeafService for Leaf {
+    fn status(&self) -> Result<Vec<DatabaseStatus>> {
+        Ok(self.databases.status())
+    }
+
+    fn begin(&self, setup: QuerySetup) -> Result<Arc<dyn LeafQuery>> {
+        let tables = self.databases.tables(&setup.database, &setup.ordinals)?;
+        let id = setup.query;
+        let query = Arc::new(Query::new(setup, tables, &self.setup, self.pool.clone(), self.peers.clone()));
+        let mut queries = self.queries.lock();
+        queries.retain(|_, query| query.strong_count() > 0);
+        if queries.len() >= self.setup.queries {
+            let what = format!("the leaf runs {} queries already, its limit; try again later", queries.len());
+            return Err(Failure::new(FailureKind::Retryable, what));
+        }
+        if queries.insert(id, Arc::downgrade(&query)).is_some() {
+            return Err(Failure::new(FailureKind::Fatal, format!("query {id} has begun here already")));
+        }
+        Ok(Arc::new(Handle(query)))
+    }
+
+    fn receive(&self, query: u64, number: u32) -> Result<Box<dyn Delivery>> {
+        let found = self.queries.lock().get(&query).and_then(Weak::upgrade);
+        let query = found.ok_or_else(|| Failure::new(FailureKind::Retryable, format!("query {query} is not here any more")))?;
+        Ok(Box::new(received::Incoming::new(query, number)))
+    }
+
+    fn change(&self, change: Change) -> Result<()> {
+        match change {
+            Change::CreatePartitions { database, ordinals } => self.databases.create(&database, &ordinals),
+            Change::DropDatabase(name) => self.databases.drop_database(&name),
+            Change::CreateTable { database, definition } => self.databases.create_table(&database, &definition),
+            Change::DropTable { database, table } => self.databases.drop_table(&database, &table),
+        }
+    }
+
+    fn load(&self, database: &str, table: &str, ordinal: u32) -> Result<Box<dyn Load>> {
+        let partition = self.databases.partition(database, ordinal)?;
+        let writer = partition.writer(table).map_err(|e| storage_failure(&e))?;
+        Ok(Box::new(load::PartitionLoad::new(writer, self.pool.clone())))
+    }
+
+    fn statistics(&self, database: &str, ordinals: &[u32]) -> Result<Vec<u8>> {
+        let summaries = self.databases.tables(database, ordinals)?.summaries();
+        encode_statistics(&summaries).map_err(|e| Failure::new(FailureKind::Fatal, e.to_string()))
+    }
+}
+
+/// A storage error as a failure of a call.
+fn storage_failure(error: &stoa_columnstore::Error) -> Failure {
+    use stoa_columnstore::Error;
+    let kind = match error {
+        Error::Invalid(_) | Error::NoSuchTable(_) | Error::Function(_) => FailureKind::User,
+        _ => FailureKind::Fatal,
+    };
+    Failure::new(kind, error.to_string())
+}
+
+/// An error of execution as a failure of a call.
+#[allow(clippy::needless_pass_by_value, reason = "it is what map_err hands over")]
+fn failure(error: stoa_exec::Error) -> Failure {
+    use stoa_exec::error::Severity;
+    let kind = match &error {
+        stoa_exec::Error::Memory { .. } => FailureKind::Memory,
+        stoa_exec::Error::Cancelled => FailureKind::Cancelled,
+        other => match other.severity() {
+            Severity::User => FailureKind::User,
+            Severity::Retryable => FailureKind::Retryable,
+            Severity::Fatal => FailureKind::Fatal,
+        },
+    };
+    Failure::new(kind, error.to_string())
+}

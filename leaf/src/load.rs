@@ -1,0 +1,47 @@
+//! Rows on their way into a partition.
+
+use std::sync::Arc;
+
+use stoa_columnstore::TableWriter;
+use stoa_rpc::ipc::read_chunk;
+use stoa_rpc::leaf::Load;
+use stoa_rpc::{Failure, FailureKind, Result};
+
+use crate::storage_failure;
+
+/// A load into one partition. Dropped before its commit, nothing of it stays.
+pub(crate) struct PartitionLoad {
+    /// `None` once it is committed.
+    writer: Option<TableWriter>,
+    pool: Arc<rayon::ThreadPool>,
+}
+
+impl PartitionLoad {
+    pub fn new(writer: TableWriter, pool: Arc<rayon::ThreadPool>) -> PartitionLoad {
+        PartitionLoad { writer: Some(writer), pool }
+    }
+}
+
+/// The load is over.
+fn over() -> Failure {
+    Failure::new(FailureKind::Fatal, "this load has ended")
+}
+
+impl Load for PartitionLoad {
+    fn write(&mut self, chunk: Vec<u8>) -> Result<()> {
+        let writer = self.writer.as_mut().ok_or_else(over)?;
+        let (_, batches) = read_chunk(&chunk)?;
+        let push = || batches.iter().try_for_each(|batch| writer.push(batch));
+        self.pool.install(push).map_err(|e| storage_failure(&e))
+    }
+
+    fn prepare(&mut self) -> Result<()> {
+        let writer = self.writer.as_mut().ok_or_else(over)?;
+        self.pool.install(|| writer.prepare()).map_err(|e| storage_failure(&e))
+    }
+
+    fn commit(&mut self) -> Result<()> {
+        let writer = self.writer.take().ok_or_else(over)?;
+        writer.commit().map(drop).map_err(|e| storage_failure(&e))
+    }
+}

@@ -1,0 +1,164 @@
+//! A query on a leaf: its snapshot of the tables, its memory, the rows that other fragments sent for it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use arrow::array::RecordBatch;
+use parking_lot::Mutex;
+use stoa_columnstore::KeySet;
+use stoa_columnstore::predicate::KeyMembers;
+use stoa_exec::profile::Profile;
+use stoa_exec::{CancelToken, MemoryBudget, QueryContext, Reservation, execute_fragment};
+use stoa_plan::FilterId;
+use stoa_plan::codec::decode;
+use stoa_rpc::ipc::write_chunks;
+use stoa_rpc::leaf::{
+    Delivery, Filter, FilterMembers, FragmentRequest, LeafQuery, NodeProfile, QuerySetup, RowDestination, RunProfile,
+};
+use stoa_rpc::{ChunkSink, Failure, FailureKind, LeafPool, Result};
+
+use crate::databases::Tables;
+use crate::received::Incoming;
+use crate::{Setup, failure};
+
+/// A query.
+pub(crate) struct Query {
+    setup: QuerySetup,
+    tables: Tables,
+    context: QueryContext,
+    deadline: Option<Instant>,
+    received: Mutex<HashMap<u32, Received>>,
+    pool: Arc<rayon::ThreadPool>,
+    peers: Arc<LeafPool>,
+}
+
+/// Rows under one number, and the memory that they hold.
+#[derive(Default)]
+struct Received {
+    batches: Vec<RecordBatch>,
+    _reservations: Vec<Reservation>,
+}
+
+impl Query {
+    pub fn new(setup: QuerySetup, tables: Tables, leaf: &Setup, pool: Arc<rayon::ThreadPool>, peers: Arc<LeafPool>) -> Query {
+        let asked = setup.memory_limit.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(usize::MAX);
+        let context = QueryContext {
+            settings: leaf.settings.clone(),
+            cancel: CancelToken::default(),
+            memory: MemoryBudget::new(asked.min(leaf.memory_limit)),
+        };
+        let deadline = setup.deadline.and_then(|after| Instant::now().checked_add(after));
+        Query { setup, tables, context, deadline, received: Mutex::default(), pool, peers }
+    }
+
+    pub fn memory(&self) -> &Arc<MemoryBudget> {
+        &self.context.memory
+    }
+
+    pub fn is_cancelled(&self) -> bool {
+        self.context.cancel.check().is_err()
+    }
+
+    pub fn cancel_if_late(&self, now: Instant) {
+        if self.deadline.is_some_and(|deadline| deadline < now) {
+            self.context.cancel.cancel();
+        }
+    }
+
+    /// Adds rows of another fragment.
+    pub fn received(&self, number: u32, batches: Vec<RecordBatch>, reservation: Reservation) {
+        let mut all = self.received.lock();
+        let entry = all.entry(number).or_default();
+        entry.batches.extend(batches);
+        entry._reservations.push(reservation);
+    }
+
+    fn run(self: &Arc<Self>, fragment: &FragmentRequest, sink: &mut dyn ChunkSink) -> Result<RunProfile> {
+        let plan = decode(&fragment.plan).map_err(|e| Failure::new(FailureKind::User, e.to_string()))?;
+        let rows = self.received.lock().iter().map(|(number, rows)| (*number, rows.batches.clone())).collect();
+        let filters = fragment.filters.iter().map(|filter| Ok((FilterId(filter.id), Arc::new(key_set(filter)?))));
+        let received = stoa_exec::Received { rows, filters: filters.collect::<Result<_>>()? };
+        let result = self.pool.install(|| execute_fragment(&plan, &self.tables, &received, &self.context)).map_err(failure)?;
+        match &fragment.destination {
+            RowDestination::Caller => write_chunks(&result.batches, &mut |chunk| {
+                self.context.cancel.check().map_err(failure)?;
+                sink.write(chunk)
+            })?,
+            RowDestination::Leaves { number, addresses } => self.deliver(*number, addresses, &result.batches)?,
+        }
+        Ok(profile(&result.profile))
+    }
+
+    /// Sends rows to leaves, this one among them without a detour.
+    fn deliver(self: &Arc<Self>, number: u32, addresses: &[String], batches: &[RecordBatch]) -> Result<()> {
+        let mut others: Vec<Box<dyn Delivery>> = Vec::new();
+        for address in addresses {
+            if *address == self.setup.address {
+                let mut own = Incoming::new(self.clone(), number);
+                own.take(batches)?;
+                own.finish()?;
+            } else {
+                others.push(self.peers.leaf(address)?.receive(self.setup.query, number)?);
+            }
+        }
+        if !others.is_empty() {
+            write_chunks(batches, &mut |chunk| {
+                self.context.cancel.check().map_err(failure)?;
+                others.iter_mut().try_for_each(|other| other.write(chunk.clone()))
+            })?;
+        }
+        others.iter_mut().try_for_each(|other| other.finish())
+    }
+}
+
+/// A run-time filter as scans use it.
+fn key_set(filter: &Filter) -> Result<KeySet> {
+    let range = (filter.max as u64).wrapping_sub(filter.min as u64);
+    let fits = match &filter.members {
+        FilterMembers::All => true,
+        FilterMembers::Bits(words) => range / 64 < words.len() as u64,
+        FilterMembers::Bloom(words) => words.len().is_power_of_two(),
+    };
+    if filter.min > filter.max || !fits {
+        return Err(Failure::new(FailureKind::Fatal, format!("run-time filter {} is malformed", filter.id)));
+    }
+    let members = match filter.members.clone() {
+        FilterMembers::All => KeyMembers::All,
+        FilterMembers::Bits(words) => KeyMembers::Bits(words),
+        FilterMembers::Bloom(words) => KeyMembers::Bloom(words),
+    };
+    Ok(KeySet { min: filter.min, max: filter.max, keys: usize::try_from(filter.keys).unwrap_or(usize::MAX), members })
+}
+
+/// What the one who began a query holds: dropped, the query stops.
+pub(crate) struct Handle(pub Arc<Query>);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.context.cancel.cancel();
+    }
+}
+
+impl LeafQuery for Handle {
+    fn run(&self, fragment: FragmentRequest, sink: &mut dyn ChunkSink) -> Result<RunProfile> {
+        self.0.run(&fragment, sink)
+    }
+
+    fn cancel(&self) {
+        self.0.context.cancel.cancel();
+    }
+}
+
+fn profile(profile: &Profile) -> RunProfile {
+    let node = |(id, node): (&u32, &stoa_exec::profile::NodeProfile)| NodeProfile {
+        node: *id,
+        rows: node.rows,
+        batches: node.batches,
+        cpu: node.cpu,
+        memory: node.memory,
+        scan: node.scan.map(|scan| scan.to_array()),
+        notes: node.notes.clone(),
+    };
+    RunProfile { nodes: profile.nodes.iter().map(node).collect(), wall: profile.wall, peak_memory: profile.peak_memory }
+}

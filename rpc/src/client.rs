@@ -1,0 +1,110 @@
+//! RPC objects of other nodes, for threads that block.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use capnp::message::ReaderOptions;
+use capnp_rpc::{RpcSystem, rpc_twoparty_capnp::Side, twoparty};
+use futures_util::future::LocalBoxFuture;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio_util::compat::{TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
+
+use crate::io::gone;
+use crate::{Failure, Io, MAX_MESSAGE_BYTES, Result};
+
+/// How long a connection may take to come about.
+const CONNECT: Duration = Duration::from_secs(5);
+/// Bytes that a connection has on the way before it waits for answers.
+const WINDOW: usize = 4 << 20;
+
+type Job<C> = Box<dyn FnOnce(C) -> LocalBoxFuture<'static, ()> + Send>;
+
+/// An RPC object on an I/O thread. Dropped, the object is released, and the other side told.
+pub(crate) struct Remote<C> {
+    io: Io,
+    jobs: UnboundedSender<Job<C>>,
+}
+
+impl<C: Clone + 'static> Remote<C> {
+    /// Takes an object; call it on the I/O thread.
+    pub fn new(io: Io, object: C) -> Remote<C> {
+        let (jobs, mut queue) = unbounded_channel::<Job<C>>();
+        tokio::task::spawn_local(async move {
+            while let Some(job) = queue.recv().await {
+                tokio::task::spawn_local(job(object.clone()));
+            }
+        });
+        Remote { io, jobs }
+    }
+
+    pub fn io(&self) -> &Io {
+        &self.io
+    }
+
+    /// Starts a call; what it gives comes through the channel. Dropping the receiver drops the call.
+    pub fn start<T, F>(&self, call: impl FnOnce(C) -> F + Send + 'static) -> tokio::sync::oneshot::Receiver<Result<T>>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + 'static,
+    {
+        let (mut sender, receiver) = tokio::sync::oneshot::channel();
+        let job: Job<C> = Box::new(move |object| {
+            Box::pin(async move {
+                tokio::select! {
+                    result = call(object) => drop(sender.send(result)),
+                    () = sender.closed() => {}
+                }
+            })
+        });
+        // If the thread is gone, the sender is dropped with the job, and the receiver learns it.
+        let _ = self.jobs.send(job);
+        receiver
+    }
+
+    /// Makes a call whose outcome nobody waits for.
+    pub fn tell<F: Future<Output = ()> + 'static>(&self, call: impl FnOnce(C) -> F + Send + 'static) {
+        // Without the thread there is no connection, and nobody to tell.
+        let _ = self.jobs.send(Box::new(move |object| Box::pin(call(object))));
+    }
+
+    /// Makes a call and waits for it, at most so long.
+    pub fn call<T, F>(&self, limit: Duration, call: impl FnOnce(C) -> F + Send + 'static) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + 'static,
+    {
+        let receiver = self.start(move |object| async move {
+            let late = |_| Err(Failure::new(crate::FailureKind::Retryable, format!("no answer within {limit:?}")));
+            tokio::time::timeout(limit, call(object)).await.unwrap_or_else(late)
+        });
+        receiver.blocking_recv().unwrap_or_else(|_| Err(gone()))
+    }
+}
+
+/// Options of all messages.
+pub(crate) fn reader_options() -> ReaderOptions {
+    let mut options = ReaderOptions::new();
+    options.traversal_limit_in_words(Some(MAX_MESSAGE_BYTES / 8));
+    options
+}
+
+/// Connects to a node: what it offers first. `alive` turns false when the connection ends. Call it on the I/O thread.
+pub(crate) async fn connect<C: capnp::capability::FromClientHook>(address: &str, alive: Arc<AtomicBool>) -> Result<C> {
+    let late = |_| Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer"));
+    let stream = tokio::time::timeout(CONNECT, TcpStream::connect(address)).await.unwrap_or_else(late);
+    let stream = stream.map_err(|e| Failure::unreachable(address, e))?;
+    let _ = stream.set_nodelay(true);
+    let (reader, writer) = stream.into_split();
+    let mut network = twoparty::VatNetwork::new(reader.compat(), writer.compat_write(), Side::Client, reader_options());
+    network.set_window_size(WINDOW);
+    let mut system = RpcSystem::new(Box::new(network), None);
+    let client = system.bootstrap(Side::Server);
+    tokio::task::spawn_local(async move {
+        let _ = system.await;
+        alive.store(false, Ordering::Relaxed);
+    });
+    Ok(client)
+}

@@ -1,0 +1,227 @@
+//! What a leaf offers, as blocking calls. A leaf implements it; [`crate::LeafPool`] gives it for leaves elsewhere.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::{ChunkSink, Result};
+
+/// A leaf.
+pub trait LeafService: Send + Sync {
+    /// What it has.
+    ///
+    /// # Errors
+    /// If it is not there.
+    fn status(&self) -> Result<Vec<DatabaseStatus>>;
+
+    /// Prepares for the fragments of a query, which ends when what this returns is dropped.
+    ///
+    /// # Errors
+    /// If the database is not here or the leaf has no room for another query.
+    fn begin(&self, setup: QuerySetup) -> Result<Arc<dyn LeafQuery>>;
+
+    /// Takes rows of another fragment for a query that has begun here; they count once [`Delivery::finish`] was called.
+    ///
+    /// # Errors
+    /// If no such query has begun.
+    fn receive(&self, query: u64, number: u32) -> Result<Box<dyn Delivery>>;
+
+    /// Creates or drops something.
+    ///
+    /// # Errors
+    /// If that cannot be; nothing has changed then.
+    fn change(&self, change: Change) -> Result<()>;
+
+    /// Takes rows for one partition of a table.
+    ///
+    /// # Errors
+    /// If there is no such table or partition here.
+    fn load(&self, database: &str, table: &str, ordinal: u32) -> Result<Box<dyn Load>>;
+
+    /// Statistics of the tables of a database over these partitions: a message of `statistics.capnp`.
+    ///
+    /// # Errors
+    /// If the database or a partition is not here.
+    fn statistics(&self, database: &str, ordinals: &[u32]) -> Result<Vec<u8>>;
+}
+
+/// A query on a leaf. Calls may come from several threads at once.
+pub trait LeafQuery: Send + Sync {
+    /// Runs a fragment; its rows go to `sink` or to other leaves. Returns when they are there.
+    ///
+    /// # Errors
+    /// Those of the fragment, of the other leaves, of the sink.
+    fn run(&self, fragment: FragmentRequest, sink: &mut dyn ChunkSink) -> Result<RunProfile>;
+
+    /// Stops what runs, soon.
+    fn cancel(&self);
+}
+
+/// Rows on their way to a query.
+pub trait Delivery: ChunkSink {
+    /// No more will come.
+    ///
+    /// # Errors
+    /// If the query has ended.
+    fn finish(&mut self) -> Result<()>;
+}
+
+/// Rows on their way into a partition. Dropped before [`Load::commit`], nothing of them stays.
+pub trait Load: Send {
+    /// Takes a chunk.
+    ///
+    /// # Errors
+    /// If a row does not fit the table, or cannot be stored.
+    fn write(&mut self, chunk: Vec<u8>) -> Result<()>;
+
+    /// Makes all rows durable; none is visible yet.
+    ///
+    /// # Errors
+    /// If they cannot be stored.
+    fn prepare(&mut self) -> Result<()>;
+
+    /// Makes all rows visible.
+    ///
+    /// # Errors
+    /// If that cannot be stored; nothing is visible then.
+    fn commit(&mut self) -> Result<()>;
+}
+
+/// The `ordinal` that names the copy of REFERENCE tables in [`LeafService::load`].
+pub const REFERENCE: u32 = u32::MAX;
+
+/// A database on a leaf.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatabaseStatus {
+    /// Its name.
+    pub name: String,
+    /// The partitions that are here.
+    pub ordinals: Vec<u32>,
+    /// Bytes of their segments.
+    pub bytes: u64,
+}
+
+/// What a leaf must know of a query before its fragments come.
+#[derive(Clone, Debug)]
+pub struct QuerySetup {
+    /// Its number, unique in the cluster.
+    pub query: u64,
+    /// The database whose tables it reads.
+    pub database: String,
+    /// The address by which others know this leaf.
+    pub address: String,
+    /// The partitions that this leaf reads.
+    pub ordinals: Vec<u32>,
+    /// Bytes that it may hold on this leaf; `None`: the leaf's own limit.
+    pub memory_limit: Option<u64>,
+    /// When the leaf gives it up.
+    pub deadline: Option<Duration>,
+}
+
+/// A fragment to run.
+#[derive(Clone, Debug)]
+pub struct FragmentRequest {
+    /// A message of `plan.capnp`.
+    pub plan: Vec<u8>,
+    /// Where the rows go.
+    pub destination: RowDestination,
+    /// Run-time filters that the plan names.
+    pub filters: Vec<Filter>,
+}
+
+/// The keys of a run-time filter; see `leaf.capnp`.
+#[derive(Clone, Debug)]
+pub struct Filter {
+    /// As the plan names it.
+    pub id: u32,
+    /// Smallest key.
+    pub min: i64,
+    /// Largest key.
+    pub max: i64,
+    /// How many keys.
+    pub keys: u64,
+    /// Which.
+    pub members: FilterMembers,
+}
+
+/// The members of a [`Filter`].
+#[derive(Clone, Debug)]
+pub enum FilterMembers {
+    /// All of its range.
+    All,
+    /// A bit a value of its range.
+    Bits(Vec<u64>),
+    /// A blocked Bloom filter: a power of two of words.
+    Bloom(Vec<u64>),
+}
+
+/// Where the rows of a fragment go.
+#[derive(Clone, Debug)]
+pub enum RowDestination {
+    /// Back to the caller.
+    Caller,
+    /// To all of these leaves, which receive them under this number.
+    Leaves {
+        /// The number.
+        number: u32,
+        /// Addresses, HOST:PORT.
+        addresses: Vec<String>,
+    },
+}
+
+/// What a fragment did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunProfile {
+    /// Per plan node.
+    pub nodes: Vec<NodeProfile>,
+    /// Wall-clock time.
+    pub wall: Duration,
+    /// Most bytes that the query held.
+    pub peak_memory: u64,
+}
+
+/// What a plan node did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeProfile {
+    /// Its number in the plan.
+    pub node: u32,
+    /// Rows that it gave.
+    pub rows: u64,
+    /// Batches that it gave.
+    pub batches: u64,
+    /// Time in it, summed over threads.
+    pub cpu: Duration,
+    /// Most bytes that it held.
+    pub memory: u64,
+    /// Segments, segments skipped, blocks, blocks skipped, blocks decided by an index, rows, rows selected, values decoded.
+    pub scan: Option<[u64; 8]>,
+    /// Strategies and the like.
+    pub notes: Vec<String>,
+}
+
+/// A change of what a leaf has.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// Makes partitions of a database, and the database if it is not there.
+    CreatePartitions {
+        /// The database.
+        database: String,
+        /// Their numbers.
+        ordinals: Vec<u32>,
+    },
+    /// Drops a database with all that it has.
+    DropDatabase(String),
+    /// Makes a table in every partition of a database that is here.
+    CreateTable {
+        /// The database.
+        database: String,
+        /// A message of `manifest.capnp`'s Table.
+        definition: Vec<u8>,
+    },
+    /// Drops a table, if it is there.
+    DropTable {
+        /// The database.
+        database: String,
+        /// The table.
+        table: String,
+    },
+}

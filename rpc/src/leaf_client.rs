@@ -1,0 +1,369 @@
+//! Leaves elsewhere, as the [`LeafService`] that they are.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use capnp_rpc::new_client;
+use parking_lot::Mutex;
+use stoa_schema::common_capnp::{node_profile, row_sink};
+use stoa_schema::leaf_capnp::{begun, done, entered, fragment, gate, leaf, load, loading, query, ran, received, statistics};
+
+use crate::client::{Remote, connect};
+use crate::leaf::{
+    Change, DatabaseStatus, Delivery, FilterMembers, FragmentRequest, LeafQuery, LeafService, Load, NodeProfile, QuerySetup,
+    RowDestination, RunProfile,
+};
+use crate::{ChunkSink, Failure, FailureKind, Io, MAJOR, MINOR, Result, Secret, pump};
+
+/// How long calls may take that only ask for something.
+const SHORT: Duration = Duration::from_secs(10);
+/// How long calls may take that write.
+const LONG: Duration = Duration::from_secs(600);
+
+/// Connections to leaves, made when they are first needed and again after they broke.
+pub struct LeafPool {
+    io: Io,
+    secret: Secret,
+    leaves: Mutex<HashMap<String, Arc<RemoteLeaf>>>,
+}
+
+impl LeafPool {
+    /// An empty pool.
+    #[must_use]
+    pub fn new(io: Io, secret: Secret) -> LeafPool {
+        LeafPool { io, secret, leaves: Mutex::default() }
+    }
+
+    /// The leaf at an address.
+    ///
+    /// # Errors
+    /// If it cannot be reached, speaks another version, or has another secret.
+    pub fn leaf(&self, address: &str) -> Result<Arc<dyn LeafService>> {
+        let known = self.leaves.lock().get(address).filter(|leaf| leaf.alive.load(Ordering::Relaxed)).cloned();
+        if let Some(leaf) = known {
+            return Ok(leaf);
+        }
+        // Outside of the lock: a leaf that does not answer holds up nobody else.
+        let leaf = Arc::new(RemoteLeaf::connect(&self.io, address, &self.secret)?);
+        self.leaves.lock().insert(address.to_owned(), leaf.clone());
+        Ok(leaf)
+    }
+}
+
+struct RemoteLeaf {
+    remote: Remote<leaf::Client>,
+    alive: Arc<AtomicBool>,
+}
+
+impl RemoteLeaf {
+    fn connect(io: &Io, address: &str, secret: &Secret) -> Result<RemoteLeaf> {
+        let (own, to, secret) = (io.clone(), address.to_owned(), secret.clone());
+        io.call(move || async move {
+            let alive = Arc::new(AtomicBool::new(true));
+            let gate: gate::Client = connect(&to, alive.clone()).await?;
+            let mut request = gate.enter_request();
+            let mut hello = request.get().init_hello();
+            hello.set_major(MAJOR);
+            hello.set_minor(MINOR);
+            hello.set_secret(&secret.0);
+            let late = |_| Err(capnp::Error::disconnected("no answer".into()));
+            let response = tokio::time::timeout(SHORT, request.send().promise).await.unwrap_or_else(late);
+            let response = response.map_err(|e| Failure::unreachable(&to, e.extra))?;
+            let leaf = match response.get()?.get_result()?.which().map_err(capnp::Error::from)? {
+                entered::Leaf(leaf) => leaf?,
+                entered::Failure(failure) => return Err(Failure::read(failure?)?),
+            };
+            Ok(RemoteLeaf { remote: Remote::new(own, leaf), alive })
+        })
+    }
+}
+
+impl LeafService for RemoteLeaf {
+    fn status(&self) -> Result<Vec<DatabaseStatus>> {
+        self.remote.call(SHORT, |leaf| async move {
+            let response = leaf.status_request().send().promise.await?;
+            let mut databases = Vec::new();
+            for database in response.get()?.get_status()?.get_databases()? {
+                databases.push(DatabaseStatus {
+                    name: database.get_name()?.to_string().map_err(capnp::Error::from)?,
+                    ordinals: database.get_ordinals()?.iter().collect(),
+                    bytes: database.get_bytes(),
+                });
+            }
+            Ok(databases)
+        })
+    }
+
+    fn begin(&self, setup: QuerySetup) -> Result<Arc<dyn LeafQuery>> {
+        let io = self.remote.io().clone();
+        let query = self.remote.call(SHORT, move |leaf| async move {
+            let mut request = leaf.begin_request();
+            let mut to = request.get().init_setup();
+            to.set_query(setup.query);
+            to.set_database(&setup.database);
+            to.set_address(&setup.address);
+            to.reborrow().set_ordinals(&setup.ordinals[..])?;
+            to.set_memory_limit(setup.memory_limit.unwrap_or(0));
+            to.set_milliseconds(setup.deadline.map_or(0, |d| d.as_millis() as u64));
+            let response = request.send().promise.await?;
+            match response.get()?.get_result()?.which().map_err(capnp::Error::from)? {
+                begun::Query(query) => Ok(RemoteQuery { remote: Remote::new(io, query?) }),
+                begun::Failure(failure) => Err(Failure::read(failure?)?),
+            }
+        })?;
+        Ok(Arc::new(query))
+    }
+
+    fn receive(&self, query: u64, number: u32) -> Result<Box<dyn Delivery>> {
+        let io = self.remote.io().clone();
+        let delivery = self.remote.call(SHORT, move |leaf| async move {
+            let mut request = leaf.receive_request();
+            request.get().set_query(query);
+            request.get().set_number(number);
+            let response = request.send().promise.await?;
+            match response.get()?.get_result()?.which().map_err(capnp::Error::from)? {
+                received::Sink(sink) => Ok(RemoteDelivery::start(io, sink?)),
+                received::Failure(failure) => Err(Failure::read(failure?)?),
+            }
+        })?;
+        Ok(Box::new(delivery))
+    }
+
+    fn change(&self, change: Change) -> Result<()> {
+        self.remote.call(LONG, move |leaf| async move {
+            let mut request = leaf.change_request();
+            write_change(&change, request.get().init_change())?;
+            let response = request.send().promise.await?;
+            read_done(response.get()?.get_result()?)
+        })
+    }
+
+    fn load(&self, database: &str, table: &str, ordinal: u32) -> Result<Box<dyn Load>> {
+        let (database, table, io) = (database.to_owned(), table.to_owned(), self.remote.io().clone());
+        let load = self.remote.call(SHORT, move |leaf| async move {
+            let mut request = leaf.load_request();
+            request.get().set_database(&database);
+            request.get().set_table(&table);
+            request.get().set_ordinal(ordinal);
+            let response = request.send().promise.await?;
+            match response.get()?.get_result()?.which().map_err(capnp::Error::from)? {
+                loading::Load(load) => Ok(RemoteLoad { remote: Remote::new(io, load?) }),
+                loading::Failure(failure) => Err(Failure::read(failure?)?),
+            }
+        })?;
+        Ok(Box::new(load))
+    }
+
+    fn statistics(&self, database: &str, ordinals: &[u32]) -> Result<Vec<u8>> {
+        let (database, ordinals) = (database.to_owned(), ordinals.to_vec());
+        self.remote.call(SHORT, move |leaf| async move {
+            let mut request = leaf.statistics_request();
+            request.get().set_database(&database);
+            request.get().set_ordinals(&ordinals[..])?;
+            let response = request.send().promise.await?;
+            match response.get()?.get_result()?.which().map_err(capnp::Error::from)? {
+                statistics::Tables(tables) => Ok(tables?.to_vec()),
+                statistics::Failure(failure) => Err(Failure::read(failure?)?),
+            }
+        })
+    }
+}
+
+struct RemoteQuery {
+    remote: Remote<query::Client>,
+}
+
+impl LeafQuery for RemoteQuery {
+    fn run(&self, fragment: FragmentRequest, sink: &mut dyn ChunkSink) -> Result<RunProfile> {
+        let (server, chunks) = pump::sink_queue();
+        let outcome = self.remote.start(move |query| async move {
+            let mut request = query.run_request();
+            write_fragment(&fragment, request.get().init_fragment())?;
+            let sink: row_sink::Client = new_client(server);
+            request.get().set_sink(sink);
+            let sent = request.send();
+            let response = sent.promise.await?;
+            read_ran(response.get()?.get_result()?)
+        });
+        pump::drain(self.remote.io(), chunks, outcome, &mut |chunk| match chunk {
+            Some(chunk) => sink.write(chunk),
+            None => sink.poll(),
+        })
+    }
+
+    fn cancel(&self) {
+        self.remote.tell(|query| async move {
+            let _ = query.cancel_request().send().promise.await;
+        });
+    }
+}
+
+/// Chunks to another leaf: a task sends them while the thread makes the next.
+struct RemoteDelivery {
+    io: Io,
+    queue: Option<pump::QueueSink>,
+    sent: Option<tokio::sync::oneshot::Receiver<Result<()>>>,
+}
+
+impl RemoteDelivery {
+    fn start(io: Io, sink: row_sink::Client) -> RemoteDelivery {
+        let (queue, chunks) = pump::queue();
+        let (sender, sent) = tokio::sync::oneshot::channel();
+        tokio::task::spawn_local(async move {
+            let send = async {
+                pump::send(chunks, &sink).await?;
+                sink.done_request().send().promise.await.map(drop).map_err(Failure::from)
+            };
+            let _ = sender.send(send.await);
+        });
+        RemoteDelivery { io, queue: Some(queue), sent: Some(sent) }
+    }
+
+    fn outcome(&mut self) -> Result<()> {
+        self.queue = None;
+        let broke = || Failure::new(FailureKind::Retryable, "the connection to another leaf broke");
+        let sent = self.sent.take().ok_or_else(broke)?;
+        let late = |_| Err(Failure::new(FailureKind::Retryable, "another leaf does not take its rows"));
+        self.io.wait(async { tokio::time::timeout(LONG, sent).await.map_or_else(late, |r| r.unwrap_or_else(|_| Err(broke()))) })
+    }
+}
+
+impl ChunkSink for RemoteDelivery {
+    fn write(&mut self, chunk: Vec<u8>) -> Result<()> {
+        let queued = self.queue.as_mut().is_some_and(|queue| queue.write(chunk).is_ok());
+        // A task that takes no more has ended, and knows why.
+        if queued { Ok(()) } else { self.outcome().and(Err(Failure::cancelled())) }
+    }
+}
+
+impl Delivery for RemoteDelivery {
+    fn finish(&mut self) -> Result<()> {
+        self.outcome()
+    }
+}
+
+struct RemoteLoad {
+    remote: Remote<load::Client>,
+}
+
+impl Load for RemoteLoad {
+    fn write(&mut self, chunk: Vec<u8>) -> Result<()> {
+        self.remote.call(LONG, move |load| async move {
+            let mut request = load.write_request();
+            request.get().set_chunk(&chunk);
+            let response = request.send().promise.await?;
+            read_done(response.get()?.get_result()?)
+        })
+    }
+
+    fn prepare(&mut self) -> Result<()> {
+        self.remote.call(LONG, |load| async move {
+            let response = load.prepare_request().send().promise.await?;
+            read_done(response.get()?.get_result()?)
+        })
+    }
+
+    fn commit(&mut self) -> Result<()> {
+        self.remote.call(LONG, |load| async move {
+            let response = load.commit_request().send().promise.await?;
+            read_done(response.get()?.get_result()?)
+        })
+    }
+}
+
+fn write_fragment(from: &FragmentRequest, mut to: fragment::Builder<'_>) -> capnp::Result<()> {
+    to.set_plan(&from.plan);
+    let mut filters = to.reborrow().init_filters(from.filters.len() as u32);
+    for (i, filter) in (0u32..).zip(&from.filters) {
+        let mut to = filters.reborrow().get(i);
+        to.set_id(filter.id);
+        to.set_min(filter.min);
+        to.set_max(filter.max);
+        to.set_keys(filter.keys);
+        let mut members = to.init_members();
+        match &filter.members {
+            FilterMembers::All => members.set_all(()),
+            FilterMembers::Bits(words) => members.set_bits(&words[..])?,
+            FilterMembers::Bloom(words) => members.set_bloom(&words[..])?,
+        }
+    }
+    match &from.destination {
+        RowDestination::Caller => to.init_destination().set_caller(()),
+        RowDestination::Leaves { number, addresses } => {
+            let mut to = to.init_destination().init_leaves();
+            to.set_number(*number);
+            let mut list = to.init_addresses(addresses.len() as u32);
+            (0u32..).zip(addresses).for_each(|(i, address)| list.set(i, address));
+        }
+    }
+    Ok(())
+}
+
+fn read_done(from: done::Reader<'_>) -> Result<()> {
+    match from.which().map_err(capnp::Error::from)? {
+        done::Done(()) => Ok(()),
+        done::Failure(failure) => Err(Failure::read(failure?)?),
+    }
+}
+
+fn write_change(change: &Change, to: stoa_schema::leaf_capnp::change::Builder<'_>) -> capnp::Result<()> {
+    let mut to = to;
+    match change {
+        Change::CreatePartitions { database, ordinals } => {
+            let mut to = to.init_create_partitions();
+            to.set_database(database);
+            to.set_ordinals(&ordinals[..])?;
+        }
+        Change::DropDatabase(name) => to.set_drop_database(name),
+        Change::CreateTable { database, definition } => {
+            let mut to = to.init_create_table();
+            to.set_database(database);
+            to.set_definition(definition);
+        }
+        Change::DropTable { database, table } => {
+            let mut to = to.init_drop_table();
+            to.set_database(database);
+            to.set_table(table);
+        }
+    }
+    Ok(())
+}
+
+fn read_ran(from: ran::Reader<'_>) -> Result<RunProfile> {
+    let profile = match from.which().map_err(capnp::Error::from)? {
+        ran::Profile(profile) => profile,
+        ran::Failure(failure) => return Err(Failure::read(failure?)?),
+    };
+    let nodes = profile.get_nodes()?.iter().map(read_node).collect::<capnp::Result<_>>()?;
+    Ok(RunProfile { nodes, wall: Duration::from_nanos(profile.get_wall_nanos()), peak_memory: profile.get_peak_memory() })
+}
+
+fn read_node(from: node_profile::Reader<'_>) -> capnp::Result<NodeProfile> {
+    let scan = if from.has_scan() {
+        let scan = from.get_scan()?;
+        Some([
+            scan.get_segments(),
+            scan.get_segments_skipped(),
+            scan.get_blocks(),
+            scan.get_blocks_skipped(),
+            scan.get_blocks_by_index(),
+            scan.get_rows(),
+            scan.get_rows_selected(),
+            scan.get_values_decoded(),
+        ])
+    } else {
+        None
+    };
+    let notes = from.get_notes()?.iter().map(|n| Ok(n?.to_string()?)).collect::<capnp::Result<_>>()?;
+    Ok(NodeProfile {
+        node: from.get_node(),
+        rows: from.get_rows(),
+        batches: from.get_batches(),
+        cpu: Duration::from_nanos(from.get_nanos()),
+        memory: from.get_memory(),
+        scan,
+        notes,
+    })
+}

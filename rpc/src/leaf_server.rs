@@ -1,0 +1,301 @@
+//! A [`LeafService`] on a port.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use capnp::capability::Rc;
+use capnp_rpc::new_client;
+use parking_lot::Mutex;
+use stoa_schema::common_capnp::{node_profile, row_sink};
+use stoa_schema::leaf_capnp::{change, done, filter, fragment, gate, leaf, load, query, ran};
+
+use crate::io::blocking;
+use crate::leaf::{
+    Change, Delivery, Filter, FilterMembers, FragmentRequest, LeafQuery, LeafService, Load, NodeProfile, QuerySetup,
+    RowDestination, RunProfile,
+};
+use crate::listen::{Limits, Listener, listen};
+use crate::{Failure, FailureKind, Io, MAJOR, MINOR, Result, Secret, pump};
+
+/// Serves a leaf on a port.
+///
+/// # Errors
+/// If the address cannot be listened on, or would be open to others without a secret and TLS.
+pub fn serve_leaf(io: &Io, address: &str, secret: &Secret, limits: Limits, service: Arc<dyn LeafService>) -> Result<Listener> {
+    let own = secret.clone();
+    listen(io, address, secret, limits, move || {
+        let gate: gate::Client = new_client(GateServer { service: service.clone(), secret: own.clone() });
+        gate.client
+    })
+}
+
+struct GateServer {
+    service: Arc<dyn LeafService>,
+    secret: Secret,
+}
+
+/// What both sides must agree on.
+pub(crate) fn check_hello(hello: stoa_schema::common_capnp::hello::Reader<'_>, secret: &Secret) -> capnp::Result<Result<()>> {
+    if hello.get_major() != MAJOR {
+        let what = format!("this node speaks version {MAJOR}.{MINOR}, the caller {}.{}", hello.get_major(), hello.get_minor());
+        return Ok(Err(Failure::new(FailureKind::Denied, what)));
+    }
+    if !secret.is(hello.get_secret()?) {
+        return Ok(Err(Failure::new(FailureKind::Denied, "the cluster secret is another one")));
+    }
+    Ok(Ok(()))
+}
+
+impl gate::Server for GateServer {
+    async fn enter(self: Rc<Self>, params: gate::EnterParams, mut results: gate::EnterResults) -> capnp::Result<()> {
+        let verdict = check_hello(params.get()?.get_hello()?, &self.secret)?;
+        let mut result = results.get().init_result();
+        result.set_major(MAJOR);
+        result.set_minor(MINOR);
+        match verdict {
+            Ok(()) => result.set_leaf(new_client(LeafServer { service: self.service.clone() })),
+            Err(failure) => failure.write(result.init_failure()),
+        }
+        Ok(())
+    }
+}
+
+struct LeafServer {
+    service: Arc<dyn LeafService>,
+}
+
+impl leaf::Server for LeafServer {
+    async fn status(self: Rc<Self>, _: leaf::StatusParams, mut results: leaf::StatusResults) -> capnp::Result<()> {
+        let service = self.service.clone();
+        let databases = blocking(move || service.status()).await?;
+        let mut list = results.get().init_status().init_databases(databases.len() as u32);
+        for (i, database) in (0u32..).zip(&databases) {
+            let mut to = list.reborrow().get(i);
+            to.set_name(&database.name);
+            to.set_bytes(database.bytes);
+            to.set_ordinals(&database.ordinals[..])?;
+        }
+        Ok(())
+    }
+
+    async fn begin(self: Rc<Self>, params: leaf::BeginParams, mut results: leaf::BeginResults) -> capnp::Result<()> {
+        let setup = params.get()?.get_setup()?;
+        let some = |n: u64| (n > 0).then_some(n);
+        let setup = QuerySetup {
+            query: setup.get_query(),
+            database: setup.get_database()?.to_string()?,
+            address: setup.get_address()?.to_string()?,
+            ordinals: setup.get_ordinals()?.iter().collect(),
+            memory_limit: some(setup.get_memory_limit()),
+            deadline: some(setup.get_milliseconds()).map(Duration::from_millis),
+        };
+        let service = self.service.clone();
+        let mut result = results.get().init_result();
+        match blocking(move || service.begin(setup)).await {
+            Ok(query) => result.set_query(new_client(QueryServer { query })),
+            Err(failure) => failure.write(result.init_failure()),
+        }
+        Ok(())
+    }
+
+    async fn receive(self: Rc<Self>, params: leaf::ReceiveParams, mut results: leaf::ReceiveResults) -> capnp::Result<()> {
+        let (query, number) = (params.get()?.get_query(), params.get()?.get_number());
+        let service = self.service.clone();
+        let mut result = results.get().init_result();
+        match blocking(move || service.receive(query, number)).await {
+            Ok(delivery) => result.set_sink(new_client(DeliveryServer(Arc::new(Mutex::new(delivery))))),
+            Err(failure) => failure.write(result.init_failure()),
+        }
+        Ok(())
+    }
+
+    async fn change(self: Rc<Self>, params: leaf::ChangeParams, mut results: leaf::ChangeResults) -> capnp::Result<()> {
+        let change = read_change(params.get()?.get_change()?)?;
+        let service = self.service.clone();
+        write_done(blocking(move || service.change(change)).await, results.get().init_result());
+        Ok(())
+    }
+
+    async fn load(self: Rc<Self>, params: leaf::LoadParams, mut results: leaf::LoadResults) -> capnp::Result<()> {
+        let params = params.get()?;
+        let (database, table) = (params.get_database()?.to_string()?, params.get_table()?.to_string()?);
+        let (service, ordinal) = (self.service.clone(), params.get_ordinal());
+        let mut result = results.get().init_result();
+        match blocking(move || service.load(&database, &table, ordinal)).await {
+            Ok(load) => result.set_load(new_client(LoadServer(Arc::new(Mutex::new(load))))),
+            Err(failure) => failure.write(result.init_failure()),
+        }
+        Ok(())
+    }
+
+    async fn statistics(
+        self: Rc<Self>,
+        params: leaf::StatisticsParams,
+        mut results: leaf::StatisticsResults,
+    ) -> capnp::Result<()> {
+        let params = params.get()?;
+        let database = params.get_database()?.to_string()?;
+        let ordinals: Vec<u32> = params.get_ordinals()?.iter().collect();
+        let service = self.service.clone();
+        let mut result = results.get().init_result();
+        match blocking(move || service.statistics(&database, &ordinals)).await {
+            Ok(tables) => result.set_tables(&tables),
+            Err(failure) => failure.write(result.init_failure()),
+        }
+        Ok(())
+    }
+}
+
+struct QueryServer {
+    query: Arc<dyn LeafQuery>,
+}
+
+/// Nobody can ask for this query any more: what still runs of it stops.
+impl Drop for QueryServer {
+    fn drop(&mut self) {
+        self.query.cancel();
+    }
+}
+
+impl query::Server for QueryServer {
+    async fn run(self: Rc<Self>, params: query::RunParams, mut results: query::RunResults) -> capnp::Result<()> {
+        let request = read_fragment(params.get()?.get_fragment()?)?;
+        let to: row_sink::Client = params.get()?.get_sink()?;
+        let (mut sink, chunks) = pump::queue();
+        let query = self.query.clone();
+        let run = blocking(move || query.run(request, &mut sink));
+        // The two run together: the rows go out while the fragment runs, and if they cannot, the fragment ends by it.
+        let (ran, sent) = futures_util::future::join(run, pump::send(chunks, &to)).await;
+        let ran = match (ran, sent) {
+            (Err(failure), Err(sent)) if failure.kind == FailureKind::Cancelled => Err(sent),
+            (Ok(_), Err(sent)) => Err(sent),
+            (ran, _) => ran,
+        };
+        write_ran(ran, results.get().init_result());
+        Ok(())
+    }
+
+    async fn cancel(self: Rc<Self>, _: query::CancelParams, _: query::CancelResults) -> capnp::Result<()> {
+        self.query.cancel();
+        Ok(())
+    }
+}
+
+struct DeliveryServer(Arc<Mutex<Box<dyn Delivery>>>);
+
+impl row_sink::Server for DeliveryServer {
+    async fn write(self: Rc<Self>, params: row_sink::WriteParams, _: row_sink::WriteResults) -> capnp::Result<()> {
+        let chunk = params.get()?.get_chunk()?.to_vec();
+        let delivery = self.0.clone();
+        Ok(blocking(move || delivery.lock().write(chunk)).await?)
+    }
+
+    async fn done(self: Rc<Self>, _: row_sink::DoneParams, _: row_sink::DoneResults) -> capnp::Result<()> {
+        let delivery = self.0.clone();
+        Ok(blocking(move || delivery.lock().finish()).await?)
+    }
+}
+
+struct LoadServer(Arc<Mutex<Box<dyn Load>>>);
+
+impl load::Server for LoadServer {
+    async fn write(self: Rc<Self>, params: load::WriteParams, mut results: load::WriteResults) -> capnp::Result<()> {
+        let chunk = params.get()?.get_chunk()?.to_vec();
+        let load = self.0.clone();
+        write_done(blocking(move || load.lock().write(chunk)).await, results.get().init_result());
+        Ok(())
+    }
+
+    async fn prepare(self: Rc<Self>, _: load::PrepareParams, mut results: load::PrepareResults) -> capnp::Result<()> {
+        let load = self.0.clone();
+        write_done(blocking(move || load.lock().prepare()).await, results.get().init_result());
+        Ok(())
+    }
+
+    async fn commit(self: Rc<Self>, _: load::CommitParams, mut results: load::CommitResults) -> capnp::Result<()> {
+        let load = self.0.clone();
+        write_done(blocking(move || load.lock().commit()).await, results.get().init_result());
+        Ok(())
+    }
+}
+
+fn write_done(outcome: Result<()>, mut to: done::Builder<'_>) {
+    match outcome {
+        Ok(()) => to.set_done(()),
+        Err(failure) => failure.write(to.init_failure()),
+    }
+}
+
+fn read_change(from: change::Reader<'_>) -> capnp::Result<Change> {
+    Ok(match from.which()? {
+        change::CreatePartitions(from) => Change::CreatePartitions {
+            database: from.get_database()?.to_string()?,
+            ordinals: from.get_ordinals()?.iter().collect(),
+        },
+        change::DropDatabase(name) => Change::DropDatabase(name?.to_string()?),
+        change::CreateTable(from) => {
+            Change::CreateTable { database: from.get_database()?.to_string()?, definition: from.get_definition()?.to_vec() }
+        }
+        change::DropTable(from) => {
+            Change::DropTable { database: from.get_database()?.to_string()?, table: from.get_table()?.to_string()? }
+        }
+    })
+}
+
+fn read_fragment(from: fragment::Reader<'_>) -> capnp::Result<FragmentRequest> {
+    let destination = match from.get_destination().which()? {
+        fragment::destination::Caller(()) => RowDestination::Caller,
+        fragment::destination::Leaves(to) => {
+            let addresses = to.get_addresses()?.iter().map(|a| Ok(a?.to_string()?)).collect::<capnp::Result<_>>()?;
+            RowDestination::Leaves { number: to.get_number(), addresses }
+        }
+    };
+    let filters = from.get_filters()?.iter().map(read_filter).collect::<capnp::Result<_>>()?;
+    Ok(FragmentRequest { plan: from.get_plan()?.to_vec(), destination, filters })
+}
+
+fn read_filter(from: filter::Reader<'_>) -> capnp::Result<Filter> {
+    let members = match from.get_members().which()? {
+        filter::members::All(()) => FilterMembers::All,
+        filter::members::Bits(words) => FilterMembers::Bits(words?.iter().collect()),
+        filter::members::Bloom(words) => FilterMembers::Bloom(words?.iter().collect()),
+    };
+    Ok(Filter { id: from.get_id(), min: from.get_min(), max: from.get_max(), keys: from.get_keys(), members })
+}
+
+fn write_ran(ran: Result<RunProfile>, to: ran::Builder<'_>) {
+    let profile = match ran {
+        Ok(profile) => profile,
+        Err(failure) => return failure.write(to.init_failure()),
+    };
+    let mut to = to.init_profile();
+    to.set_wall_nanos(profile.wall.as_nanos() as u64);
+    to.set_peak_memory(profile.peak_memory);
+    let mut nodes = to.init_nodes(profile.nodes.len() as u32);
+    for (i, node) in (0u32..).zip(&profile.nodes) {
+        write_node(node, nodes.reborrow().get(i));
+    }
+}
+
+fn write_node(node: &NodeProfile, mut to: node_profile::Builder<'_>) {
+    to.set_node(node.node);
+    to.set_rows(node.rows);
+    to.set_batches(node.batches);
+    to.set_nanos(node.cpu.as_nanos() as u64);
+    to.set_memory(node.memory);
+    let mut notes = to.reborrow().init_notes(node.notes.len() as u32);
+    for (i, note) in (0u32..).zip(&node.notes) {
+        notes.set(i, note);
+    }
+    if let Some(scan) = node.scan {
+        let mut to = to.init_scan();
+        to.set_segments(scan[0]);
+        to.set_segments_skipped(scan[1]);
+        to.set_blocks(scan[2]);
+        to.set_blocks_skipped(scan[3]);
+        to.set_blocks_by_index(scan[4]);
+        to.set_rows(scan[5]);
+        to.set_rows_selected(scan[6]);
+        to.set_values_decoded(scan[7]);
+    }
+}

@@ -1,0 +1,74 @@
+//! Cap'n Proto RPC between the nodes of a cluster and their clients. The one place that knows sockets.
+//!
+//! What a node offers is a plain trait of blocking calls ([`leaf::LeafService`], [`session::CoordinatorService`]); a node
+//! implements it, [`serve`](Listener) puts it on a port, and a connection to another node implements the same trait. RPC objects
+//! live on the threads of an [`Io`]; calls reach them over channels. What the module keeps true:
+//! - Every call can end without the other side: by a deadline, by the caller's wish ([`ChunkSink::poll`]), by the connection's end.
+//! - Every queue is bounded: who writes faster than the other side reads, waits.
+//! - A message is refused before it is built if it is larger than [`MAX_MESSAGE_BYTES`]; a node takes a limited number of connections.
+
+mod client;
+mod failure;
+mod io;
+pub mod ipc;
+pub mod leaf;
+mod leaf_client;
+mod leaf_server;
+mod listen;
+mod pump;
+pub mod session;
+mod session_client;
+mod session_server;
+
+pub use failure::{Failure, FailureKind, Result};
+pub use io::Io;
+pub use leaf_client::LeafPool;
+pub use leaf_server::serve_leaf;
+pub use listen::{Limits, Listener};
+pub use session_client::SessionClient;
+pub use session_server::serve_coordinator;
+
+/// Major version of the interfaces: nodes of different ones do not talk to each other.
+pub const MAJOR: u16 = 1;
+/// Minor version: it only adds.
+pub const MINOR: u16 = 0;
+/// Bytes of a message; rows come in chunks that are far smaller.
+pub const MAX_MESSAGE_BYTES: usize = 256 << 20;
+
+/// Takes chunks of rows: each an Arrow IPC stream.
+pub trait ChunkSink: Send {
+    /// Takes a chunk; waits if it has too many.
+    ///
+    /// # Errors
+    /// If no more chunks are wanted: the call that writes them ends.
+    fn write(&mut self, chunk: Vec<u8>) -> Result<()>;
+
+    /// Called every few milliseconds while nothing comes.
+    ///
+    /// # Errors
+    /// If the call that would write is to end.
+    fn poll(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Keeps the chunks.
+impl ChunkSink for Vec<Vec<u8>> {
+    fn write(&mut self, chunk: Vec<u8>) -> Result<()> {
+        self.push(chunk);
+        Ok(())
+    }
+}
+
+/// What proves that a node or a client belongs to the cluster.
+#[derive(Clone, Debug, Default)]
+pub struct Secret(pub Vec<u8>);
+
+impl Secret {
+    /// Whether another secret is the same; how long it takes tells nothing of where they differ.
+    #[must_use]
+    pub fn is(&self, other: &[u8]) -> bool {
+        let differ = self.0.iter().zip(other).fold(0, |sum, (a, b)| sum | (a ^ b));
+        self.0.len() == other.len() && differ == 0
+    }
+}

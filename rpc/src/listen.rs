@@ -1,0 +1,110 @@
+//! Ports: who may connect, how many, and what they are offered.
+
+use std::cell::Cell;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::rc::Rc;
+use std::time::Duration;
+
+use capnp_rpc::{RpcSystem, rpc_twoparty_capnp::Side, twoparty};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio_util::compat::{TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
+
+use crate::client::reader_options;
+use crate::{Failure, FailureKind, Io, Result, Secret};
+
+/// What a port keeps to.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Connections at once; one more is closed at once.
+    pub connections: usize,
+    /// Listen beyond loopback without a secret and without TLS.
+    pub insecure: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { connections: 1024, insecure: false }
+    }
+}
+
+/// A port that is served. Dropped, it takes no more connections and ends those that it has.
+#[derive(Debug)]
+pub struct Listener {
+    address: SocketAddr,
+    _stop: oneshot::Sender<()>,
+}
+
+impl Listener {
+    /// The address, with the port that the system chose if 0 was asked for.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// Serves a port; `offer` makes what a new connection gets.
+pub(crate) fn listen(
+    io: &Io,
+    address: &str,
+    secret: &Secret,
+    limits: Limits,
+    offer: impl Fn() -> capnp::capability::Client + Send + 'static,
+) -> Result<Listener> {
+    let fail = |e: &dyn std::fmt::Display| Failure::new(FailureKind::Fatal, format!("cannot listen on {address}: {e}"));
+    let addresses: Vec<SocketAddr> = address.to_socket_addrs().map_err(|e| fail(&e))?.collect();
+    let beyond = addresses.iter().any(|a| !a.ip().is_loopback());
+    if beyond && !limits.insecure {
+        let lacks = if secret.0.is_empty() { "a cluster secret and TLS" } else { "TLS" };
+        let why = format!("{address} is reachable from other machines and {lacks} would be missing; --insecure allows it");
+        return Err(Failure::new(FailureKind::Denied, why));
+    }
+    let bound = addresses.clone();
+    let (stop, stopped) = oneshot::channel();
+    let listener = io.call(move || async move {
+        let listener = TcpListener::bind(&bound[..]).await.map_err(|e| Failure::new(FailureKind::Fatal, e.to_string()))?;
+        let address = listener.local_addr().map_err(|e| Failure::new(FailureKind::Fatal, e.to_string()))?;
+        tokio::task::spawn_local(accept(listener, limits, offer, stopped));
+        Ok(address)
+    });
+    Ok(Listener { address: listener.map_err(|e| fail(&e))?, _stop: stop })
+}
+
+async fn accept(
+    listener: TcpListener,
+    limits: Limits,
+    offer: impl Fn() -> capnp::capability::Client,
+    mut stopped: oneshot::Receiver<()>,
+) {
+    let open = Rc::new(Cell::new(0usize));
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = &mut stopped => break,
+        };
+        while connections.try_join_next().is_some() {}
+        let Ok((stream, _)) = accepted else {
+            // Out of file descriptors, say: wait for some to come back instead of spinning.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            continue;
+        };
+        if open.get() >= limits.connections {
+            continue;
+        }
+        open.set(open.get() + 1);
+        let (open, client) = (open.clone(), offer());
+        connections.spawn_local(async move {
+            serve(stream, client).await;
+            open.set(open.get() - 1);
+        });
+    }
+}
+
+async fn serve(stream: TcpStream, client: capnp::capability::Client) {
+    let _ = stream.set_nodelay(true);
+    let (reader, writer) = stream.into_split();
+    let network = twoparty::VatNetwork::new(reader.compat(), writer.compat_write(), Side::Server, reader_options());
+    // How a connection ends is its client's business; what it held is released with it.
+    let _ = RpcSystem::new(Box::new(network), Some(client)).await;
+}

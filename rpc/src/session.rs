@@ -1,0 +1,112 @@
+//! What a coordinator offers to clients and to other coordinators, as blocking calls.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use crate::Result;
+
+/// A coordinator.
+pub trait CoordinatorService: Send + Sync {
+    /// A session of a user.
+    ///
+    /// # Errors
+    /// If user and password do not fit, or there is no such database.
+    fn enter(&self, login: &Login) -> Result<Arc<dyn SessionService>>;
+
+    /// A message of another coordinator's consensus, and the answer to it.
+    ///
+    /// # Errors
+    /// If it is none.
+    fn consensus(&self, message: Vec<u8>) -> Result<Vec<u8>>;
+}
+
+/// Who enters.
+#[derive(Clone, Debug, Default)]
+pub struct Login {
+    /// Name of the user; empty: `root`.
+    pub user: String,
+    /// The password; may be empty.
+    pub password: String,
+    /// The database whose tables statements name; empty: `stoa`.
+    pub database: String,
+}
+
+/// Set when a call is to end: by the caller, or because the caller is gone.
+pub type Cancelled = Arc<AtomicBool>;
+
+/// A session.
+pub trait SessionService: Send + Sync {
+    /// Runs statements in order up to the first that fails; ends soon after `cancelled` is set.
+    ///
+    /// # Errors
+    /// The first error of a statement or of `answer`.
+    fn execute(&self, sql: &str, answer: &mut dyn Answer, cancelled: &Cancelled) -> Result<()>;
+
+    /// Runs a plan: a message of `plan.capnp` without exchanges.
+    ///
+    /// # Errors
+    /// If the plan is none, or as [`SessionService::execute`].
+    fn execute_plan(&self, plan: &[u8], answer: &mut dyn Answer, cancelled: &Cancelled) -> Result<()>;
+
+    /// Takes rows for a table, all or none.
+    ///
+    /// # Errors
+    /// If there is no such table.
+    fn load(&self, table: &str) -> Result<Box<dyn TableLoad>>;
+
+    /// The columns of a table: an Arrow IPC stream without rows.
+    ///
+    /// # Errors
+    /// If there is no such table.
+    fn describe(&self, table: &str) -> Result<Vec<u8>>;
+
+    /// Names of tables and views.
+    ///
+    /// # Errors
+    /// If the coordinator cannot tell.
+    fn names(&self) -> Result<Vec<String>>;
+}
+
+/// Takes what statements give.
+pub trait Answer {
+    /// Takes a part; waits if it has too many.
+    ///
+    /// # Errors
+    /// If no more is wanted: the statement ends.
+    fn part(&mut self, part: AnswerPart) -> Result<()>;
+}
+
+/// A part of what statements give.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AnswerPart {
+    /// The rows of a statement follow: an Arrow IPC stream with their columns and none of them.
+    Columns(Vec<u8>),
+    /// Rows: an Arrow IPC stream.
+    Rows(Vec<u8>),
+    /// What a statement without rows says.
+    Text(String),
+    /// A plan: a line an operator and its notes.
+    Plan(String),
+    /// How far the statement is.
+    Progress {
+        /// Morsels that are done.
+        done: u64,
+        /// Morsels that are known of.
+        total: u64,
+    },
+}
+
+/// Rows on their way into a table. Dropped before [`TableLoad::finish`], nothing of them stays.
+pub trait TableLoad: Send {
+    /// Takes a chunk: an Arrow IPC stream.
+    ///
+    /// # Errors
+    /// If a row does not fit the table.
+    fn write(&mut self, chunk: Vec<u8>) -> Result<()>;
+
+    /// Makes all rows visible; how many they are.
+    ///
+    /// # Errors
+    /// If that cannot be.
+    fn finish(&mut self) -> Result<u64>;
+}

@@ -1,0 +1,232 @@
+//! A session on a coordinator elsewhere, as the [`SessionService`] that it is.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use capnp::capability::Rc;
+use capnp_rpc::new_client;
+use stoa_schema::coordinator_capnp::{answer, described, done, entered, gate, load, loaded, loading, session};
+use tokio::sync::mpsc;
+
+use crate::client::{Remote, connect};
+use crate::session::{Answer, AnswerPart, Cancelled, Login, SessionService, TableLoad};
+use crate::{Failure, FailureKind, Io, MAJOR, MINOR, Result, Secret, pump};
+
+/// How long calls may take that only ask for something.
+const SHORT: Duration = Duration::from_secs(10);
+/// How long calls may take that write.
+const LONG: Duration = Duration::from_secs(600);
+/// Parts of an answer that wait for the thread that takes them.
+const QUEUED: usize = 2;
+
+/// A session.
+pub struct SessionClient {
+    remote: Remote<session::Client>,
+    address: String,
+    alive: Arc<AtomicBool>,
+}
+
+impl SessionClient {
+    /// Enters the first coordinator of these that answers, in their order.
+    ///
+    /// # Errors
+    /// If none can be reached, or the first that can refuses.
+    pub fn connect(io: &Io, addresses: &[String], secret: &Secret, login: &Login) -> Result<SessionClient> {
+        let mut last = Failure::new(FailureKind::User, "no coordinator was named");
+        for address in addresses {
+            match SessionClient::enter(io, address, secret, login) {
+                Err(failure) if failure.kind == FailureKind::Retryable => last = failure,
+                other => return other,
+            }
+        }
+        Err(last)
+    }
+
+    fn enter(io: &Io, address: &str, secret: &Secret, login: &Login) -> Result<SessionClient> {
+        let (own, to, secret, login) = (io.clone(), address.to_owned(), secret.clone(), login.clone());
+        io.call(move || async move {
+            let alive = Arc::new(AtomicBool::new(true));
+            let gate: gate::Client = connect(&to, alive.clone()).await?;
+            let mut request = gate.enter_request();
+            request.get().set_user(&login.user);
+            request.get().set_password(&login.password);
+            request.get().set_database(&login.database);
+            let mut hello = request.get().init_hello();
+            hello.set_major(MAJOR);
+            hello.set_minor(MINOR);
+            hello.set_secret(&secret.0);
+            let late = |_| Err(capnp::Error::disconnected("no answer".into()));
+            let response = tokio::time::timeout(SHORT, request.send().promise).await.unwrap_or_else(late);
+            let response = response.map_err(|e| Failure::unreachable(&to, e.extra))?;
+            let session = match response.get()?.get_result()?.which().map_err(capnp::Error::from)? {
+                entered::Session(session) => session?,
+                entered::Failure(failure) => return Err(Failure::read(failure?)?),
+            };
+            Ok(SessionClient { remote: Remote::new(own, session), address: to, alive })
+        })
+    }
+
+    /// The coordinator's address.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Whether the connection still stands.
+    #[must_use]
+    pub fn alive(&self) -> bool {
+        self.alive.load(Ordering::Relaxed)
+    }
+}
+
+impl SessionService for SessionClient {
+    fn execute(&self, sql: &str, answer: &mut dyn Answer, cancelled: &Cancelled) -> Result<()> {
+        let sql = sql.to_owned();
+        let (server, parts) = AnswerServer::new();
+        let outcome = self.remote.start(move |session| async move {
+            let mut request = session.execute_request();
+            request.get().set_sql(&sql);
+            request.get().set_answer(new_client(server));
+            let sent = request.send();
+            let response = sent.promise.await?;
+            read_done(response.get()?.get_result()?)
+        });
+        drain(self, parts, outcome, answer, cancelled)
+    }
+
+    fn execute_plan(&self, plan: &[u8], answer: &mut dyn Answer, cancelled: &Cancelled) -> Result<()> {
+        let plan = plan.to_vec();
+        let (server, parts) = AnswerServer::new();
+        let outcome = self.remote.start(move |session| async move {
+            let mut request = session.execute_plan_request();
+            request.get().set_plan(&plan);
+            request.get().set_answer(new_client(server));
+            let sent = request.send();
+            let response = sent.promise.await?;
+            read_done(response.get()?.get_result()?)
+        });
+        drain(self, parts, outcome, answer, cancelled)
+    }
+
+    fn load(&self, table: &str) -> Result<Box<dyn TableLoad>> {
+        let (table, io) = (table.to_owned(), self.remote.io().clone());
+        let load = self.remote.call(SHORT, move |session| async move {
+            let mut request = session.load_request();
+            request.get().set_table(&table);
+            let response = request.send().promise.await?;
+            match response.get()?.get_result()?.which().map_err(capnp::Error::from)? {
+                loading::Load(load) => Ok(RemoteLoad { remote: Remote::new(io, load?) }),
+                loading::Failure(failure) => Err(Failure::read(failure?)?),
+            }
+        })?;
+        Ok(Box::new(load))
+    }
+
+    fn describe(&self, table: &str) -> Result<Vec<u8>> {
+        let table = table.to_owned();
+        self.remote.call(SHORT, move |session| async move {
+            let mut request = session.describe_request();
+            request.get().set_table(&table);
+            let response = request.send().promise.await?;
+            match response.get()?.get_result()?.which().map_err(capnp::Error::from)? {
+                described::Schema(schema) => Ok(schema?.to_vec()),
+                described::Failure(failure) => Err(Failure::read(failure?)?),
+            }
+        })
+    }
+
+    fn names(&self) -> Result<Vec<String>> {
+        self.remote.call(SHORT, |session| async move {
+            let response = session.names_request().send().promise.await?;
+            let names = response.get()?.get_names()?;
+            Ok(names.iter().map(|n| Ok(n?.to_string()?)).collect::<capnp::Result<_>>()?)
+        })
+    }
+}
+
+fn drain(
+    session: &SessionClient,
+    parts: mpsc::Receiver<AnswerPart>,
+    outcome: tokio::sync::oneshot::Receiver<Result<()>>,
+    answer: &mut dyn Answer,
+    cancelled: &Cancelled,
+) -> Result<()> {
+    pump::drain(session.remote.io(), parts, outcome, &mut |part| match part {
+        _ if cancelled.load(Ordering::Relaxed) => Err(Failure::cancelled()),
+        Some(part) => answer.part(part),
+        None => Ok(()),
+    })
+}
+
+/// What the coordinator writes its answer to: parts go into a bounded queue.
+struct AnswerServer {
+    parts: mpsc::Sender<AnswerPart>,
+}
+
+impl AnswerServer {
+    fn new() -> (AnswerServer, mpsc::Receiver<AnswerPart>) {
+        let (parts, receiver) = mpsc::channel(QUEUED);
+        (AnswerServer { parts }, receiver)
+    }
+
+    async fn put(&self, part: AnswerPart) -> capnp::Result<()> {
+        self.parts.send(part).await.map_err(|_| capnp::Error::failed("no more is wanted".into()))
+    }
+}
+
+impl answer::Server for AnswerServer {
+    async fn columns(self: Rc<Self>, params: answer::ColumnsParams, _: answer::ColumnsResults) -> capnp::Result<()> {
+        let schema = params.get()?.get_schema()?.to_vec();
+        self.put(AnswerPart::Columns(schema)).await
+    }
+
+    async fn rows(self: Rc<Self>, params: answer::RowsParams, _: answer::RowsResults) -> capnp::Result<()> {
+        let chunk = params.get()?.get_chunk()?.to_vec();
+        self.put(AnswerPart::Rows(chunk)).await
+    }
+
+    async fn text(self: Rc<Self>, params: answer::TextParams, _: answer::TextResults) -> capnp::Result<()> {
+        let params = params.get()?;
+        let text = params.get_text()?.to_string()?;
+        let part = if params.get_plan() { AnswerPart::Plan(text) } else { AnswerPart::Text(text) };
+        self.put(part).await
+    }
+
+    async fn progress(self: Rc<Self>, params: answer::ProgressParams, _: answer::ProgressResults) -> capnp::Result<()> {
+        let params = params.get()?;
+        self.put(AnswerPart::Progress { done: params.get_done(), total: params.get_total() }).await
+    }
+}
+
+struct RemoteLoad {
+    remote: Remote<load::Client>,
+}
+
+impl TableLoad for RemoteLoad {
+    fn write(&mut self, chunk: Vec<u8>) -> Result<()> {
+        self.remote.call(LONG, move |load| async move {
+            let mut request = load.write_request();
+            request.get().set_chunk(&chunk);
+            let response = request.send().promise.await?;
+            read_done(response.get()?.get_result()?)
+        })
+    }
+
+    fn finish(&mut self) -> Result<u64> {
+        self.remote.call(LONG, |load| async move {
+            let response = load.finish_request().send().promise.await?;
+            match response.get()?.get_result()?.which().map_err(capnp::Error::from)? {
+                loaded::Rows(rows) => Ok(rows),
+                loaded::Failure(failure) => Err(Failure::read(failure?)?),
+            }
+        })
+    }
+}
+
+fn read_done(from: done::Reader<'_>) -> Result<()> {
+    match from.which().map_err(capnp::Error::from)? {
+        done::Done(()) => Ok(()),
+        done::Failure(failure) => Err(Failure::read(failure?)?),
+    }
+}

@@ -1,0 +1,268 @@
+//! A [`CoordinatorService`] on a port.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use capnp::capability::Rc;
+use capnp_rpc::new_client;
+use parking_lot::Mutex;
+use stoa_schema::coordinator_capnp::{answer, done, gate, load, loaded, peer, session};
+use tokio::sync::mpsc;
+
+use crate::io::blocking;
+use crate::leaf_server::check_hello;
+use crate::listen::{Limits, Listener, listen};
+use crate::session::{Answer, AnswerPart, Cancelled, CoordinatorService, Login, SessionService, TableLoad};
+use crate::{Failure, Io, MAJOR, MINOR, Result, Secret};
+
+/// Parts of an answer that wait for a connection.
+const QUEUED: usize = 4;
+
+/// Serves a coordinator on a port.
+///
+/// # Errors
+/// If the address cannot be listened on, or would be open to others without a secret and TLS.
+pub fn serve_coordinator(
+    io: &Io,
+    address: &str,
+    secret: &Secret,
+    limits: Limits,
+    service: Arc<dyn CoordinatorService>,
+) -> Result<Listener> {
+    let own = secret.clone();
+    listen(io, address, secret, limits, move || {
+        let gate: gate::Client = new_client(GateServer { service: service.clone(), secret: own.clone() });
+        gate.client
+    })
+}
+
+struct GateServer {
+    service: Arc<dyn CoordinatorService>,
+    secret: Secret,
+}
+
+impl gate::Server for GateServer {
+    async fn enter(self: Rc<Self>, params: gate::EnterParams, mut results: gate::EnterResults) -> capnp::Result<()> {
+        let params = params.get()?;
+        let verdict = check_hello(params.get_hello()?, &self.secret)?;
+        let login = Login {
+            user: params.get_user()?.to_string()?,
+            password: params.get_password()?.to_string()?,
+            database: params.get_database()?.to_string()?,
+        };
+        let service = self.service.clone();
+        let entered = match verdict {
+            Ok(()) => blocking(move || service.enter(&login)).await,
+            Err(failure) => Err(failure),
+        };
+        let mut result = results.get().init_result();
+        result.set_major(MAJOR);
+        result.set_minor(MINOR);
+        match entered {
+            Ok(session) => result.set_session(new_client(SessionServer { session })),
+            Err(failure) => failure.write(result.init_failure()),
+        }
+        Ok(())
+    }
+
+    async fn peer(self: Rc<Self>, params: gate::PeerParams, mut results: gate::PeerResults) -> capnp::Result<()> {
+        let verdict = check_hello(params.get()?.get_hello()?, &self.secret)?;
+        let mut result = results.get().init_result();
+        match verdict {
+            Ok(()) => result.set_peer(new_client(PeerServer { service: self.service.clone() })),
+            Err(failure) => failure.write(result.init_failure()),
+        }
+        Ok(())
+    }
+}
+
+struct PeerServer {
+    service: Arc<dyn CoordinatorService>,
+}
+
+impl peer::Server for PeerServer {
+    async fn consensus(self: Rc<Self>, params: peer::ConsensusParams, mut results: peer::ConsensusResults) -> capnp::Result<()> {
+        let message = params.get()?.get_message()?.to_vec();
+        let service = self.service.clone();
+        let answer = blocking(move || service.consensus(message)).await?;
+        results.get().set_result(&answer);
+        Ok(())
+    }
+}
+
+struct SessionServer {
+    session: Arc<dyn SessionService>,
+}
+
+impl SessionServer {
+    /// Runs a call that answers in parts: they go out while it runs. If the caller goes away, it is cancelled.
+    async fn answer(
+        &self,
+        to: answer::Client,
+        run: impl FnOnce(&dyn SessionService, &mut dyn Answer, &Cancelled) -> Result<()> + Send + 'static,
+    ) -> Result<()> {
+        let (sender, parts) = mpsc::channel(QUEUED);
+        let cancelled = Cancelled::default();
+        let _guard = Guard(cancelled.clone());
+        let (session, mut sink) = (self.session.clone(), QueueAnswer(sender));
+        let run = blocking(move || run(&*session, &mut sink, &cancelled));
+        let (ran, sent) = futures_util::future::join(run, send(parts, &to)).await;
+        sent.and(ran)
+    }
+}
+
+impl session::Server for SessionServer {
+    async fn execute(self: Rc<Self>, params: session::ExecuteParams, mut results: session::ExecuteResults) -> capnp::Result<()> {
+        let params = params.get()?;
+        let (sql, to) = (params.get_sql()?.to_string()?, params.get_answer()?);
+        let ran = self.answer(to, move |session, answer, cancelled| session.execute(&sql, answer, cancelled)).await;
+        write_done(ran, results.get().init_result());
+        Ok(())
+    }
+
+    async fn execute_plan(
+        self: Rc<Self>,
+        params: session::ExecutePlanParams,
+        mut results: session::ExecutePlanResults,
+    ) -> capnp::Result<()> {
+        let params = params.get()?;
+        let (plan, to) = (params.get_plan()?.to_vec(), params.get_answer()?);
+        let ran = self.answer(to, move |session, answer, cancelled| session.execute_plan(&plan, answer, cancelled)).await;
+        write_done(ran, results.get().init_result());
+        Ok(())
+    }
+
+    async fn load(self: Rc<Self>, params: session::LoadParams, mut results: session::LoadResults) -> capnp::Result<()> {
+        let table = params.get()?.get_table()?.to_string()?;
+        let session = self.session.clone();
+        let mut result = results.get().init_result();
+        match blocking(move || session.load(&table)).await {
+            Ok(load) => result.set_load(new_client(LoadServer(Arc::new(Mutex::new(load))))),
+            Err(failure) => failure.write(result.init_failure()),
+        }
+        Ok(())
+    }
+
+    async fn describe(
+        self: Rc<Self>,
+        params: session::DescribeParams,
+        mut results: session::DescribeResults,
+    ) -> capnp::Result<()> {
+        let table = params.get()?.get_table()?.to_string()?;
+        let session = self.session.clone();
+        let mut result = results.get().init_result();
+        match blocking(move || session.describe(&table)).await {
+            Ok(schema) => result.set_schema(&schema),
+            Err(failure) => failure.write(result.init_failure()),
+        }
+        Ok(())
+    }
+
+    async fn names(self: Rc<Self>, _: session::NamesParams, mut results: session::NamesResults) -> capnp::Result<()> {
+        let session = self.session.clone();
+        let names = blocking(move || session.names()).await?;
+        let mut list = results.get().init_names(names.len() as u32);
+        (0u32..).zip(&names).for_each(|(i, name)| list.set(i, name));
+        Ok(())
+    }
+}
+
+/// Tells the statement that nobody waits for it any more.
+struct Guard(Cancelled);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+struct QueueAnswer(mpsc::Sender<AnswerPart>);
+
+impl Answer for QueueAnswer {
+    fn part(&mut self, part: AnswerPart) -> Result<()> {
+        self.0.blocking_send(part).map_err(|_| Failure::cancelled())
+    }
+}
+
+/// Sends parts one after the other: each is answered when the client has taken it.
+async fn send(mut parts: mpsc::Receiver<AnswerPart>, to: &answer::Client) -> Result<()> {
+    // One part is on the way while the next is made ready.
+    let mut before = None;
+    while let Some(part) = parts.recv().await {
+        let now = send_part(part, to);
+        if let Some(before) = before.replace(now) {
+            before.await?;
+        }
+    }
+    match before {
+        Some(last) => last.await,
+        None => Ok(()),
+    }
+}
+
+/// Sends a part at once; the future waits for the answer.
+fn send_part(part: AnswerPart, to: &answer::Client) -> futures_util::future::LocalBoxFuture<'static, Result<()>> {
+    macro_rules! answered {
+        ($request:expr) => {{
+            let promise = $request.send().promise;
+            Box::pin(async move { promise.await.map(drop).map_err(Failure::from) })
+        }};
+    }
+    match part {
+        AnswerPart::Columns(schema) => {
+            let mut request = to.columns_request();
+            request.get().set_schema(&schema);
+            answered!(request)
+        }
+        AnswerPart::Rows(chunk) => {
+            let mut request = to.rows_request();
+            request.get().set_chunk(&chunk);
+            answered!(request)
+        }
+        AnswerPart::Text(text) => {
+            let mut request = to.text_request();
+            request.get().set_text(&text);
+            answered!(request)
+        }
+        AnswerPart::Plan(text) => {
+            let mut request = to.text_request();
+            request.get().set_text(&text);
+            request.get().set_plan(true);
+            answered!(request)
+        }
+        AnswerPart::Progress { done, total } => {
+            let mut request = to.progress_request();
+            request.get().set_done(done);
+            request.get().set_total(total);
+            answered!(request)
+        }
+    }
+}
+
+struct LoadServer(Arc<Mutex<Box<dyn TableLoad>>>);
+
+impl load::Server for LoadServer {
+    async fn write(self: Rc<Self>, params: load::WriteParams, mut results: load::WriteResults) -> capnp::Result<()> {
+        let chunk = params.get()?.get_chunk()?.to_vec();
+        let load = self.0.clone();
+        write_done(blocking(move || load.lock().write(chunk)).await, results.get().init_result());
+        Ok(())
+    }
+
+    async fn finish(self: Rc<Self>, _: load::FinishParams, mut results: load::FinishResults) -> capnp::Result<()> {
+        let load = self.0.clone();
+        let mut result: loaded::Builder<'_> = results.get().init_result();
+        match blocking(move || load.lock().finish()).await {
+            Ok(rows) => result.set_rows(rows),
+            Err(failure) => failure.write(result.init_failure()),
+        }
+        Ok(())
+    }
+}
+
+fn write_done(outcome: Result<()>, mut to: done::Builder<'_>) {
+    match outcome {
+        Ok(()) => to.set_done(()),
+        Err(failure) => failure.write(to.init_failure()),
+    }
+}

@@ -1,0 +1,53 @@
+# What the interfaces of all nodes share.
+@0xb7c3a9d05e2f4186;
+
+# The first thing that either side of a connection says. A node answers a newer or older one by the rules of the version: the minor
+# version only adds, so the neighbours of one talk to each other; another major version is refused.
+struct Hello {
+  major @0 :UInt16;
+  minor @1 :UInt16;
+  secret @2 :Data;           # the cluster's; empty where none is set
+}
+
+# Why a call could not be done. Exceptions of the RPC system itself mean that the other side is gone or does not follow the protocol.
+struct Failure {
+  kind @0 :Kind;
+  message @1 :Text;          # for people: names the thing and, where there is one, the way out
+
+  enum Kind {
+    user @0;                 # change the query or the data
+    retryable @1;            # the same may succeed later
+    fatal @2;                # neither will help
+    cancelled @3;            # somebody asked for it
+    memory @4;               # past a limit of memory
+    denied @5;               # wrong secret, user, password, or not allowed
+  }
+}
+
+# Takes rows. The next chunk may be sent before the last was answered; a receiver that falls behind answers late.
+interface RowSink {
+  write @0 (chunk :Data) -> ();  # an Arrow IPC stream: schema and record batches
+  done @1 () -> ();              # no more will come; unless this is called, the rows are not complete
+}
+
+# What a plan node did.
+struct NodeProfile {
+  node @0 :UInt32;           # as the plan numbers it
+  rows @1 :UInt64;
+  batches @2 :UInt64;
+  nanos @3 :UInt64;          # summed over threads
+  memory @4 :UInt64;         # the most bytes that it held
+  scan @5 :ScanProfile;      # absent but for scans
+  notes @6 :List(Text);      # strategies and the like
+}
+
+struct ScanProfile {
+  segments @0 :UInt64;
+  segmentsSkipped @1 :UInt64;
+  blocks @2 :UInt64;
+  blocksSkipped @3 :UInt64;
+  blocksByIndex @4 :UInt64;
+  rows @5 :UInt64;
+  rowsSelected @6 :UInt64;
+  valuesDecoded @7 :UInt64;
+}

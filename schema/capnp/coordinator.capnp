@@ -1,0 +1,90 @@
+# What clients ask of a coordinator, and coordinators of each other.
+@0xd1a75c0e8b3f2964;
+
+using Common = import "common.capnp";
+using Failure = Common.Failure;
+
+# What a coordinator's port offers before it knows who speaks.
+interface Gate {
+  # A session of a user. `database` may be empty: the one named `stoa`.
+  enter @0 (hello :Common.Hello, user :Text, password :Text, database :Text) -> (result :Entered);
+  # Another coordinator; needs the cluster's secret.
+  peer @1 (hello :Common.Hello) -> (result :PeerEntered);
+}
+
+struct Entered {
+  union {
+    session @0 :Session;
+    failure @1 :Failure;
+  }
+  major @2 :UInt16;
+  minor @3 :UInt16;
+}
+
+struct PeerEntered {
+  union {
+    peer @0 :Peer;
+    failure @1 :Failure;
+  }
+}
+
+# Statements run one after the other; calls may be sent before the last was answered. Dropping a call, or the connection, cancels it.
+interface Session {
+  # Runs statements in order up to the first that fails.
+  execute @0 (sql :Text, answer :Answer) -> (result :Done);
+  # Runs a plan, a message of plan.capnp without exchanges: the coordinator optimizes and distributes it.
+  executePlan @1 (plan :Data, answer :Answer) -> (result :Done);
+  # Rows into a table, all or none.
+  load @2 (table :Text) -> (result :Loading);
+  # The columns of a table as an Arrow IPC stream without rows.
+  describe @3 (table :Text) -> (result :Described);
+  # Names of tables and views, for completion.
+  names @4 () -> (names :List(Text));
+}
+
+# What a client hands in to get results. Each call is answered when the client has taken it: this is the back-pressure.
+interface Answer {
+  columns @0 (schema :Data) -> ();   # a statement's rows follow; an Arrow IPC stream without rows
+  rows @1 (chunk :Data) -> ();       # an Arrow IPC stream
+  text @2 (text :Text, plan :Bool) -> ();  # what a statement without rows says; `plan`: the lines of EXPLAIN
+  progress @3 (done :UInt64, total :UInt64) -> ();  # of the statement that runs; may be ignored
+}
+
+struct Done {
+  union {
+    done @0 :Void;
+    failure @1 :Failure;
+  }
+}
+
+struct Loading {
+  union {
+    load @0 :Load;
+    failure @1 :Failure;
+  }
+}
+
+# Rows on their way into a table. Dropped before `finish`, nothing of them stays.
+interface Load {
+  write @0 (chunk :Data) -> (result :Done);
+  finish @1 () -> (result :Loaded);
+}
+
+struct Loaded {
+  union {
+    rows @0 :UInt64;
+    failure @1 :Failure;
+  }
+}
+
+struct Described {
+  union {
+    schema @0 :Data;
+    failure @1 :Failure;
+  }
+}
+
+# Coordinators among themselves.
+interface Peer {
+  consensus @0 (message :Data) -> (result :Data);
+}

@@ -1,0 +1,162 @@
+# What coordinators and other leaves ask of a leaf.
+@0x9fd2b86a1c4e7035;
+
+using Common = import "common.capnp";
+using Failure = Common.Failure;
+using RowSink = Common.RowSink;
+
+# What a leaf's port offers before it knows who speaks.
+interface Gate {
+  enter @0 (hello :Common.Hello) -> (result :Entered);
+}
+
+struct Entered {
+  union {
+    leaf @0 :Leaf;
+    failure @1 :Failure;
+  }
+  major @2 :UInt16;          # of the leaf
+  minor @3 :UInt16;
+}
+
+interface Leaf {
+  # Is it there, and what has it? Heartbeats call this.
+  status @0 () -> (status :Status);
+
+  # Prepares for the fragments of a query. The query ends, and all that it holds here is freed, when the capability is dropped.
+  begin @1 (setup :QuerySetup) -> (result :Begun);
+
+  # Rows of another fragment for a query that has begun here.
+  receive @2 (query :UInt64, number :UInt32) -> (result :Received);
+
+  # Creates and drops databases, partitions and tables.
+  change @3 (change :Change) -> (result :Done);
+
+  # Rows into one partition of a table; `ordinal` 0xffffffff: into the leaf's copy of a REFERENCE table.
+  load @4 (database :Text, table :Text, ordinal :UInt32) -> (result :Loading);
+
+  # Statistics of a database's tables over the partitions that the leaf has, for planning.
+  statistics @5 (database :Text, ordinals :List(UInt32)) -> (result :Statistics);
+}
+
+struct Status {
+  databases @0 :List(Database);
+
+  struct Database {
+    name @0 :Text;
+    ordinals @1 :List(UInt32);   # of the partitions that are here
+    bytes @2 :UInt64;            # of their segments
+  }
+}
+
+struct QuerySetup {
+  query @0 :UInt64;          # unique in the cluster
+  database @1 :Text;
+  ordinals @2 :List(UInt32); # of the partitions that this leaf reads
+  memoryLimit @3 :UInt64;    # bytes that the query may hold here; 0: the leaf's own limit
+  milliseconds @4 :UInt64;   # after which the leaf gives it up; 0: never
+  address @5 :Text;          # by which others know this leaf
+}
+
+struct Begun {
+  union {
+    query @0 :Query;
+    failure @1 :Failure;
+  }
+}
+
+interface Query {
+  # Runs a fragment. The rows go to `sink`, or to other leaves; it returns when they are there.
+  run @0 (fragment :Fragment, sink :RowSink) -> (result :Ran);
+  # Stops what runs.
+  cancel @1 () -> ();
+}
+
+struct Fragment {
+  plan @0 :Data;             # a message of plan.capnp, complete in itself
+  destination :union {
+    caller @1 :Void;
+    leaves :group {          # a broadcast
+      number @2 :UInt32;     # under which they receive the rows
+      addresses @3 :List(Text);
+    }
+  }
+  filters @4 :List(Filter);  # results are right without them
+}
+
+# The keys of a run-time filter.
+struct Filter {
+  id @0 :UInt32;             # as the plan names it
+  min @1 :Int64;             # smallest and largest key
+  max @2 :Int64;
+  keys @3 :UInt64;           # how many; 0: no row passes
+  members :union {
+    all @4 :Void;            # every value from min to max
+    bits @5 :List(UInt64);   # bit `key - min`, from the lowest of the first word
+    bloom @6 :List(UInt64);  # a blocked Bloom filter: a power of two of words
+  }
+}
+
+struct Ran {
+  union {
+    profile :group {
+      nodes @0 :List(Common.NodeProfile);
+      wallNanos @1 :UInt64;
+      peakMemory @2 :UInt64;
+    }
+    failure @3 :Failure;
+  }
+}
+
+struct Received {
+  union {
+    sink @0 :RowSink;
+    failure @1 :Failure;
+  }
+}
+
+struct Change {
+  union {
+    createPartitions :group {    # the database is made if it is not there
+      database @0 :Text;
+      ordinals @1 :List(UInt32);
+    }
+    dropDatabase @2 :Text;
+    createTable :group {         # in every partition of the database that is here
+      database @3 :Text;
+      definition @4 :Data;       # a message of manifest.capnp's Table, without partitions
+    }
+    dropTable :group {
+      database @5 :Text;
+      table @6 :Text;
+    }
+  }
+}
+
+struct Done {
+  union {
+    done @0 :Void;
+    failure @1 :Failure;
+  }
+}
+
+struct Loading {
+  union {
+    load @0 :Load;
+    failure @1 :Failure;
+  }
+}
+
+# Rows on their way into a partition. Dropped before `commit`, nothing of them stays.
+interface Load {
+  write @0 (chunk :Data) -> (result :Done);
+  prepare @1 () -> (result :Done);   # all rows are durable, none is visible
+  commit @2 () -> (result :Done);    # all are visible
+}
+
+struct Statistics {
+  union {
+    tables @0 :Data;           # a message of statistics.capnp
+    failure @1 :Failure;
+  }
+}

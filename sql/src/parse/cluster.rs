@@ -1,0 +1,171 @@
+//! The statements that manage a cluster.
+
+use datafusion_sql::sqlparser::tokenizer::Token;
+
+use super::cursor::Cursor;
+use crate::{ClusterStatement, SqlError, Statement};
+
+/// `CREATE DATABASE [IF NOT EXISTS] d [PARTITIONS n] [REDUNDANCY n]`, behind CREATE DATABASE.
+pub(super) fn create_database(mut cursor: Cursor<'_>) -> Result<Statement, SqlError> {
+    let if_not_exists = cursor.take("IF");
+    if if_not_exists {
+        cursor.expect("NOT")?;
+        cursor.expect("EXISTS")?;
+    }
+    let name = cursor.name()?;
+    let (mut partitions, mut redundancy) = (None, None);
+    loop {
+        let slot = if cursor.take("PARTITIONS") {
+            &mut partitions
+        } else if cursor.take("REDUNDANCY") {
+            &mut redundancy
+        } else {
+            break;
+        };
+        cursor.take_token(&Token::Eq);
+        *slot = Some(number(&mut cursor)?);
+    }
+    cursor.expect_end()?;
+    Ok(Statement::Cluster(ClusterStatement::CreateDatabase { name, if_not_exists, partitions, redundancy }))
+}
+
+/// `DROP DATABASE [IF EXISTS] d`, behind DROP DATABASE.
+pub(super) fn drop_database(mut cursor: Cursor<'_>) -> Result<Statement, SqlError> {
+    let if_exists = cursor.take("IF");
+    if if_exists {
+        cursor.expect("EXISTS")?;
+    }
+    let name = cursor.name()?;
+    cursor.expect_end()?;
+    Ok(Statement::Cluster(ClusterStatement::DropDatabase { name, if_exists }))
+}
+
+/// `ADD LEAF 'HOST:PORT' [INTO GROUP n]`.
+pub(super) fn add(mut cursor: Cursor<'_>) -> Result<Statement, SqlError> {
+    cursor.next();
+    cursor.expect("LEAF")?;
+    let address = address(&mut cursor)?;
+    let mut group = None;
+    if cursor.take("INTO") {
+        cursor.expect("GROUP")?;
+        group = Some(number(&mut cursor)?);
+    }
+    cursor.expect_end()?;
+    Ok(Statement::Cluster(ClusterStatement::AddLeaf { address, group }))
+}
+
+/// `REMOVE LEAF 'HOST:PORT' [FORCE]`.
+pub(super) fn remove(mut cursor: Cursor<'_>) -> Result<Statement, SqlError> {
+    cursor.next();
+    cursor.expect("LEAF")?;
+    let address = address(&mut cursor)?;
+    let force = cursor.take("FORCE");
+    cursor.expect_end()?;
+    Ok(Statement::Cluster(ClusterStatement::RemoveLeaf { address, force }))
+}
+
+/// `KILL [QUERY] n`.
+pub(super) fn kill(mut cursor: Cursor<'_>) -> Result<Statement, SqlError> {
+    cursor.next();
+    cursor.take("QUERY");
+    let query = number(&mut cursor)?;
+    cursor.expect_end()?;
+    Ok(Statement::Cluster(ClusterStatement::Kill { query }))
+}
+
+/// `SHOW ...`, behind SHOW; `None` if it is not of a cluster.
+pub(super) fn show(cursor: &mut Cursor<'_>) -> Result<Option<Statement>, SqlError> {
+    let statement = if cursor.take("LEAVES") {
+        ClusterStatement::ShowLeaves
+    } else if cursor.take("AGGREGATORS") || cursor.take("COORDINATORS") {
+        ClusterStatement::ShowAggregators
+    } else if cursor.take("DATABASES") {
+        ClusterStatement::ShowDatabases
+    } else if cursor.take("PROCESSLIST") {
+        ClusterStatement::ShowProcesslist
+    } else if cursor.take("PARTITIONS") {
+        let database = if cursor.take("ON") { Some(cursor.name()?) } else { None };
+        ClusterStatement::ShowPartitions { database }
+    } else if cursor.take_two("CLUSTER", "STATUS") {
+        ClusterStatement::ShowClusterStatus
+    } else {
+        return Ok(None);
+    };
+    cursor.expect_end()?;
+    Ok(Some(Statement::Cluster(statement)))
+}
+
+/// `'HOST:PORT'`, or `'HOST':PORT`; what stands before an `@` names a user, which Stoa's leaves do not have.
+fn address(cursor: &mut Cursor<'_>) -> Result<String, SqlError> {
+    let Some(Token::SingleQuotedString(text) | Token::DoubleQuotedString(text)) = cursor.peek() else {
+        return Err(cursor.error("expected an address 'HOST:PORT'"));
+    };
+    cursor.next();
+    let host = text.rsplit('@').next().unwrap_or(text);
+    let address = if cursor.take_token(&Token::Colon) { format!("{host}:{}", number::<u16>(cursor)?) } else { host.to_owned() };
+    let port = address.rsplit_once(':').and_then(|(host, port)| (!host.is_empty()).then(|| port.parse::<u16>().ok())?);
+    if port.is_none() {
+        return Err(SqlError::new(format!("'{address}' is not an address: expected HOST:PORT")));
+    }
+    Ok(address)
+}
+
+fn number<N: std::str::FromStr>(cursor: &mut Cursor<'_>) -> Result<N, SqlError> {
+    let found = match cursor.peek() {
+        Some(Token::Number(digits, _)) => digits.parse().ok(),
+        _ => None,
+    };
+    let found = found.ok_or_else(|| cursor.error("expected a number that fits"))?;
+    cursor.next();
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{ClusterStatement, Statement, parse};
+
+    fn one(sql: &str) -> ClusterStatement {
+        match parse(sql).unwrap().pop() {
+            Some(Statement::Cluster(statement)) => statement,
+            other => panic!("{sql}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn cluster_statements() {
+        let add = |address: &str, group| ClusterStatement::AddLeaf { address: address.into(), group };
+        assert_eq!(one("ADD LEAF 'a:1'"), add("a:1", None));
+        assert_eq!(
+            one("add leaf root@'10.0.0.1':3306 into group 2".replace("root@", "").as_str()),
+            add("10.0.0.1:3306", Some(2))
+        );
+        assert_eq!(one("ADD LEAF 'root@a:1'"), add("a:1", None));
+        assert_eq!(one("REMOVE LEAF 'a:1' FORCE"), ClusterStatement::RemoveLeaf { address: "a:1".into(), force: true });
+        let create = |partitions, redundancy, if_not_exists| ClusterStatement::CreateDatabase {
+            name: "d".into(),
+            if_not_exists,
+            partitions,
+            redundancy,
+        };
+        assert_eq!(one("CREATE DATABASE d"), create(None, None, false));
+        assert_eq!(one("CREATE DATABASE IF NOT EXISTS d REDUNDANCY 2 PARTITIONS = 8"), create(Some(8), Some(2), true));
+        assert_eq!(one("KILL QUERY 7"), ClusterStatement::Kill { query: 7 });
+        assert_eq!(one("SHOW PARTITIONS ON d"), ClusterStatement::ShowPartitions { database: Some("d".into()) });
+        assert_eq!(one("SHOW CLUSTER STATUS"), ClusterStatement::ShowClusterStatus);
+    }
+
+    #[test]
+    fn wrong_cluster_statements_say_where() {
+        for (sql, what) in [
+            ("ADD LEAF", "expected an address"),
+            ("ADD LEAF 'nowhere'", "expected HOST:PORT"),
+            ("ADD LEAF 'a:99999'", "expected HOST:PORT"),
+            ("CREATE DATABASE d PARTITIONS many", "expected a number"),
+            ("KILL QUERY 99999999999999999999999", "expected a number"),
+            ("SHOW LEAVES NOW", "expected the end"),
+        ] {
+            let error = parse(sql).unwrap_err().to_string();
+            assert!(error.contains(what), "{sql}: {error}");
+        }
+    }
+}
