@@ -1,12 +1,18 @@
 //! `stoa sql`: statements from the command line, a file or standard input, or the shell.
 
 use std::io::{self, IsTerminal, Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use stoa_exec::CancelToken;
 
 use crate::args::SqlArgs;
 use crate::connection::Connection;
 use crate::{Error, Result, output, progress, shell};
+
+/// How long a cancelled statement may take to end in order.
+const GRACE: Duration = Duration::from_millis(50);
 
 /// Runs the command.
 ///
@@ -24,9 +30,10 @@ pub fn run(args: &SqlArgs) -> Result<()> {
     };
     let connection = Connection::open(&args.engine)?;
     let cancel = CancelToken::default();
-    let on_interrupt = cancel.clone();
+    let ended = Arc::new(AtomicBool::new(false));
+    let (on_interrupt, over) = (cancel.clone(), ended.clone());
     // A second handler in one process would fail; the first one serves then.
-    let _ = ctrlc::set_handler(move || on_interrupt.cancel());
+    let _ = ctrlc::set_handler(move || interrupted(&on_interrupt, &over));
     let mut out = io::BufWriter::new(Cancellable { out: io::stdout().lock(), cancel: &cancel });
     let mut print = |outcome| {
         let written = output::write_outcome(&mut out, args.format, &outcome);
@@ -34,7 +41,22 @@ pub fn run(args: &SqlArgs) -> Result<()> {
         Ok(written?)
     };
     let outcome = progress::watch(|progress| connection.run(&text, &cancel, progress, &mut print));
+    if ended.swap(true, Ordering::SeqCst) {
+        // The handler is about to end the process, and has said why.
+        std::thread::park();
+    }
     outcome.and(Ok(out.flush()?))
+}
+
+/// Cancels what runs. If it does not end at once the process does: a query may be in the middle of a large allocation, or of giving one
+/// back. Whatever was being written is absent then, as after any sudden end.
+fn interrupted(cancel: &CancelToken, ended: &AtomicBool) {
+    cancel.cancel();
+    std::thread::sleep(GRACE);
+    if !ended.swap(true, Ordering::SeqCst) {
+        eprintln!("error: {}", stoa_exec::Error::Cancelled);
+        std::process::exit(1);
+    }
 }
 
 /// An output that ends where the statement is cancelled.

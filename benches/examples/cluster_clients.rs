@@ -1,0 +1,106 @@
+//! How fast a cluster answers: round trips of point queries, many clients at once, one large result, a merge of many groups.
+//!
+//! `cargo run --release -p stoa-bench --example cluster_clients -- HOST:PORT` with `STOA_SECRET` set, on a cluster that has TPC-H
+//! (`stoa tpch --connect`). It makes tables of its own, `bench_*`, and drops them.
+
+use std::time::{Duration, Instant};
+
+use stoa_client::{Cancelled, Client, Failure, Options, Result, Secret};
+
+const POINT_QUERIES: usize = 2000;
+const CLIENTS: usize = 64;
+const LOAD_TIME: Duration = Duration::from_secs(5);
+
+fn main() -> Result<()> {
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:3306".into());
+    let secret = Secret(std::env::var("STOA_SECRET").unwrap_or_default().into_bytes());
+    let options = Options { addresses: vec![address], secret, ..Options::default() };
+    let client = Client::connect(&options)?;
+    run(&client, "DROP TABLE IF EXISTS bench_point; DROP TABLE IF EXISTS bench_groups")?;
+    run(&client, "CREATE TABLE bench_point AS SELECT o_orderkey AS k, o_totalprice AS v FROM orders LIMIT 10000")?;
+    point_queries(&client)?;
+    many_clients(&options)?;
+    merge(&client)?;
+    stream(&client)?;
+    run(&client, "DROP TABLE bench_point; DROP TABLE bench_groups")
+}
+
+fn run(client: &Client, sql: &str) -> Result<()> {
+    client.execute(sql, &Cancelled::default(), &mut |_| Ok(()))
+}
+
+fn point_queries(client: &Client) -> Result<()> {
+    let mut times = Vec::with_capacity(POINT_QUERIES);
+    for i in 0..POINT_QUERIES {
+        let began = Instant::now();
+        client.query(&format!("SELECT v FROM bench_point WHERE k = {}", i % 1000))?;
+        times.push(began.elapsed());
+    }
+    let (p50, p99) = percentiles(&mut times);
+    println!("point query, one client: p50 {:.2} ms, p99 {:.2} ms", ms(p50), ms(p99));
+    Ok(())
+}
+
+fn many_clients(options: &Options) -> Result<()> {
+    let began = Instant::now();
+    let times: Vec<Result<Vec<Duration>>> = std::thread::scope(|scope| {
+        let one = |number: usize| {
+            let client = Client::connect(options)?;
+            let mut times = Vec::new();
+            while began.elapsed() < LOAD_TIME {
+                let asked = Instant::now();
+                client.query(&format!("SELECT v FROM bench_point WHERE k = {}", (number * 31 + times.len()) % 1000))?;
+                times.push(asked.elapsed());
+            }
+            Ok::<_, Failure>(times)
+        };
+        let threads: Vec<_> = (0..CLIENTS).map(|number| scope.spawn(move || one(number))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Ok(vec![]))).collect()
+    });
+    let seconds = began.elapsed().as_secs_f64();
+    let mut all: Vec<Duration> = times.into_iter().collect::<Result<Vec<_>>>()?.concat();
+    let count = all.len();
+    let (p50, p99) = percentiles(&mut all);
+    println!("{CLIENTS} clients: {:.0} queries/s, p50 {:.1} ms, p99 {:.1} ms", count as f64 / seconds, ms(p50), ms(p99));
+    Ok(())
+}
+
+/// The groups are on all partitions, so that every one is merged from the states of each leaf.
+fn merge(client: &Client) -> Result<()> {
+    run(
+        client,
+        "CREATE TABLE bench_groups AS SELECT (l_orderkey * 7 + l_linenumber) % 1000000 AS g, l_quantity AS q FROM lineitem",
+    )?;
+    let (mut best, mut groups) = (Duration::MAX, String::new());
+    for _ in 0..3 {
+        let began = Instant::now();
+        let rows = client.query("SELECT count(*) FROM (SELECT g, sum(q) AS s FROM bench_groups GROUP BY g) x WHERE s > 0")?;
+        best = best.min(began.elapsed());
+        groups = rows.batches.first().map(|b| format!("{:?}", b.column(0))).unwrap_or_default();
+    }
+    println!("sum in groups that every leaf has: {:.0} ms; number of groups: {groups}", ms(best));
+    Ok(())
+}
+
+fn stream(client: &Client) -> Result<()> {
+    let (mut best, mut total) = (0.0f64, 0);
+    for _ in 0..3 {
+        let began = Instant::now();
+        let rows = client.query("SELECT l_orderkey, l_partkey, l_suppkey, l_extendedprice FROM lineitem")?;
+        // Four columns of 8 bytes.
+        total = rows.batches.iter().map(|b| b.num_rows() * 32).sum();
+        best = best.max(total as f64 / 1e9 / began.elapsed().as_secs_f64());
+    }
+    println!("result of {:.0} MB to one client: {best:.2} GB/s", total as f64 / 1e6);
+    Ok(())
+}
+
+fn percentiles(times: &mut [Duration]) -> (Duration, Duration) {
+    times.sort_unstable();
+    let at = |share: f64| times.get((times.len() as f64 * share) as usize).copied().unwrap_or_default();
+    (at(0.5), at(0.99))
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
