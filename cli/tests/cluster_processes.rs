@@ -177,6 +177,7 @@ fn the_cluster_is_managed_by_statements() {
 fn strangers_and_noise_are_turned_away() {
     let cluster = Cluster::start(1);
     cluster.ok("CREATE TABLE t (a INT); INSERT INTO t VALUES (7)");
+    let mut silent = TcpStream::connect(cluster.address(0)).unwrap();
     let stranger = cluster.command(&["sql", "-c", "SELECT 1"]).env("STOA_SECRET", "another").output().unwrap();
     assert_eq!(stranger.status.code(), Some(1));
     assert!(text(&stranger).contains("the cluster secret is another one"), "{}", text(&stranger));
@@ -203,6 +204,9 @@ fn strangers_and_noise_are_turned_away() {
         }
     }
     assert_eq!(cluster.ok("SELECT a FROM t"), "a\n7\n");
+    // Who does not say who it is, is closed after a while.
+    silent.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    assert_eq!(silent.read(&mut [0; 8]).unwrap(), 0);
     let open =
         stoa(&["leaf", "--data", cluster.path().join("open").to_str().unwrap(), "--listen", "0.0.0.0:0"]).output().unwrap();
     assert!(!open.status.success() && text(&open).contains("--insecure"), "{}", text(&open));

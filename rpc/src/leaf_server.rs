@@ -1,6 +1,7 @@
 //! A [`LeafService`] on a port.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use capnp::capability::Rc;
@@ -14,7 +15,7 @@ use crate::leaf::{
     Change, Delivery, Filter, FilterMembers, FragmentRequest, LeafQuery, LeafService, Load, NodeProfile, QuerySetup,
     RowDestination, RunProfile,
 };
-use crate::listen::{Limits, Listener, listen};
+use crate::listen::{HasEntered, Limits, Listener, listen};
 use crate::{Failure, FailureKind, Io, MAJOR, MINOR, Result, Secret, pump};
 
 /// Serves a leaf on a port.
@@ -23,8 +24,8 @@ use crate::{Failure, FailureKind, Io, MAJOR, MINOR, Result, Secret, pump};
 /// If the address cannot be listened on, or would be open to others without a secret and TLS.
 pub fn serve_leaf(io: &Io, address: &str, secret: &Secret, limits: Limits, service: Arc<dyn LeafService>) -> Result<Listener> {
     let own = secret.clone();
-    listen(io, address, secret, limits, move || {
-        let gate: gate::Client = new_client(GateServer { service: service.clone(), secret: own.clone() });
+    listen(io, address, secret, limits, move |entered| {
+        let gate: gate::Client = new_client(GateServer { service: service.clone(), secret: own.clone(), entered });
         gate.client
     })
 }
@@ -32,6 +33,7 @@ pub fn serve_leaf(io: &Io, address: &str, secret: &Secret, limits: Limits, servi
 struct GateServer {
     service: Arc<dyn LeafService>,
     secret: Secret,
+    entered: HasEntered,
 }
 
 /// What both sides must agree on.
@@ -53,7 +55,10 @@ impl gate::Server for GateServer {
         result.set_major(MAJOR);
         result.set_minor(MINOR);
         match verdict {
-            Ok(()) => result.set_leaf(new_client(LeafServer { service: self.service.clone() })),
+            Ok(()) => {
+                self.entered.store(true, Ordering::Relaxed);
+                result.set_leaf(new_client(LeafServer { service: self.service.clone() }));
+            }
             Err(failure) => failure.write(result.init_failure()),
         }
         Ok(())

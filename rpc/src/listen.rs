@@ -3,6 +3,8 @@
 use std::cell::Cell;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use capnp_rpc::{RpcSystem, rpc_twoparty_capnp::Side, twoparty};
@@ -12,6 +14,12 @@ use tokio_util::compat::{TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
 
 use crate::client::reader_options;
 use crate::{Failure, FailureKind, Io, Result, Secret};
+
+/// How long a connection may take to say who it is.
+const ENTRY: Duration = Duration::from_secs(10);
+
+/// Set once a connection has proved that it may be here; those that do not are closed.
+pub(crate) type HasEntered = Arc<AtomicBool>;
 
 /// What a port keeps to.
 #[derive(Clone, Debug)]
@@ -49,7 +57,7 @@ pub(crate) fn listen(
     address: &str,
     secret: &Secret,
     limits: Limits,
-    offer: impl Fn() -> capnp::capability::Client + Send + 'static,
+    offer: impl Fn(HasEntered) -> capnp::capability::Client + Send + 'static,
 ) -> Result<Listener> {
     let fail = |e: &dyn std::fmt::Display| Failure::new(FailureKind::Fatal, format!("cannot listen on {address}: {e}"));
     let addresses: Vec<SocketAddr> = address.to_socket_addrs().map_err(|e| fail(&e))?.collect();
@@ -73,7 +81,7 @@ pub(crate) fn listen(
 async fn accept(
     listener: TcpListener,
     limits: Limits,
-    offer: impl Fn() -> capnp::capability::Client,
+    offer: impl Fn(HasEntered) -> capnp::capability::Client,
     mut stopped: oneshot::Receiver<()>,
 ) {
     let open = Rc::new(Cell::new(0usize));
@@ -93,18 +101,22 @@ async fn accept(
             continue;
         }
         open.set(open.get() + 1);
-        let (open, client) = (open.clone(), offer());
+        let (open, entered) = (open.clone(), HasEntered::default());
+        let client = offer(entered.clone());
         connections.spawn_local(async move {
-            serve(stream, client).await;
+            serve(stream, client, &entered).await;
             open.set(open.get() - 1);
         });
     }
 }
 
-async fn serve(stream: TcpStream, client: capnp::capability::Client) {
+async fn serve(stream: TcpStream, client: capnp::capability::Client, entered: &HasEntered) {
     let _ = stream.set_nodelay(true);
     let (reader, writer) = stream.into_split();
     let network = twoparty::VatNetwork::new(reader.compat(), writer.compat_write(), Side::Server, reader_options());
+    let mut system = std::pin::pin!(RpcSystem::new(Box::new(network), Some(client)));
     // How a connection ends is its client's business; what it held is released with it.
-    let _ = RpcSystem::new(Box::new(network), Some(client)).await;
+    if tokio::time::timeout(ENTRY, &mut system).await.is_err() && entered.load(Ordering::Relaxed) {
+        let _ = system.await;
+    }
 }

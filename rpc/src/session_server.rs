@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::io::blocking;
 use crate::leaf_server::check_hello;
-use crate::listen::{Limits, Listener, listen};
+use crate::listen::{HasEntered, Limits, Listener, listen};
 use crate::session::{Answer, AnswerPart, Cancelled, CoordinatorService, Login, SessionService, TableLoad};
 use crate::{Failure, Io, MAJOR, MINOR, Result, Secret};
 
@@ -30,8 +30,8 @@ pub fn serve_coordinator(
     service: Arc<dyn CoordinatorService>,
 ) -> Result<Listener> {
     let own = secret.clone();
-    listen(io, address, secret, limits, move || {
-        let gate: gate::Client = new_client(GateServer { service: service.clone(), secret: own.clone() });
+    listen(io, address, secret, limits, move |entered| {
+        let gate: gate::Client = new_client(GateServer { service: service.clone(), secret: own.clone(), entered });
         gate.client
     })
 }
@@ -39,6 +39,7 @@ pub fn serve_coordinator(
 struct GateServer {
     service: Arc<dyn CoordinatorService>,
     secret: Secret,
+    entered: HasEntered,
 }
 
 impl gate::Server for GateServer {
@@ -59,7 +60,10 @@ impl gate::Server for GateServer {
         result.set_major(MAJOR);
         result.set_minor(MINOR);
         match entered {
-            Ok(session) => result.set_session(new_client(SessionServer { session })),
+            Ok(session) => {
+                self.entered.store(true, Ordering::Relaxed);
+                result.set_session(new_client(SessionServer { session }));
+            }
             Err(failure) => failure.write(result.init_failure()),
         }
         Ok(())
@@ -69,7 +73,10 @@ impl gate::Server for GateServer {
         let verdict = check_hello(params.get()?.get_hello()?, &self.secret)?;
         let mut result = results.get().init_result();
         match verdict {
-            Ok(()) => result.set_peer(new_client(PeerServer { service: self.service.clone() })),
+            Ok(()) => {
+                self.entered.store(true, Ordering::Relaxed);
+                result.set_peer(new_client(PeerServer { service: self.service.clone() }));
+            }
             Err(failure) => failure.write(result.init_failure()),
         }
         Ok(())
