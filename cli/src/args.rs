@@ -117,7 +117,7 @@ pub struct EngineArgs {
     #[arg(long, value_name = "DIR", env = "STOA_DATA", default_value = "./stoa-data")]
     pub data: PathBuf,
     /// Coordinators of a cluster, instead of a data directory; the first that answers serves
-    #[arg(long, value_name = "HOST:PORT", env = "STOA_CONNECT", value_delimiter = ',')]
+    #[arg(long, value_name = "HOST:PORT", env = "STOA_CONNECT", value_delimiter = ',', conflicts_with = "data")]
     pub connect: Vec<String>,
     /// User of the cluster
     #[arg(long, env = "STOA_USER", default_value = "root")]

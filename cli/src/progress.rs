@@ -49,7 +49,9 @@ fn show(finished: &AtomicBool, progress: &Progress) {
         }
         std::thread::park_timeout(PATIENCE.saturating_sub(start.elapsed()));
     }
-    let bar = bar(progress.total(), "running, Ctrl-C cancels", "morsels");
+    let what = "running, Ctrl-C cancels";
+    // A cluster does not say how far it is.
+    let bar = if progress.total() > 0 { bar(progress.total(), what, "morsels") } else { spinner(what) };
     while !finished.load(Ordering::Relaxed) {
         bar.set_length(progress.total());
         bar.set_position(progress.done());

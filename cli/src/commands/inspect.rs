@@ -7,16 +7,20 @@ use arrow::datatypes::{DataType as ArrowType, Decimal128Type, DecimalType};
 use comfy_table::Cell;
 use stoa_columnstore::{ColumnInfo, Datum, Segment, Table};
 
-use crate::Result;
 use crate::args::InspectArgs;
 use crate::engine::Engine;
 use crate::output::{right, text_table};
+use crate::{Error, Result};
 
 /// Runs the command.
 ///
 /// # Errors
 /// If the table is missing or a segment is damaged.
 pub fn run(args: &InspectArgs) -> Result<()> {
+    if !args.engine.connect.is_empty() {
+        let way_out = "leave out --connect and STOA_CONNECT, and name a directory with --data";
+        return Err(Error::Invalid(format!("inspect looks into a data directory, not at a cluster: {way_out}")));
+    }
     let engine = Engine::open(&args.engine)?;
     match &args.table {
         None => overview(&engine),
