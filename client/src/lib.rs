@@ -214,7 +214,6 @@ impl Answer for Outputs<'_> {
                 self.flush()?;
                 (self.each)(Output::Plan(text))
             }
-            AnswerPart::Progress { .. } => Ok(()),
         }
     }
 }

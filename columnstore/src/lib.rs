@@ -27,7 +27,7 @@ mod zone;
 
 pub use bitmap_index::ValueIndex;
 pub use checksum::checksum;
-pub use database::{Database, FORMAT_VERSION, decode_definition, encode_definition};
+pub use database::{Database, FORMAT_VERSION, decode_definition, encode_definition, lock_file};
 pub use definition::{BitmapIndex, ColumnDef, MAX_PARTITIONS, MAX_SEGMENT_ROWS, Options, TableDef};
 pub use encoding::{Encoded, EncodedColumn, Encoding, PreparedPredicate, encode, encode_as};
 pub use error::{Error, Result};

@@ -17,13 +17,12 @@ mod query;
 mod received;
 
 use std::collections::HashMap;
-use std::fs::{File, TryLockError};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::path::Path;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use stoa_columnstore::Options;
+use stoa_columnstore::{Options, lock_file};
 use stoa_exec::Settings;
 use stoa_plan::codec::encode_statistics;
 use stoa_rpc::leaf::{Change, DatabaseStatus, Delivery, LeafQuery, LeafService, Load, QuerySetup};
@@ -31,9 +30,6 @@ use stoa_rpc::{Failure, FailureKind, LeafPool, Result};
 
 use databases::Databases;
 use query::{Handle, Query};
-
-/// How often overdue queries are looked for.
-const WATCH: Duration = Duration::from_millis(200);
 
 /// How a leaf is set up.
 #[derive(Clone, Debug)]
@@ -56,12 +52,10 @@ pub struct Leaf {
     databases: Databases,
     pool: Arc<rayon::ThreadPool>,
     peers: Arc<LeafPool>,
-    queries: Queries,
+    queries: Mutex<HashMap<u64, Weak<Query>>>,
     /// Locked as long as the leaf lives.
     _lock: File,
 }
-
-type Queries = Arc<Mutex<HashMap<u64, Weak<Query>>>>;
 
 impl Leaf {
     /// Opens the directory of a leaf, or makes one. `peers` leads to the other leaves.
@@ -76,43 +70,16 @@ impl Leaf {
             .thread_name(|i| format!("stoa-leaf-{i}"))
             .build()
             .map_err(|e| Failure::new(FailureKind::Fatal, format!("cannot start {} threads: {e}", setup.threads)))?;
-        let queries = Queries::default();
-        watch(&queries);
-        Ok(Leaf { setup, databases, pool: Arc::new(pool), peers: Arc::new(peers), queries, _lock: lock })
+        Ok(Leaf { setup, databases, pool: Arc::new(pool), peers: Arc::new(peers), queries: Mutex::default(), _lock: lock })
     }
 }
 
 fn lock(directory: &Path) -> Result<File> {
-    let fail = |path: &Path, e: std::io::Error| Failure::new(FailureKind::Fatal, format!("{}: {e}", path.display()));
-    std::fs::create_dir_all(directory).map_err(|e| fail(directory, e))?;
-    let path: PathBuf = directory.join("LOCK");
-    let file = File::options().write(true).create(true).truncate(false).open(&path).map_err(|e| fail(&path, e))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err(Failure::new(FailureKind::User, format!("another process has the data directory {} open", directory.display())))
-        }
-        Err(TryLockError::Error(e)) => Err(fail(&path, e)),
-    }
-}
-
-/// Cancels queries whose time is over, as long as the leaf lives.
-fn watch(queries: &Queries) {
-    let queries = Arc::downgrade(queries);
-    let run = move || {
-        while let Some(queries) = queries.upgrade() {
-            let now = Instant::now();
-            queries.lock().retain(|_, query| {
-                let Some(query) = query.upgrade() else { return false };
-                query.cancel_if_late(now);
-                true
-            });
-            drop(queries);
-            std::thread::sleep(WATCH);
-        }
-    };
-    // Without the thread deadlines are the coordinator's alone.
-    let _ = std::thread::Builder::new().name("stoa-deadlines".into()).spawn(run);
+    let made = std::fs::create_dir_all(directory);
+    made.map_err(|e| Failure::new(FailureKind::Fatal, format!("{}: {e}", directory.display())))?;
+    lock_file(&directory.join("LOCK")).map_err(|e| storage_failure(&e))?.ok_or_else(|| {
+        Failure::new(FailureKind::User, format!("another process has the data directory {} open", directory.display()))
+    })
 }
 
 impl LeafService for Leaf {

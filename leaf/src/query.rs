@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
 
 use arrow::array::RecordBatch;
 use parking_lot::Mutex;
@@ -27,7 +26,6 @@ pub(crate) struct Query {
     setup: QuerySetup,
     tables: Tables,
     context: QueryContext,
-    deadline: Option<Instant>,
     received: Mutex<HashMap<u32, Received>>,
     pool: Arc<rayon::ThreadPool>,
     peers: Arc<LeafPool>,
@@ -42,14 +40,12 @@ struct Received {
 
 impl Query {
     pub fn new(setup: QuerySetup, tables: Tables, leaf: &Setup, pool: Arc<rayon::ThreadPool>, peers: Arc<LeafPool>) -> Query {
-        let asked = setup.memory_limit.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(usize::MAX);
         let context = QueryContext {
             settings: leaf.settings.clone(),
             cancel: CancelToken::default(),
-            memory: MemoryBudget::new(asked.min(leaf.memory_limit)),
+            memory: MemoryBudget::new(leaf.memory_limit),
         };
-        let deadline = setup.deadline.and_then(|after| Instant::now().checked_add(after));
-        Query { setup, tables, context, deadline, received: Mutex::default(), pool, peers }
+        Query { setup, tables, context, received: Mutex::default(), pool, peers }
     }
 
     pub fn memory(&self) -> &Arc<MemoryBudget> {
@@ -58,12 +54,6 @@ impl Query {
 
     pub fn is_cancelled(&self) -> bool {
         self.context.cancel.check().is_err()
-    }
-
-    pub fn cancel_if_late(&self, now: Instant) {
-        if self.deadline.is_some_and(|deadline| deadline < now) {
-            self.context.cancel.cancel();
-        }
     }
 
     /// Adds rows of another fragment.
@@ -131,14 +121,8 @@ fn key_set(filter: &Filter) -> Result<KeySet> {
     Ok(KeySet { min: filter.min, max: filter.max, keys: usize::try_from(filter.keys).unwrap_or(usize::MAX), members })
 }
 
-/// What the one who began a query holds: dropped, the query stops.
+/// What the one who began a query holds.
 pub(crate) struct Handle(pub Arc<Query>);
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        self.0.context.cancel.cancel();
-    }
-}
 
 impl LeafQuery for Handle {
     fn run(&self, fragment: FragmentRequest, sink: &mut dyn ChunkSink) -> Result<RunProfile> {

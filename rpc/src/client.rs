@@ -5,20 +5,27 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use capnp::capability::Promise;
 use capnp::message::ReaderOptions;
 use capnp_rpc::{RpcSystem, rpc_twoparty_capnp::Side, twoparty};
 use futures_util::future::LocalBoxFuture;
+use stoa_schema::common_capnp::hello;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio_util::compat::{TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
 
 use crate::io::gone;
-use crate::{Failure, Io, MAX_MESSAGE_BYTES, Result};
+use crate::{Failure, Io, MAJOR, MAX_MESSAGE_BYTES, MINOR, Result, Secret};
 
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(5);
 /// Bytes that a connection has on the way before it waits for answers.
 const WINDOW: usize = 4 << 20;
+
+/// How long calls may take that only ask for something.
+pub(crate) const SHORT: Duration = Duration::from_secs(10);
+/// How long calls may take that write.
+pub(crate) const LONG: Duration = Duration::from_secs(600);
 
 type Job<C> = Box<dyn FnOnce(C) -> LocalBoxFuture<'static, ()> + Send>;
 
@@ -107,4 +114,18 @@ pub(crate) async fn connect<C: capnp::capability::FromClientHook>(address: &str,
         alive.store(false, Ordering::Relaxed);
     });
     Ok(client)
+}
+
+/// Says the version of this side and the secret.
+pub(crate) fn say_hello(mut to: hello::Builder<'_>, secret: &Secret) {
+    to.set_major(MAJOR);
+    to.set_minor(MINOR);
+    to.set_secret(&secret.0);
+}
+
+/// The answer to the first call of a connection: without one in time the node counts as not there.
+pub(crate) async fn answer<T>(address: &str, promise: Promise<T, capnp::Error>) -> Result<T> {
+    let late = |_| Err(capnp::Error::disconnected("no answer".into()));
+    let answer = tokio::time::timeout(SHORT, promise).await.unwrap_or_else(late);
+    answer.map_err(|e| Failure::unreachable(address, e.extra))
 }

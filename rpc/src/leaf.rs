@@ -111,10 +111,6 @@ pub struct QuerySetup {
     pub address: String,
     /// The partitions that this leaf reads.
     pub ordinals: Vec<u32>,
-    /// Bytes that it may hold on this leaf; `None`: the leaf's own limit.
-    pub memory_limit: Option<u64>,
-    /// When the leaf gives it up.
-    pub deadline: Option<Duration>,
 }
 
 /// A fragment to run.

@@ -8,19 +8,15 @@ use std::time::Duration;
 use capnp_rpc::new_client;
 use parking_lot::Mutex;
 use stoa_schema::common_capnp::{node_profile, row_sink};
-use stoa_schema::leaf_capnp::{begun, done, entered, fragment, gate, leaf, load, loading, query, ran, received, statistics};
+use stoa_schema::leaf_capnp::{begun, entered, fragment, gate, leaf, load, loading, query, ran, received, statistics};
 
-use crate::client::{Remote, connect};
+use crate::client::{LONG, Remote, SHORT, answer, connect, say_hello};
+use crate::done;
 use crate::leaf::{
     Change, DatabaseStatus, Delivery, FilterMembers, FragmentRequest, LeafQuery, LeafService, Load, NodeProfile, QuerySetup,
     RowDestination, RunProfile,
 };
-use crate::{ChunkSink, Failure, FailureKind, Io, MAJOR, MINOR, Result, Secret, pump};
-
-/// How long calls may take that only ask for something.
-const SHORT: Duration = Duration::from_secs(10);
-/// How long calls may take that write.
-const LONG: Duration = Duration::from_secs(600);
+use crate::{ChunkSink, Failure, FailureKind, Io, Result, Secret, pump};
 
 /// Connections to leaves, made when they are first needed and again after they broke.
 pub struct LeafPool {
@@ -64,13 +60,8 @@ impl RemoteLeaf {
             let alive = Arc::new(AtomicBool::new(true));
             let gate: gate::Client = connect(&to, alive.clone()).await?;
             let mut request = gate.enter_request();
-            let mut hello = request.get().init_hello();
-            hello.set_major(MAJOR);
-            hello.set_minor(MINOR);
-            hello.set_secret(&secret.0);
-            let late = |_| Err(capnp::Error::disconnected("no answer".into()));
-            let response = tokio::time::timeout(SHORT, request.send().promise).await.unwrap_or_else(late);
-            let response = response.map_err(|e| Failure::unreachable(&to, e.extra))?;
+            say_hello(request.get().init_hello(), &secret);
+            let response = answer(&to, request.send().promise).await?;
             let leaf = match response.get()?.get_result()?.which().map_err(capnp::Error::from)? {
                 entered::Leaf(leaf) => leaf?,
                 entered::Failure(failure) => return Err(Failure::read(failure?)?),
@@ -105,8 +96,6 @@ impl LeafService for RemoteLeaf {
             to.set_database(&setup.database);
             to.set_address(&setup.address);
             to.reborrow().set_ordinals(&setup.ordinals[..])?;
-            to.set_memory_limit(setup.memory_limit.unwrap_or(0));
-            to.set_milliseconds(setup.deadline.map_or(0, |d| d.as_millis() as u64));
             let response = request.send().promise.await?;
             match response.get()?.get_result()?.which().map_err(capnp::Error::from)? {
                 begun::Query(query) => Ok(RemoteQuery { remote: Remote::new(io, query?) }),
@@ -136,7 +125,7 @@ impl LeafService for RemoteLeaf {
             let mut request = leaf.change_request();
             write_change(&change, request.get().init_change())?;
             let response = request.send().promise.await?;
-            read_done(response.get()?.get_result()?)
+            done::read(response.get()?.get_result()?)
         })
     }
 
@@ -254,21 +243,21 @@ impl Load for RemoteLoad {
             let mut request = load.write_request();
             request.get().set_chunk(&chunk);
             let response = request.send().promise.await?;
-            read_done(response.get()?.get_result()?)
+            done::read(response.get()?.get_result()?)
         })
     }
 
     fn prepare(&mut self) -> Result<()> {
         self.remote.call(LONG, |load| async move {
             let response = load.prepare_request().send().promise.await?;
-            read_done(response.get()?.get_result()?)
+            done::read(response.get()?.get_result()?)
         })
     }
 
     fn commit(&mut self) -> Result<()> {
         self.remote.call(LONG, |load| async move {
             let response = load.commit_request().send().promise.await?;
-            read_done(response.get()?.get_result()?)
+            done::read(response.get()?.get_result()?)
         })
     }
 }
@@ -299,13 +288,6 @@ fn write_fragment(from: &FragmentRequest, mut to: fragment::Builder<'_>) -> capn
         }
     }
     Ok(())
-}
-
-fn read_done(from: done::Reader<'_>) -> Result<()> {
-    match from.which().map_err(capnp::Error::from)? {
-        done::Done(()) => Ok(()),
-        done::Failure(failure) => Err(Failure::read(failure?)?),
-    }
 }
 
 fn write_change(change: &Change, to: stoa_schema::leaf_capnp::change::Builder<'_>) -> capnp::Result<()> {

@@ -1,62 +1,47 @@
 //! A [`LeafService`] on a port.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use capnp::capability::Rc;
 use capnp_rpc::new_client;
 use parking_lot::Mutex;
 use stoa_schema::common_capnp::{node_profile, row_sink};
-use stoa_schema::leaf_capnp::{change, done, filter, fragment, gate, leaf, load, query, ran};
+use stoa_schema::leaf_capnp::{change, filter, fragment, gate, leaf, load, query, ran};
 
+use crate::done;
 use crate::io::blocking;
 use crate::leaf::{
     Change, Delivery, Filter, FilterMembers, FragmentRequest, LeafQuery, LeafService, Load, NodeProfile, QuerySetup,
     RowDestination, RunProfile,
 };
-use crate::listen::{HasEntered, Limits, Listener, listen};
-use crate::{Failure, FailureKind, Io, MAJOR, MINOR, Result, Secret, pump};
+use crate::listen::{Door, Limits, Listener, listen};
+use crate::{FailureKind, Io, MAJOR, MINOR, Result, Secret, pump};
 
 /// Serves a leaf on a port.
 ///
 /// # Errors
 /// If the address cannot be listened on, or would be open to others without a secret and TLS.
 pub fn serve_leaf(io: &Io, address: &str, secret: &Secret, limits: Limits, service: Arc<dyn LeafService>) -> Result<Listener> {
-    let own = secret.clone();
-    listen(io, address, secret, limits, move |entered| {
-        let gate: gate::Client = new_client(GateServer { service: service.clone(), secret: own.clone(), entered });
+    listen(io, address, secret, limits, move |door| {
+        let gate: gate::Client = new_client(GateServer { service: service.clone(), door });
         gate.client
     })
 }
 
 struct GateServer {
     service: Arc<dyn LeafService>,
-    secret: Secret,
-    entered: HasEntered,
-}
-
-/// What both sides must agree on.
-pub(crate) fn check_hello(hello: stoa_schema::common_capnp::hello::Reader<'_>, secret: &Secret) -> capnp::Result<Result<()>> {
-    if hello.get_major() != MAJOR {
-        let what = format!("this node speaks version {MAJOR}.{MINOR}, the caller {}.{}", hello.get_major(), hello.get_minor());
-        return Ok(Err(Failure::new(FailureKind::Denied, what)));
-    }
-    if !secret.is(hello.get_secret()?) {
-        return Ok(Err(Failure::new(FailureKind::Denied, "the cluster secret is another one")));
-    }
-    Ok(Ok(()))
+    door: Door,
 }
 
 impl gate::Server for GateServer {
     async fn enter(self: Rc<Self>, params: gate::EnterParams, mut results: gate::EnterResults) -> capnp::Result<()> {
-        let verdict = check_hello(params.get()?.get_hello()?, &self.secret)?;
+        let verdict = self.door.check(params.get()?.get_hello()?)?;
         let mut result = results.get().init_result();
         result.set_major(MAJOR);
         result.set_minor(MINOR);
         match verdict {
             Ok(()) => {
-                self.entered.store(true, Ordering::Relaxed);
+                self.door.pass();
                 result.set_leaf(new_client(LeafServer { service: self.service.clone() }));
             }
             Err(failure) => failure.write(result.init_failure()),
@@ -85,14 +70,11 @@ impl leaf::Server for LeafServer {
 
     async fn begin(self: Rc<Self>, params: leaf::BeginParams, mut results: leaf::BeginResults) -> capnp::Result<()> {
         let setup = params.get()?.get_setup()?;
-        let some = |n: u64| (n > 0).then_some(n);
         let setup = QuerySetup {
             query: setup.get_query(),
             database: setup.get_database()?.to_string()?,
             address: setup.get_address()?.to_string()?,
             ordinals: setup.get_ordinals()?.iter().collect(),
-            memory_limit: some(setup.get_memory_limit()),
-            deadline: some(setup.get_milliseconds()).map(Duration::from_millis),
         };
         let service = self.service.clone();
         let mut result = results.get().init_result();
@@ -117,7 +99,7 @@ impl leaf::Server for LeafServer {
     async fn change(self: Rc<Self>, params: leaf::ChangeParams, mut results: leaf::ChangeResults) -> capnp::Result<()> {
         let change = read_change(params.get()?.get_change()?)?;
         let service = self.service.clone();
-        write_done(blocking(move || service.change(change)).await, results.get().init_result());
+        done::write(blocking(move || service.change(change)).await, results.get().init_result());
         Ok(())
     }
 
@@ -207,27 +189,20 @@ impl load::Server for LoadServer {
     async fn write(self: Rc<Self>, params: load::WriteParams, mut results: load::WriteResults) -> capnp::Result<()> {
         let chunk = params.get()?.get_chunk()?.to_vec();
         let load = self.0.clone();
-        write_done(blocking(move || load.lock().write(chunk)).await, results.get().init_result());
+        done::write(blocking(move || load.lock().write(chunk)).await, results.get().init_result());
         Ok(())
     }
 
     async fn prepare(self: Rc<Self>, _: load::PrepareParams, mut results: load::PrepareResults) -> capnp::Result<()> {
         let load = self.0.clone();
-        write_done(blocking(move || load.lock().prepare()).await, results.get().init_result());
+        done::write(blocking(move || load.lock().prepare()).await, results.get().init_result());
         Ok(())
     }
 
     async fn commit(self: Rc<Self>, _: load::CommitParams, mut results: load::CommitResults) -> capnp::Result<()> {
         let load = self.0.clone();
-        write_done(blocking(move || load.lock().commit()).await, results.get().init_result());
+        done::write(blocking(move || load.lock().commit()).await, results.get().init_result());
         Ok(())
-    }
-}
-
-fn write_done(outcome: Result<()>, mut to: done::Builder<'_>) {
-    match outcome {
-        Ok(()) => to.set_done(()),
-        Err(failure) => failure.write(to.init_failure()),
     }
 }
 

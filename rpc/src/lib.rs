@@ -8,6 +8,7 @@
 //! - A message is refused before it is built if it is larger than [`MAX_MESSAGE_BYTES`]; a node takes a limited number of connections.
 
 mod client;
+mod done;
 mod failure;
 mod io;
 pub mod ipc;

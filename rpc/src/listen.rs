@@ -8,18 +8,42 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use capnp_rpc::{RpcSystem, rpc_twoparty_capnp::Side, twoparty};
+use stoa_schema::common_capnp::hello;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio_util::compat::{TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
 
 use crate::client::reader_options;
-use crate::{Failure, FailureKind, Io, Result, Secret};
+use crate::{Failure, FailureKind, Io, MAJOR, MINOR, Result, Secret};
 
 /// How long a connection may take to say who it is.
 const ENTRY: Duration = Duration::from_secs(10);
 
-/// Set once a connection has proved that it may be here; those that do not are closed.
-pub(crate) type HasEntered = Arc<AtomicBool>;
+/// What guards a connection: whoever is behind it must know the secret, and is sent away if nothing was proved in time.
+pub(crate) struct Door {
+    secret: Secret,
+    passed: Arc<AtomicBool>,
+}
+
+impl Door {
+    /// Whether a node or client may come in: it speaks this version and knows the secret.
+    pub fn check(&self, hello: hello::Reader<'_>) -> capnp::Result<Result<()>> {
+        if hello.get_major() != MAJOR {
+            let what =
+                format!("this node speaks version {MAJOR}.{MINOR}, the caller {}.{}", hello.get_major(), hello.get_minor());
+            return Ok(Err(Failure::new(FailureKind::Denied, what)));
+        }
+        if !self.secret.is(hello.get_secret()?) {
+            return Ok(Err(Failure::new(FailureKind::Denied, "the cluster secret is another one")));
+        }
+        Ok(Ok(()))
+    }
+
+    /// It is in: the connection may stay.
+    pub fn pass(&self) {
+        self.passed.store(true, Ordering::Relaxed);
+    }
+}
 
 /// What a port keeps to.
 #[derive(Clone, Debug)]
@@ -57,7 +81,7 @@ pub(crate) fn listen(
     address: &str,
     secret: &Secret,
     limits: Limits,
-    offer: impl Fn(HasEntered) -> capnp::capability::Client + Send + 'static,
+    offer: impl Fn(Door) -> capnp::capability::Client + Send + 'static,
 ) -> Result<Listener> {
     let fail = |e: &dyn std::fmt::Display| Failure::new(FailureKind::Fatal, format!("cannot listen on {address}: {e}"));
     let addresses: Vec<SocketAddr> = address.to_socket_addrs().map_err(|e| fail(&e))?.collect();
@@ -69,6 +93,8 @@ pub(crate) fn listen(
     }
     let bound = addresses.clone();
     let (stop, stopped) = oneshot::channel();
+    let secret = secret.clone();
+    let offer = move |passed| offer(Door { secret: secret.clone(), passed });
     let listener = io.call(move || async move {
         let listener = TcpListener::bind(&bound[..]).await.map_err(|e| Failure::new(FailureKind::Fatal, e.to_string()))?;
         let address = listener.local_addr().map_err(|e| Failure::new(FailureKind::Fatal, e.to_string()))?;
@@ -81,7 +107,7 @@ pub(crate) fn listen(
 async fn accept(
     listener: TcpListener,
     limits: Limits,
-    offer: impl Fn(HasEntered) -> capnp::capability::Client,
+    offer: impl Fn(Arc<AtomicBool>) -> capnp::capability::Client,
     mut stopped: oneshot::Receiver<()>,
 ) {
     let open = Rc::new(Cell::new(0usize));
@@ -101,22 +127,22 @@ async fn accept(
             continue;
         }
         open.set(open.get() + 1);
-        let (open, entered) = (open.clone(), HasEntered::default());
-        let client = offer(entered.clone());
+        let (open, passed) = (open.clone(), Arc::<AtomicBool>::default());
+        let client = offer(passed.clone());
         connections.spawn_local(async move {
-            serve(stream, client, &entered).await;
+            serve(stream, client, &passed).await;
             open.set(open.get() - 1);
         });
     }
 }
 
-async fn serve(stream: TcpStream, client: capnp::capability::Client, entered: &HasEntered) {
+async fn serve(stream: TcpStream, client: capnp::capability::Client, passed: &AtomicBool) {
     let _ = stream.set_nodelay(true);
     let (reader, writer) = stream.into_split();
     let network = twoparty::VatNetwork::new(reader.compat(), writer.compat_write(), Side::Server, reader_options());
     let mut system = std::pin::pin!(RpcSystem::new(Box::new(network), Some(client)));
     // How a connection ends is its client's business; what it held is released with it.
-    if tokio::time::timeout(ENTRY, &mut system).await.is_err() && entered.load(Ordering::Relaxed) {
+    if tokio::time::timeout(ENTRY, &mut system).await.is_err() && passed.load(Ordering::Relaxed) {
         let _ = system.await;
     }
 }

@@ -87,13 +87,6 @@ pub enum AnswerPart {
     Text(String),
     /// A plan: a line an operator and its notes.
     Plan(String),
-    /// How far the statement is.
-    Progress {
-        /// Morsels that are done.
-        done: u64,
-        /// Morsels that are known of.
-        total: u64,
-    },
 }
 
 /// Rows on their way into a table. Dropped before [`TableLoad::finish`], nothing of them stays.

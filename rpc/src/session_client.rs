@@ -2,21 +2,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use capnp::capability::Rc;
 use capnp_rpc::new_client;
-use stoa_schema::coordinator_capnp::{answer, described, done, entered, gate, load, loaded, loading, session};
+use stoa_schema::coordinator_capnp::{answer, described, entered, gate, load, loaded, loading, session};
 use tokio::sync::mpsc;
 
-use crate::client::{Remote, connect};
+use crate::client::{LONG, Remote, SHORT, answer, connect, say_hello};
+use crate::done;
 use crate::session::{Answer, AnswerPart, Cancelled, Login, SessionService, TableLoad};
-use crate::{Failure, FailureKind, Io, MAJOR, MINOR, Result, Secret, pump};
+use crate::{Failure, FailureKind, Io, Result, Secret, pump};
 
-/// How long calls may take that only ask for something.
-const SHORT: Duration = Duration::from_secs(10);
-/// How long calls may take that write.
-const LONG: Duration = Duration::from_secs(600);
 /// Parts of an answer that wait for the thread that takes them.
 const QUEUED: usize = 2;
 
@@ -52,13 +48,8 @@ impl SessionClient {
             request.get().set_user(&login.user);
             request.get().set_password(&login.password);
             request.get().set_database(&login.database);
-            let mut hello = request.get().init_hello();
-            hello.set_major(MAJOR);
-            hello.set_minor(MINOR);
-            hello.set_secret(&secret.0);
-            let late = |_| Err(capnp::Error::disconnected("no answer".into()));
-            let response = tokio::time::timeout(SHORT, request.send().promise).await.unwrap_or_else(late);
-            let response = response.map_err(|e| Failure::unreachable(&to, e.extra))?;
+            say_hello(request.get().init_hello(), &secret);
+            let response = answer(&to, request.send().promise).await?;
             let session = match response.get()?.get_result()?.which().map_err(capnp::Error::from)? {
                 entered::Session(session) => session?,
                 entered::Failure(failure) => return Err(Failure::read(failure?)?),
@@ -90,7 +81,7 @@ impl SessionService for SessionClient {
             request.get().set_answer(new_client(server));
             let sent = request.send();
             let response = sent.promise.await?;
-            read_done(response.get()?.get_result()?)
+            done::read(response.get()?.get_result()?)
         });
         drain(self, parts, outcome, answer, cancelled)
     }
@@ -104,7 +95,7 @@ impl SessionService for SessionClient {
             request.get().set_answer(new_client(server));
             let sent = request.send();
             let response = sent.promise.await?;
-            read_done(response.get()?.get_result()?)
+            done::read(response.get()?.get_result()?)
         });
         drain(self, parts, outcome, answer, cancelled)
     }
@@ -192,11 +183,6 @@ impl answer::Server for AnswerServer {
         let part = if params.get_plan() { AnswerPart::Plan(text) } else { AnswerPart::Text(text) };
         self.put(part).await
     }
-
-    async fn progress(self: Rc<Self>, params: answer::ProgressParams, _: answer::ProgressResults) -> capnp::Result<()> {
-        let params = params.get()?;
-        self.put(AnswerPart::Progress { done: params.get_done(), total: params.get_total() }).await
-    }
 }
 
 struct RemoteLoad {
@@ -209,7 +195,7 @@ impl TableLoad for RemoteLoad {
             let mut request = load.write_request();
             request.get().set_chunk(&chunk);
             let response = request.send().promise.await?;
-            read_done(response.get()?.get_result()?)
+            done::read(response.get()?.get_result()?)
         })
     }
 
@@ -221,12 +207,5 @@ impl TableLoad for RemoteLoad {
                 loaded::Failure(failure) => Err(Failure::read(failure?)?),
             }
         })
-    }
-}
-
-fn read_done(from: done::Reader<'_>) -> Result<()> {
-    match from.which().map_err(capnp::Error::from)? {
-        done::Done(()) => Ok(()),
-        done::Failure(failure) => Err(Failure::read(failure?)?),
     }
 }

@@ -6,12 +6,12 @@ use std::sync::atomic::Ordering;
 use capnp::capability::Rc;
 use capnp_rpc::new_client;
 use parking_lot::Mutex;
-use stoa_schema::coordinator_capnp::{answer, done, gate, load, loaded, peer, session};
+use stoa_schema::coordinator_capnp::{answer, gate, load, loaded, peer, session};
 use tokio::sync::mpsc;
 
+use crate::done;
 use crate::io::blocking;
-use crate::leaf_server::check_hello;
-use crate::listen::{HasEntered, Limits, Listener, listen};
+use crate::listen::{Door, Limits, Listener, listen};
 use crate::session::{Answer, AnswerPart, Cancelled, CoordinatorService, Login, SessionService, TableLoad};
 use crate::{Failure, Io, MAJOR, MINOR, Result, Secret};
 
@@ -29,23 +29,21 @@ pub fn serve_coordinator(
     limits: Limits,
     service: Arc<dyn CoordinatorService>,
 ) -> Result<Listener> {
-    let own = secret.clone();
-    listen(io, address, secret, limits, move |entered| {
-        let gate: gate::Client = new_client(GateServer { service: service.clone(), secret: own.clone(), entered });
+    listen(io, address, secret, limits, move |door| {
+        let gate: gate::Client = new_client(GateServer { service: service.clone(), door });
         gate.client
     })
 }
 
 struct GateServer {
     service: Arc<dyn CoordinatorService>,
-    secret: Secret,
-    entered: HasEntered,
+    door: Door,
 }
 
 impl gate::Server for GateServer {
     async fn enter(self: Rc<Self>, params: gate::EnterParams, mut results: gate::EnterResults) -> capnp::Result<()> {
         let params = params.get()?;
-        let verdict = check_hello(params.get_hello()?, &self.secret)?;
+        let verdict = self.door.check(params.get_hello()?)?;
         let login = Login {
             user: params.get_user()?.to_string()?,
             password: params.get_password()?.to_string()?,
@@ -61,7 +59,7 @@ impl gate::Server for GateServer {
         result.set_minor(MINOR);
         match entered {
             Ok(session) => {
-                self.entered.store(true, Ordering::Relaxed);
+                self.door.pass();
                 result.set_session(new_client(SessionServer { session }));
             }
             Err(failure) => failure.write(result.init_failure()),
@@ -70,11 +68,11 @@ impl gate::Server for GateServer {
     }
 
     async fn peer(self: Rc<Self>, params: gate::PeerParams, mut results: gate::PeerResults) -> capnp::Result<()> {
-        let verdict = check_hello(params.get()?.get_hello()?, &self.secret)?;
+        let verdict = self.door.check(params.get()?.get_hello()?)?;
         let mut result = results.get().init_result();
         match verdict {
             Ok(()) => {
-                self.entered.store(true, Ordering::Relaxed);
+                self.door.pass();
                 result.set_peer(new_client(PeerServer { service: self.service.clone() }));
             }
             Err(failure) => failure.write(result.init_failure()),
@@ -123,7 +121,7 @@ impl session::Server for SessionServer {
         let params = params.get()?;
         let (sql, to) = (params.get_sql()?.to_string()?, params.get_answer()?);
         let ran = self.answer(to, move |session, answer, cancelled| session.execute(&sql, answer, cancelled)).await;
-        write_done(ran, results.get().init_result());
+        done::write(ran, results.get().init_result());
         Ok(())
     }
 
@@ -135,7 +133,7 @@ impl session::Server for SessionServer {
         let params = params.get()?;
         let (plan, to) = (params.get_plan()?.to_vec(), params.get_answer()?);
         let ran = self.answer(to, move |session, answer, cancelled| session.execute_plan(&plan, answer, cancelled)).await;
-        write_done(ran, results.get().init_result());
+        done::write(ran, results.get().init_result());
         Ok(())
     }
 
@@ -237,12 +235,6 @@ fn send_part(part: AnswerPart, to: &answer::Client) -> futures_util::future::Loc
             request.get().set_plan(true);
             answered!(request)
         }
-        AnswerPart::Progress { done, total } => {
-            let mut request = to.progress_request();
-            request.get().set_done(done);
-            request.get().set_total(total);
-            answered!(request)
-        }
     }
 }
 
@@ -252,7 +244,7 @@ impl load::Server for LoadServer {
     async fn write(self: Rc<Self>, params: load::WriteParams, mut results: load::WriteResults) -> capnp::Result<()> {
         let chunk = params.get()?.get_chunk()?.to_vec();
         let load = self.0.clone();
-        write_done(blocking(move || load.lock().write(chunk)).await, results.get().init_result());
+        done::write(blocking(move || load.lock().write(chunk)).await, results.get().init_result());
         Ok(())
     }
 
@@ -264,12 +256,5 @@ impl load::Server for LoadServer {
             Err(failure) => failure.write(result.init_failure()),
         }
         Ok(())
-    }
-}
-
-fn write_done(outcome: Result<()>, mut to: done::Builder<'_>) {
-    match outcome {
-        Ok(()) => to.set_done(()),
-        Err(failure) => failure.write(to.init_failure()),
     }
 }

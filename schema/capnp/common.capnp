@@ -24,6 +24,14 @@ struct Failure {
   }
 }
 
+# The outcome of a call that only does something.
+struct Done {
+  union {
+    done @0 :Void;
+    failure @1 :Failure;
+  }
+}
+
 # Takes rows. The next chunk may be sent before the last was answered; a receiver that falls behind answers late.
 interface RowSink {
   write @0 (chunk :Data) -> ();  # an Arrow IPC stream: schema and record batches

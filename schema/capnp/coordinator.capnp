@@ -2,6 +2,7 @@
 @0xd1a75c0e8b3f2964;
 
 using Common = import "common.capnp";
+using Done = Common.Done;
 using Failure = Common.Failure;
 
 # What a coordinator's port offers before it knows who speaks.
@@ -47,14 +48,6 @@ interface Answer {
   columns @0 (schema :Data) -> ();   # a statement's rows follow; an Arrow IPC stream without rows
   rows @1 (chunk :Data) -> ();       # an Arrow IPC stream
   text @2 (text :Text, plan :Bool) -> ();  # what a statement without rows says; `plan`: the lines of EXPLAIN
-  progress @3 (done :UInt64, total :UInt64) -> ();  # of the statement that runs; may be ignored
-}
-
-struct Done {
-  union {
-    done @0 :Void;
-    failure @1 :Failure;
-  }
 }
 
 struct Loading {

@@ -2,6 +2,7 @@
 @0x9fd2b86a1c4e7035;
 
 using Common = import "common.capnp";
+using Done = Common.Done;
 using Failure = Common.Failure;
 using RowSink = Common.RowSink;
 
@@ -53,9 +54,7 @@ struct QuerySetup {
   query @0 :UInt64;          # unique in the cluster
   database @1 :Text;
   ordinals @2 :List(UInt32); # of the partitions that this leaf reads
-  memoryLimit @3 :UInt64;    # bytes that the query may hold here; 0: the leaf's own limit
-  milliseconds @4 :UInt64;   # after which the leaf gives it up; 0: never
-  address @5 :Text;          # by which others know this leaf
+  address @3 :Text;          # by which others know this leaf
 }
 
 struct Begun {
@@ -130,13 +129,6 @@ struct Change {
       database @5 :Text;
       table @6 :Text;
     }
-  }
-}
-
-struct Done {
-  union {
-    done @0 :Void;
-    failure @1 :Failure;
   }
 }
 

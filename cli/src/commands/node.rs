@@ -57,7 +57,7 @@ pub fn coordinator(args: &CoordinatorArgs) -> Result<()> {
     let processes = Arc::new(Processes::default());
     let control = Control::new(catalog, leaves.clone(), processes.clone(), &args.node.listen);
     let shared = Shared {
-        metadata: Arc::new(control),
+        control: Arc::new(control),
         leaves,
         settings: defaults.settings,
         memory_limit: args.node.memory_limit.unwrap_or(defaults.memory_limit),

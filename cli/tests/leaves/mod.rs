@@ -1,16 +1,14 @@
-//! A cluster in one process for tests: leaves on loopback ports, a catalog in memory.
+//! A cluster in one process for tests: leaves on loopback ports, and the catalog and control of a coordinator.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-use stoa_coordinator::cluster::{Cluster, Database, Metadata, QueryNumbers, SchemaChange, Shared};
-use stoa_coordinator::{Outcome, Result, Session};
-use stoa_exec::Settings;
+use stoa_coordinator::catalog::CatalogFile;
+use stoa_coordinator::cluster::{Cluster, QueryNumbers, Shared};
+use stoa_coordinator::{Control, Processes, Session};
+use stoa_exec::{CancelToken, Progress, Settings};
 use stoa_leaf::{Leaf, Setup};
-use stoa_rpc::leaf::Change;
 use stoa_rpc::{Io, LeafPool, Limits, Listener, Secret, serve_leaf};
-use stoa_sql::ClusterStatement;
 
 /// Leaves and a session on their one database.
 pub struct Leaves {
@@ -38,45 +36,23 @@ impl Leaves {
             let listener = serve_leaf(&io, "127.0.0.1:0", &secret, Limits::default(), Arc::new(leaf));
             listeners.push(listener.expect("a port is free"));
         }
-        let addresses: Vec<String> = listeners.iter().map(|l| l.address().to_string()).collect();
         let pool = Arc::new(LeafPool::new(io, secret));
-        let masters: Vec<Option<String>> = (0..partitions as usize).map(|p| Some(addresses[p % leaves].clone())).collect();
-        for address in &addresses {
-            let ordinals = (0u32..).zip(&masters).filter(|(_, m)| m.as_ref() == Some(address)).map(|(o, _)| o).collect();
-            let change = Change::CreatePartitions { database: "stoa".into(), ordinals };
-            pool.leaf(address).unwrap().change(change).unwrap();
-        }
-        let database = Database { name: "stoa".into(), masters, leaves: addresses, ..Database::default() };
+        let catalog = CatalogFile::open(&folder.join("coordinator"), true).expect("a new catalog");
+        let control = Control::new(catalog, pool.clone(), Arc::new(Processes::default()), "the test");
         let shared = Shared {
-            metadata: Arc::new(InMemory(Mutex::new(Arc::new(database)))),
+            control: Arc::new(control),
             leaves: pool,
             settings: settings.clone(),
             memory_limit: 1 << 30,
             summaries: Arc::default(),
             numbers: Arc::new(QueryNumbers::new(1)),
         };
-        let session = Session::new(Arc::new(Cluster::open("stoa", &shared).unwrap()));
+        let session = Session::new(Arc::new(Cluster::named("stoa", &shared)));
+        let leaves: Vec<String> = listeners.iter().map(|listener| format!("ADD LEAF '{}'", listener.address())).collect();
+        let make = format!("{}; CREATE DATABASE stoa PARTITIONS {partitions}", leaves.join("; "));
+        let made =
+            session.run(&make, &CancelToken::default(), &Progress::default(), &mut |_| Ok::<(), stoa_coordinator::Error>(()));
+        made.expect("a cluster");
         Leaves { session, _listeners: listeners }
-    }
-}
-
-/// A catalog of one database that nobody stores.
-struct InMemory(Mutex<Arc<Database>>);
-
-impl Metadata for InMemory {
-    fn database(&self, _: &str) -> Result<Arc<Database>> {
-        Ok(self.0.lock().clone())
-    }
-
-    fn change(&self, _: &str, change: SchemaChange) -> Result<()> {
-        let mut lock = self.0.lock();
-        let mut database = Database::clone(&lock);
-        database.apply(change)?;
-        *lock = Arc::new(database);
-        Ok(())
-    }
-
-    fn statement(&self, _: &ClusterStatement, _: &Shared, _: &str) -> Result<Outcome> {
-        Err(stoa_coordinator::Error::Invalid("the cluster of a test is as it is".into()))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::database::manifest::{Catalog, MANIFEST, TEMPORARY, sync_folder};
@@ -73,18 +73,26 @@ fn check_empty(root: &Path) -> Result<()> {
 
 fn take_lock(root: &Path) -> Result<File> {
     let path = root.join(LOCK_FILE);
-    let mut file = File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(io_error(&path))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut text = String::new();
-            let pid = file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
-            return Err(Error::Locked { path: root.to_path_buf(), pid });
-        }
-        Err(TryLockError::Error(e)) => return Err(io_error(&path)(e)),
-    }
+    let Some(mut file) = lock_file(&path)? else {
+        let pid = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
+        return Err(Error::Locked { path: root.to_path_buf(), pid });
+    };
     file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(io_error(&path))?;
     Ok(file)
+}
+
+/// Takes the lock that a file stands for, making the file if it is not there: held as long as what this returns, `None` if another
+/// process has it.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn lock_file(path: &Path) -> Result<Option<File>> {
+    let file = File::options().read(true).write(true).create(true).truncate(false).open(path).map_err(io_error(path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(e)) => Err(io_error(path)(e)),
+    }
 }
 
 /// Removes what the manifest does not name: files of loads that did not commit, folders of dropped tables.

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
-pub use folder::FORMAT_VERSION;
+pub use folder::{FORMAT_VERSION, lock_file};
 use manifest::Catalog;
 pub use manifest::{decode_definition, encode_definition};
 pub(crate) use manifest::{partition_folder, segment_path, sync_folder};

@@ -1,11 +1,12 @@
 //! The catalog of a coordinator that is alone, in a file.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
+use stoa_columnstore::lock_file;
 
 use super::{Catalog, Command};
 use crate::{Error, Result};
@@ -37,15 +38,8 @@ impl CatalogFile {
             return Err(Error::Invalid(what));
         }
         fs::create_dir_all(folder).map_err(failed(folder))?;
-        let lock_path = folder.join("LOCK");
-        let lock = File::options().write(true).create(true).truncate(false).open(&lock_path).map_err(failed(&lock_path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(Error::Invalid(format!("another process has the data directory {} open", folder.display())));
-            }
-            Err(TryLockError::Error(e)) => return Err(failed(&lock_path)(e)),
-        }
+        let lock = lock_file(&folder.join("LOCK"))?
+            .ok_or_else(|| Error::Invalid(format!("another process has the data directory {} open", folder.display())))?;
         let catalog = match fs::read(&path) {
             Ok(bytes) => {
                 serde_json::from_slice(&bytes).map_err(|e| Error::Invalid(format!("{} is damaged: {e}", path.display())))?

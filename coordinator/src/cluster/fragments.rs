@@ -63,8 +63,6 @@ impl QueryOnLeaves {
                 database: self.database.name.clone(),
                 address: address.clone(),
                 ordinals: ordinals.clone(),
-                memory_limit: None,
-                deadline: None,
             };
             let query = service.begin(setup).map_err(|e| at(address, e))?;
             Ok(OneLeaf { address: address.clone(), service, query, partitions: !ordinals.is_empty() })

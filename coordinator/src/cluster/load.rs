@@ -10,8 +10,9 @@ use stoa_rpc::ipc::write_chunks;
 use stoa_rpc::leaf::{Load, REFERENCE};
 
 use super::fragments::in_parallel;
-use super::{Database, Metadata, SchemaChange, Summaries};
-use crate::{Error, Result, Rows};
+use super::{Database, Summaries};
+use crate::catalog::{Command, Definition};
+use crate::{Control, Error, Result, Rows};
 
 /// Rows of a batch that go to one partition when there is no shard key.
 const ROUND_ROBIN_ROWS: usize = 1 << 16;
@@ -27,7 +28,7 @@ pub(super) struct ClusterRows {
     rows: u64,
     names: RowNames,
     /// The table gets into the catalog together with these rows.
-    creates: Option<Arc<dyn Metadata>>,
+    creates: Option<Arc<Control>>,
 }
 
 impl ClusterRows {
@@ -60,8 +61,8 @@ impl ClusterRows {
     }
 
     /// The same for a table that the leaves have and the catalog does not: it is added when the rows are there.
-    pub fn creating(mut self, metadata: Arc<dyn Metadata>) -> ClusterRows {
-        self.creates = Some(metadata);
+    pub fn creating(mut self, control: Arc<Control>) -> ClusterRows {
+        self.creates = Some(control);
         self
     }
 
@@ -122,8 +123,9 @@ impl Rows for ClusterRows {
     fn finish(self: Box<Self>) -> Result<u64> {
         in_parallel(&self.loads, |load| load.lock().prepare())?;
         in_parallel(&self.loads, |load| load.lock().commit())?;
-        if let Some(metadata) = &self.creates {
-            metadata.change(&self.database, SchemaChange::CreateTable(TableDef::clone(&self.def)))?;
+        if let Some(control) = &self.creates {
+            let definition = Definition::new(TableDef::clone(&self.def));
+            control.change(&Command::CreateTable { database: self.database.clone(), definition })?;
         }
         self.summaries.forget(&self.database);
         Ok(self.rows)

@@ -18,7 +18,8 @@ use stoa_rpc::LeafPool;
 use stoa_rpc::leaf::Change;
 use stoa_sql::ClusterStatement;
 
-use crate::{Error, Outcome, Result, Rows, Store};
+use crate::catalog::{Command, Definition};
+use crate::{Control, Error, Outcome, Result, Rows, Store};
 use fragments::QueryOnLeaves;
 use load::ClusterRows;
 pub use statistics::Summaries;
@@ -39,39 +40,6 @@ pub struct Database {
 }
 
 impl Database {
-    /// Changes tables or views.
-    ///
-    /// # Errors
-    /// If a name is taken or not there.
-    pub fn apply(&mut self, change: SchemaChange) -> Result<()> {
-        let taken = |name: &str| Err(stoa_columnstore::Error::AlreadyExists(name.to_owned()).into());
-        match change {
-            SchemaChange::CreateTable(def) => {
-                let key = def.name.to_lowercase();
-                if self.tables.contains_key(&key) || self.views.contains_key(&key) {
-                    return taken(&def.name);
-                }
-                self.tables.insert(key, Arc::new(def));
-            }
-            SchemaChange::DropTable(name) => {
-                let removed = self.tables.remove(&name.to_lowercase());
-                removed.ok_or_else(|| stoa_columnstore::Error::NoSuchTable(name))?;
-            }
-            SchemaChange::CreateView { name, sql, or_replace } => {
-                let key = name.to_lowercase();
-                if self.tables.contains_key(&key) || (self.views.contains_key(&key) && !or_replace) {
-                    return taken(&name);
-                }
-                self.views.insert(key, (name, sql));
-            }
-            SchemaChange::DropView(name) => {
-                let removed = self.views.remove(&name.to_lowercase());
-                removed.ok_or_else(|| Error::Invalid(format!("there is no view '{name}'")))?;
-            }
-        }
-        Ok(())
-    }
-
     /// The leaves that are masters, with the ordinals of each, in the order of the addresses.
     ///
     /// # Errors
@@ -86,47 +54,6 @@ impl Database {
         }
         Ok(leaves)
     }
-}
-
-/// The catalog, as far as statements of a session need it.
-pub trait Metadata: Send + Sync {
-    /// A database as it is now.
-    ///
-    /// # Errors
-    /// If there is none of this name.
-    fn database(&self, name: &str) -> Result<Arc<Database>>;
-
-    /// Changes a database's tables or views.
-    ///
-    /// # Errors
-    /// If that cannot be; nothing has changed then.
-    fn change(&self, database: &str, change: SchemaChange) -> Result<()>;
-
-    /// Runs a statement that manages the cluster, for a session on `database`.
-    ///
-    /// # Errors
-    /// Its own.
-    fn statement(&self, statement: &ClusterStatement, shared: &Shared, database: &str) -> Result<Outcome>;
-}
-
-/// A change of a database's tables or views.
-#[derive(Clone, Debug)]
-pub enum SchemaChange {
-    /// Adds a table.
-    CreateTable(TableDef),
-    /// Removes a table.
-    DropTable(String),
-    /// Adds a view, or replaces one.
-    CreateView {
-        /// Its name.
-        name: String,
-        /// Its text.
-        sql: String,
-        /// Whether one of this name may be there.
-        or_replace: bool,
-    },
-    /// Removes a view.
-    DropView(String),
 }
 
 /// A database of a cluster.
@@ -155,7 +82,7 @@ impl QueryNumbers {
 #[derive(Clone)]
 pub struct Shared {
     /// The catalog.
-    pub metadata: Arc<dyn Metadata>,
+    pub control: Arc<Control>,
     /// Connections to the leaves.
     pub leaves: Arc<LeafPool>,
     /// Settings of queries.
@@ -174,7 +101,7 @@ impl Cluster {
     /// # Errors
     /// If there is none.
     pub fn open(database: &str, shared: &Shared) -> Result<Cluster> {
-        shared.metadata.database(database)?;
+        shared.control.database(database)?;
         Ok(Cluster::named(database, shared))
     }
 
@@ -185,7 +112,7 @@ impl Cluster {
     }
 
     fn view(&self) -> Result<Arc<Database>> {
-        self.shared.metadata.database(&self.database)
+        self.shared.control.database(&self.database)
     }
 
     /// Makes a table on the leaves, where nobody can ask for it until the catalog has it: a try that fails may be repeated.
@@ -235,13 +162,13 @@ impl Store for Cluster {
 
     fn create_table(&self, def: TableDef) -> Result<()> {
         self.create_on_leaves(&def)?;
-        self.shared.metadata.change(&self.database, SchemaChange::CreateTable(def))
+        self.shared.control.change(&Command::CreateTable { database: self.database.clone(), definition: Definition::new(def) })
     }
 
     fn create_table_rows(&self, def: TableDef) -> Result<Box<dyn Rows>> {
         let database = self.create_on_leaves(&def)?;
         let rows = ClusterRows::begin(&database, Arc::new(def), &self.shared.leaves, self.shared.summaries.clone())?;
-        Ok(Box::new(rows.creating(self.shared.metadata.clone())))
+        Ok(Box::new(rows.creating(self.shared.control.clone())))
     }
 
     /// First in the catalog, then on the leaves: what stays there if that fails is never asked for again.
@@ -249,26 +176,25 @@ impl Store for Cluster {
         if self.table(name).is_none() {
             return if if_exists { Ok(()) } else { Err(stoa_columnstore::Error::NoSuchTable(name.to_owned()).into()) };
         }
-        self.shared.metadata.change(&self.database, SchemaChange::DropTable(name.to_owned()))?;
+        self.shared.control.change(&Command::DropTable { database: self.database.clone(), table: name.to_owned() })?;
         self.shared.summaries.forget(&self.database);
         self.on_all_leaves(&*self.view()?, &Change::DropTable { database: self.database.clone(), table: name.to_owned() })
     }
 
     fn create_view(&self, name: &str, sql: &str, or_replace: bool) -> Result<()> {
-        self.shared
-            .metadata
-            .change(&self.database, SchemaChange::CreateView { name: name.to_owned(), sql: sql.to_owned(), or_replace })
+        let (name, sql) = (name.to_owned(), sql.to_owned());
+        self.shared.control.change(&Command::CreateView { database: self.database.clone(), name, sql, or_replace })
     }
 
     fn drop_view(&self, name: &str, if_exists: bool) -> Result<()> {
         if if_exists && !self.view()?.views.contains_key(&name.to_lowercase()) {
             return Ok(());
         }
-        self.shared.metadata.change(&self.database, SchemaChange::DropView(name.to_owned()))
+        self.shared.control.change(&Command::DropView { database: self.database.clone(), name: name.to_owned() })
     }
 
     fn cluster(&self, statement: &ClusterStatement) -> Result<Outcome> {
-        self.shared.metadata.statement(statement, &self.shared, &self.database)
+        self.shared.control.statement(statement, &self.shared, &self.database)
     }
 
     fn distribute(&self, query: Query) -> Query {

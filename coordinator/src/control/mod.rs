@@ -14,8 +14,8 @@ use stoa_rpc::LeafPool;
 use stoa_rpc::leaf::Change;
 use stoa_sql::ClusterStatement;
 
-use crate::catalog::{Catalog, CatalogFile, Command, Database as CatalogDatabase, Definition, LeafState};
-use crate::cluster::{self, Metadata, SchemaChange, Shared};
+use crate::catalog::{Catalog, CatalogFile, Command, Database as CatalogDatabase, LeafState};
+use crate::cluster::{self, Shared};
 use crate::placement::PlacementKind;
 use crate::processes::Processes;
 use crate::{Error, Outcome, Result};
@@ -115,8 +115,12 @@ impl Control {
     }
 }
 
-impl Metadata for Control {
-    fn database(&self, name: &str) -> Result<Arc<cluster::Database>> {
+impl Control {
+    /// A database as it is now.
+    ///
+    /// # Errors
+    /// If there is none of this name.
+    pub fn database(&self, name: &str) -> Result<Arc<cluster::Database>> {
         let catalog = self.catalog.get();
         let key = name.to_lowercase();
         let mut seen = self.seen.lock();
@@ -130,18 +134,13 @@ impl Metadata for Control {
         Ok(database)
     }
 
-    fn change(&self, database: &str, change: SchemaChange) -> Result<()> {
-        let database = database.to_owned();
-        let command = match change {
-            SchemaChange::CreateTable(def) => Command::CreateTable { database, definition: Definition::new(def) },
-            SchemaChange::DropTable(table) => Command::DropTable { database, table },
-            SchemaChange::CreateView { name, sql, or_replace } => Command::CreateView { database, name, sql, or_replace },
-            SchemaChange::DropView(name) => Command::DropView { database, name },
-        };
-        self.catalog.change(&command).map(drop)
+    /// Changes the catalog alone; what leaves have to do for it is the caller's.
+    pub(crate) fn change(&self, command: &Command) -> Result<()> {
+        self.catalog.change(command).map(drop)
     }
 
-    fn statement(&self, statement: &ClusterStatement, shared: &Shared, database: &str) -> Result<Outcome> {
+    /// Runs a statement that manages the cluster, for a session on `database`.
+    pub(crate) fn statement(&self, statement: &ClusterStatement, shared: &Shared, database: &str) -> Result<Outcome> {
         let done = match statement {
             ClusterStatement::CreateDatabase { name, if_not_exists, partitions, redundancy } => {
                 if *if_not_exists && self.catalog.get().database(name).is_ok() {
