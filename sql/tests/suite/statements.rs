@@ -1,8 +1,6 @@
 //! Statements other than SELECT.
 
-mod catalog;
-
-use catalog::{check, plan};
+use crate::catalog::{self, check, plan};
 use stoa_plan::{DataType, Node};
 use stoa_sql::{BitmapIndex, CreateTable, Statement, parse};
 

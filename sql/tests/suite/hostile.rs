@@ -1,8 +1,6 @@
 //! Texts that are too deep, too long or broken: an error or a plan, never a panic or an overflow of the stack.
 
-mod catalog;
-
-use catalog::{Tables, bind};
+use crate::catalog::{self, Tables, bind};
 
 /// Binds every statement that parses; only that nothing panics matters.
 fn survive(sql: &str) {

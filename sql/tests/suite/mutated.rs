@@ -1,10 +1,10 @@
 //! The 22 queries of TPC-H with words removed, repeated, exchanged and replaced: a plan or an error, never a panic.
 
-mod catalog;
-
 use proptest::prelude::*;
 use proptest::sample::Index;
 use stoa_sql::Statement;
+
+use crate::catalog;
 
 /// What takes the place of a word, besides words of the query itself.
 const WORDS: [&str; 28] = [

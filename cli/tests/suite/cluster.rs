@@ -1,8 +1,6 @@
 //! A cluster gives the answers of one machine: TPC-H on 1, 2 and 4 leaves, 1 to 16 partitions.
 
-mod leaves;
-
-use leaves::Leaves;
+use crate::leaves::Leaves;
 use stoa_columnstore::Options;
 use stoa_datasets::tpch;
 use stoa_exec::{CancelToken, Progress, Settings};

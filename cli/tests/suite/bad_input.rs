@@ -1,16 +1,14 @@
 //! Input that is wrong, damaged or hostile, and machines that run out of something: an error that names the thing, nothing stored is
 //! lost, and the engine goes on. A panic never shows.
 
-mod binary;
-
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::binary::{fails, files, stoa};
 use arrow::array::RecordBatch;
 use arrow::util::pretty::pretty_format_batches;
-use binary::{fails, files, stoa};
 use stoa::engine::{Engine, Setup};
 use stoa_exec::{CancelToken, Settings};
 

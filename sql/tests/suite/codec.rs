@@ -1,9 +1,9 @@
 //! The plans of TPC-H are valid and come back from their messages, as bound and as distributed.
 
-mod catalog;
-
 use stoa_plan::codec::{decode, encode};
 use stoa_plan::distribute::distribute;
+
+use crate::catalog;
 
 #[test]
 fn the_plans_of_tpch_come_back_from_their_messages() {

@@ -1,8 +1,6 @@
 //! Messages, with the place they speak of.
 
-mod catalog;
-
-use catalog::error;
+use crate::catalog::error;
 
 #[test]
 fn names() {

@@ -1,5 +1,4 @@
 //! A catalog for tests: the TPC-H tables and a few small ones.
-#![allow(dead_code, reason = "each test file uses a part")]
 
 use std::collections::HashMap;
 

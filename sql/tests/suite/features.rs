@@ -1,8 +1,6 @@
 //! One test per feature of SELECT: what its plan looks like.
 
-mod catalog;
-
-use catalog::{nodes, plan};
+use crate::catalog::{self, nodes, plan};
 use stoa_plan::{AggregateFunction as F, BinaryOp, DataType, Expr, JoinKind, Literal, Node, Query, SubplanKind, Value};
 
 fn joins(query: &Query) -> Vec<&stoa_plan::Join> {

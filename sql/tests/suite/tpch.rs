@@ -1,8 +1,6 @@
 //! The 22 queries of TPC-H bind, with plain comparisons at the scans.
 
-mod catalog;
-
-use catalog::{nodes, plan};
+use crate::catalog::{nodes, plan};
 use stoa_plan::{Expr, Node};
 
 fn query(number: usize) -> String {

@@ -1,5 +1,4 @@
 //! The binary and its data directory, as tests see them.
-#![allow(dead_code, reason = "each test file uses a part")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,5 @@
 //! A cluster of processes, as `stoa cluster` starts it: answers, errors, restarts, hostile bytes.
 
-mod binary;
-
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -9,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use binary::stoa;
+use crate::binary::stoa;
 use serde_json::Value;
 
 /// A cluster that ends with the test.

@@ -1,13 +1,11 @@
 //! The contract of the command line: output, exit codes, errors.
 
-mod binary;
-
 use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use binary::{fails, files};
+use crate::binary::{self, fails, files};
 
 fn stoa(arguments: &[&str]) -> Output {
     binary::stoa(arguments).output().unwrap()

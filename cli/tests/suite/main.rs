@@ -1,0 +1,11 @@
+//! Everything together: the engine in this process, the binary, clusters. One program, as each would carry the whole engine along.
+
+mod bad_input;
+mod binary;
+mod cancel;
+mod cluster;
+mod cluster_processes;
+mod command_line;
+#[path = "../leaves/mod.rs"]
+mod leaves;
+mod tpch;

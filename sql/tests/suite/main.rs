@@ -1,0 +1,10 @@
+//! The front end: statements in, plans or errors out. One program, as each would carry the whole front end along.
+
+mod catalog;
+mod codec;
+mod errors;
+mod features;
+mod hostile;
+mod mutated;
+mod statements;
+mod tpch;
