@@ -5,6 +5,7 @@
 
 pub mod catalog;
 pub mod cluster;
+pub mod consensus;
 mod control;
 mod embedded;
 mod error;
