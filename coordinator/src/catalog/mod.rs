@@ -4,21 +4,28 @@
 //! command that fails changes nothing. What stays true:
 //! - every master and replica of a partition is a leaf of the catalog;
 //! - a partition's term never goes down, and goes up whenever its master changes;
-//! - names of databases, and of tables and views within one, are unique without regard to case.
+//! - the copies of a partition with a role are in different availability groups, and a partition has no two copies on one leaf;
+//! - names of databases, of users, and of tables and views within a database, are unique without regard to case.
 
+mod coordinators;
 mod definition;
 mod file;
+mod roles;
 #[cfg(test)]
 mod tests;
+mod users;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::placement::{self, Copies, PlacementKind};
 
+pub use coordinators::Coordinator;
 pub use definition::Definition;
 pub use file::CatalogFile;
+pub use roles::PartitionChange;
+pub use users::{Grants, Privilege, Scope, User};
 
 /// Names a node for as long as the cluster lives; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -86,6 +93,12 @@ pub struct Catalog {
     pub leaves: BTreeMap<NodeId, Leaf>,
     /// The databases, by name in lower case.
     pub databases: BTreeMap<String, Database>,
+    /// The coordinators.
+    #[serde(default)]
+    pub coordinators: BTreeMap<NodeId, Coordinator>,
+    /// The users, by name in lower case.
+    #[serde(default)]
+    pub users: BTreeMap<String, User>,
 }
 
 /// A change of the catalog.
@@ -150,6 +163,59 @@ pub enum Command {
         /// The view.
         name: String,
     },
+    /// A leaf changes its state. No role changes by that.
+    SetLeafState {
+        /// Where it listens.
+        address: String,
+        /// What it is from now on.
+        state: LeafState,
+    },
+    /// A coordinator joins.
+    AddCoordinator {
+        /// Where it listens.
+        address: String,
+    },
+    /// A coordinator leaves.
+    RemoveCoordinator {
+        /// Where it listens.
+        address: String,
+    },
+    /// New roles for copies of partitions: all of them or none. A change of the master begins a new term.
+    SetPartitions(Vec<PartitionChange>),
+    /// A user is made. The first one may do everything, so that there is always somebody who may administer the cluster.
+    CreateUser {
+        /// Its name.
+        name: String,
+        /// The hash of its password, in the form of whoever checks it.
+        password_hash: String,
+    },
+    /// A user gets a new password.
+    SetPassword {
+        /// Whose.
+        name: String,
+        /// The hash of the new password.
+        password_hash: String,
+    },
+    /// A user goes.
+    DropUser(String),
+    /// A user may do more.
+    Grant {
+        /// Who.
+        user: String,
+        /// What.
+        privileges: BTreeSet<Privilege>,
+        /// On what.
+        scope: Scope,
+    },
+    /// A user may do less.
+    Revoke {
+        /// Who.
+        user: String,
+        /// What.
+        privileges: BTreeSet<Privilege>,
+        /// On what, as it was granted.
+        scope: Scope,
+    },
 }
 
 /// Why a command changed nothing.
@@ -191,6 +257,12 @@ pub enum CatalogError {
     /// No placement.
     #[error(transparent)]
     Placement(#[from] placement::PlacementError),
+    /// It does not fit the catalog.
+    #[error("{0}")]
+    Refused(String),
+    /// It was decided on an older state than the present one: look again.
+    #[error("{0}")]
+    Stale(String),
 }
 
 type Applied = Result<(), CatalogError>;
@@ -209,6 +281,7 @@ impl Catalog {
             }
             Command::DropDatabase(name) => {
                 self.databases.remove(&name.to_lowercase()).ok_or_else(|| missing("database", name))?;
+                self.forget_grants(name, None);
             }
             Command::CreateTable { database, definition } => {
                 let name = definition.table().name.clone();
@@ -219,6 +292,7 @@ impl Catalog {
             Command::DropTable { database, table } => {
                 let removed = self.database_mut(database)?.tables.remove(&table.to_lowercase());
                 removed.ok_or_else(|| missing("table", table))?;
+                self.forget_grants(database, Some(table));
             }
             Command::CreateView { database, name, sql, or_replace } => {
                 let database = self.database_mut(database)?;
@@ -230,7 +304,25 @@ impl Catalog {
             Command::DropView { database, name } => {
                 let removed = self.database_mut(database)?.views.remove(&name.to_lowercase());
                 removed.ok_or_else(|| missing("view", name))?;
+                self.forget_grants(database, Some(name));
             }
+            Command::SetLeafState { address, state } => {
+                let (id, _) = self.leaf(address).ok_or_else(|| missing("leaf", address))?;
+                self.leaves.entry(id).and_modify(|leaf| leaf.state = *state);
+            }
+            Command::AddCoordinator { address } => self.add_coordinator(address)?,
+            Command::RemoveCoordinator { address } => self.remove_coordinator(address)?,
+            Command::SetPartitions(changes) => {
+                // The one command of several parts: done on a copy, so that it is all or nothing.
+                let mut next = self.clone();
+                next.set_partitions(changes)?;
+                *self = next;
+            }
+            Command::CreateUser { name, password_hash } => self.create_user(name, password_hash)?,
+            Command::SetPassword { name, password_hash } => self.set_password(name, password_hash)?,
+            Command::DropUser(name) => self.drop_user(name)?,
+            Command::Grant { user, privileges, scope } => self.grant(user, privileges, scope)?,
+            Command::Revoke { user, privileges, scope } => self.revoke(user, privileges, scope)?,
         }
         self.version += 1;
         Ok(())
@@ -258,6 +350,9 @@ impl Catalog {
         if self.leaf(address).is_some() {
             return Err(CatalogError::Exists { kind: "leaf", name: address.to_owned() });
         }
+        if self.coordinator(address).is_some() {
+            return Err(CatalogError::Refused(format!("{address} is a coordinator of this cluster")));
+        }
         let in_group = |group: u8| self.leaves.values().filter(|leaf| leaf.group == group).count();
         let group = match group {
             Some(group) if placement::GROUPS.contains(&group) => group,
@@ -267,13 +362,8 @@ impl Catalog {
         };
         let id = NodeId(self.last_node + 1);
         self.last_node += 1;
-        // The first of the other group that has no pair yet.
-        let single = self.leaves.iter_mut().find(|(_, leaf)| leaf.group != group && leaf.pair.is_none());
-        let pair = single.map(|(other, leaf)| {
-            leaf.pair = Some(id);
-            *other
-        });
-        self.leaves.insert(id, Leaf { address: address.to_owned(), group, pair, state: LeafState::Online });
+        self.leaves.insert(id, Leaf { address: address.to_owned(), group, pair: None, state: LeafState::Online });
+        self.pair_up();
         Ok(())
     }
 
@@ -287,15 +377,21 @@ impl Catalog {
         self.leaves.remove(&id);
         self.leaves.values_mut().filter(|leaf| leaf.pair == Some(id)).for_each(|leaf| leaf.pair = None);
         for partition in self.databases.values_mut().flat_map(|d| &mut d.partitions) {
-            let copies = &mut partition.copies;
-            copies.replicas.retain(|copy| *copy != id);
-            copies.spares.retain(|copy| *copy != id);
-            if copies.master == Some(id) {
-                copies.master = None;
-                partition.term += 1;
-            }
+            partition.give_up(id);
         }
+        self.pair_up();
         Ok(())
+    }
+
+    /// Pairs leaves that have no pair, those that joined first.
+    fn pair_up(&mut self) {
+        loop {
+            let single = |group: u8| self.leaves.iter().find(|(_, l)| l.group == group && l.pair.is_none()).map(|(id, _)| *id);
+            let [first, second] = placement::GROUPS.map(single);
+            let (Some(first), Some(second)) = (first, second) else { return };
+            self.leaves.entry(first).and_modify(|leaf| leaf.pair = Some(second));
+            self.leaves.entry(second).and_modify(|leaf| leaf.pair = Some(first));
+        }
     }
 
     fn create_database(&mut self, name: &str, partitions: u32, redundancy: u8, kind: PlacementKind) -> Applied {
