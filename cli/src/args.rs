@@ -77,8 +77,14 @@ pub struct CoordinatorArgs {
     #[command(flatten)]
     pub node: NodeArgs,
     /// Make a new cluster if the data directory has none
-    #[arg(long)]
+    #[arg(long, conflicts_with = "join")]
     pub bootstrap: bool,
+    /// Join the cluster of this coordinator; without it, and without --bootstrap, a new coordinator waits for ADD AGGREGATOR
+    #[arg(long, value_name = "HOST:PORT", env = "STOA_JOIN")]
+    pub join: Option<String>,
+    /// Where other coordinators reach this one [default: where it listens]
+    #[arg(long, value_name = "HOST:PORT", env = "STOA_ADVERTISE")]
+    pub advertise: Option<String>,
 }
 
 /// `stoa cluster`.
@@ -89,6 +95,9 @@ pub enum ClusterCommand {
         /// Folder of the cluster; made if it is not there
         #[arg(long, value_name = "DIR")]
         dir: PathBuf,
+        /// Coordinators of a new cluster
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=9))]
+        coordinators: u32,
         /// Leaves of a new cluster
         #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
         leaves: u32,

@@ -89,13 +89,22 @@ impl Client {
         Ok(session.clone())
     }
 
+    /// What a call gave. After a failure that may not come again elsewhere the next call enters a coordinator anew.
+    fn told<T>(&self, session: &Arc<SessionClient>, outcome: Result<T>) -> Result<T> {
+        if outcome.as_ref().is_err_and(|failure| failure.kind == FailureKind::Retryable) {
+            session.leave();
+        }
+        outcome
+    }
+
     /// Runs statements in order and hands what each gave to `each`; ends soon after `cancelled` is set.
     ///
     /// # Errors
     /// The first error of a statement or of `each`.
     pub fn execute(&self, sql: &str, cancelled: &Cancelled, each: &mut dyn FnMut(Output) -> Result<()>) -> Result<()> {
         let mut outputs = Outputs { rows: None, each };
-        self.session()?.execute(sql, &mut outputs, cancelled)?;
+        let session = self.session()?;
+        self.told(&session, session.execute(sql, &mut outputs, cancelled))?;
         outputs.flush()
     }
 
@@ -127,7 +136,8 @@ impl Client {
             Ok(())
         };
         let mut outputs = Outputs { rows: None, each: &mut each };
-        self.session()?.execute_plan(plan, &mut outputs, &Cancelled::default())?;
+        let session = self.session()?;
+        self.told(&session, session.execute_plan(plan, &mut outputs, &Cancelled::default()))?;
         outputs.flush()?;
         rows.ok_or_else(|| Failure::new(FailureKind::User, "the plan gives no rows"))
     }
@@ -137,7 +147,8 @@ impl Client {
     /// # Errors
     /// If there is no such table.
     pub fn describe(&self, table: &str) -> Result<SchemaRef> {
-        Ok(read_chunk(&self.session()?.describe(table)?)?.0)
+        let session = self.session()?;
+        Ok(read_chunk(&self.told(&session, session.describe(table))?)?.0)
     }
 
     /// Names of tables and views.
@@ -145,7 +156,8 @@ impl Client {
     /// # Errors
     /// If no coordinator can be reached.
     pub fn names(&self) -> Result<Vec<String>> {
-        self.session()?.names()
+        let session = self.session()?;
+        self.told(&session, session.names())
     }
 
     /// Takes rows for a table: all or none.
@@ -153,7 +165,8 @@ impl Client {
     /// # Errors
     /// If there is no such table.
     pub fn load(&self, table: &str) -> Result<Loader> {
-        Ok(Loader(self.session()?.load(table)?))
+        let session = self.session()?;
+        Ok(Loader(self.told(&session, session.load(table))?))
     }
 }
 

@@ -30,6 +30,11 @@ pub enum Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
+    /// The same may succeed later.
+    pub(crate) fn retryable(message: impl Into<String>) -> Error {
+        Error::Node(Failure::new(FailureKind::Retryable, message))
+    }
+
     /// The error as a failure of a call.
     #[must_use]
     pub fn into_failure(self) -> Failure {

@@ -1,50 +1,103 @@
 //! What a coordinator offers to clients: sessions on its databases.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use stoa_exec::{CancelToken, Progress};
 use stoa_plan::codec::decode;
 use stoa_rpc::ipc::{chunk, read_chunk, write_chunks};
+use stoa_rpc::peer::{Decided, ForLeader, PeerService, PeerStatus};
 use stoa_rpc::session::{Answer, AnswerPart, Cancelled, CoordinatorService, Login, SessionService, TableLoad};
 use stoa_rpc::{Failure, FailureKind, Result};
 
 use crate::cluster::{Cluster, Shared};
 use crate::store::existing;
-use crate::{Error, Outcome, Processes, Rows, Session};
+use crate::{Error, Membership, Outcome, Processes, Rows, Session};
 
 /// The database of clients that name none.
 pub const DEFAULT_DATABASE: &str = "stoa";
 
+/// The user of clients that name none.
+pub const ROOT: &str = "root";
+
 /// A coordinator.
+#[derive(Clone)]
 pub struct Coordinator {
     shared: Shared,
+    membership: Arc<Membership>,
     processes: Arc<Processes>,
 }
 
 impl Coordinator {
     /// A coordinator over a catalog and leaves, which lists what runs in `processes`.
     #[must_use]
-    pub fn new(shared: Shared, processes: Arc<Processes>) -> Coordinator {
-        Coordinator { shared, processes }
+    pub fn new(shared: Shared, membership: Arc<Membership>, processes: Arc<Processes>) -> Coordinator {
+        Coordinator { shared, membership, processes }
+    }
+
+    /// A coordinator that has no part in a cluster, or not yet the catalog of it, serves nobody.
+    fn ready(&self) -> Result<()> {
+        let consensus = self.membership.consensus().map_err(Error::into_failure)?;
+        if consensus.catalog().coordinators.contains_key(&consensus.id()) {
+            return Ok(());
+        }
+        let what = format!("the coordinator {} is only joining its cluster, or was removed from it", self.membership.address());
+        Err(Failure::new(FailureKind::Retryable, what))
     }
 }
 
 impl CoordinatorService for Coordinator {
     fn enter(&self, login: &Login) -> Result<Arc<dyn SessionService>> {
+        self.ready()?;
         let name = if login.database.is_empty() { DEFAULT_DATABASE } else { &login.database };
+        let user = if login.user.is_empty() { ROOT } else { &login.user };
         // The default database may be missing: somebody has to make it. Any other must be there.
         let store = if name == DEFAULT_DATABASE {
-            Cluster::named(name, &self.shared)
+            Cluster::named(name, user, &self.shared)
         } else {
-            Cluster::open(name, &self.shared).map_err(Error::into_failure)?
+            Cluster::open(name, user, &self.shared).map_err(Error::into_failure)?
         };
-        let user = if login.user.is_empty() { "root" } else { &login.user };
         let (user, database) = (user.to_owned(), name.to_owned());
         Ok(Arc::new(ClientSession { session: Session::new(Arc::new(store)), processes: self.processes.clone(), user, database }))
     }
 
-    fn consensus(&self, _message: Vec<u8>) -> Result<Vec<u8>> {
-        Err(Failure::new(FailureKind::User, "this coordinator is alone"))
+    fn peer(&self) -> Arc<dyn PeerService> {
+        Arc::new(self.clone())
+    }
+}
+
+impl PeerService for Coordinator {
+    fn consensus(&self, message: Vec<u8>, _: Duration) -> Result<Vec<u8>> {
+        Ok(self.membership.consensus().map_err(Error::into_failure)?.handle(message))
+    }
+
+    fn decide(&self, statement: &ForLeader, cancelled: &Cancelled) -> Result<Decided> {
+        if !self.membership.consensus().map_err(Error::into_failure)?.is_leader() {
+            return Ok(Decided::NotLeader);
+        }
+        let session = Session::new(Arc::new(Cluster::named(&statement.database, &statement.user, &self.shared)));
+        let _listed = self.processes.begin(&statement.user, &statement.database, &statement.sql, cancelled);
+        let mut text = String::new();
+        let mut each = |outcome| {
+            if let Outcome::Done(said) = outcome {
+                text = said;
+            }
+            Ok::<(), Error>(())
+        };
+        let cancel = CancelToken::from(cancelled.clone());
+        session.run(&statement.sql, &cancel, &Progress::default(), &mut each).map_err(Error::into_failure)?;
+        Ok(Decided::Done { text, version: self.membership.catalog().version })
+    }
+
+    fn adopt(&self, node: u64) -> Result<()> {
+        self.membership.adopt(node).map_err(Error::into_failure)
+    }
+
+    fn status(&self) -> Result<PeerStatus> {
+        let leader = self.membership.consensus().ok().and_then(|consensus| consensus.leader());
+        let leader = leader.map(|member| member.address).unwrap_or_default();
+        let node = self.membership.number().map_or(0, |id| id.0);
+        Ok(PeerStatus { node, leader, version: self.membership.catalog().version })
     }
 }
 

@@ -62,6 +62,15 @@ pub trait Store: Send + Sync {
         Err(Error::Invalid(format!("this is a data directory and the statement manages a cluster: {way_out}")))
     }
 
+    /// Has a statement that changes the catalog run by whoever decides on it, and gives what that one says; `None`: it runs here.
+    ///
+    /// # Errors
+    /// Those of the statement, or that nobody can decide now.
+    fn forward(&self, sql: &str, cancel: &CancelToken) -> Result<Option<Outcome>> {
+        let _ = (sql, cancel);
+        Ok(None)
+    }
+
     /// Cuts an optimized query into fragments.
     fn distribute(&self, query: Query) -> Query;
 

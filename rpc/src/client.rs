@@ -1,5 +1,6 @@
 //! RPC objects of other nodes, for threads that block.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,6 +10,7 @@ use capnp::capability::Promise;
 use capnp::message::ReaderOptions;
 use capnp_rpc::{RpcSystem, rpc_twoparty_capnp::Side, twoparty};
 use futures_util::future::LocalBoxFuture;
+use parking_lot::Mutex;
 use stoa_schema::common_capnp::hello;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -26,6 +28,40 @@ const WINDOW: usize = 4 << 20;
 pub(crate) const SHORT: Duration = Duration::from_secs(10);
 /// How long calls may take that write.
 pub(crate) const LONG: Duration = Duration::from_secs(600);
+
+/// Connections to nodes of one kind, made when they are first needed and again after they broke.
+pub(crate) struct Connections<T> {
+    io: Io,
+    secret: Secret,
+    open: Mutex<HashMap<String, Arc<T>>>,
+}
+
+/// A connection to a node.
+pub(crate) trait Connection: Sized {
+    /// Connects and enters.
+    fn connect(io: &Io, address: &str, secret: &Secret) -> Result<Self>;
+
+    /// Whether it still stands.
+    fn alive(&self) -> bool;
+}
+
+impl<T: Connection> Connections<T> {
+    pub fn new(io: Io, secret: Secret) -> Connections<T> {
+        Connections { io, secret, open: Mutex::default() }
+    }
+
+    /// The connection to an address.
+    pub fn get(&self, address: &str) -> Result<Arc<T>> {
+        let known = self.open.lock().get(address).filter(|connection| connection.alive()).cloned();
+        if let Some(connection) = known {
+            return Ok(connection);
+        }
+        // Outside of the lock: a node that does not answer holds up nobody else.
+        let connection = Arc::new(T::connect(&self.io, address, &self.secret)?);
+        self.open.lock().insert(address.to_owned(), connection.clone());
+        Ok(connection)
+    }
+}
 
 type Job<C> = Box<dyn FnOnce(C) -> LocalBoxFuture<'static, ()> + Send>;
 

@@ -1,16 +1,14 @@
 //! Leaves elsewhere, as the [`LeafService`] that they are.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use capnp_rpc::new_client;
-use parking_lot::Mutex;
 use stoa_schema::common_capnp::{node_profile, row_sink};
 use stoa_schema::leaf_capnp::{begun, entered, fragment, gate, leaf, load, loading, query, ran, received, statistics};
 
-use crate::client::{LONG, Remote, SHORT, answer, connect, say_hello};
+use crate::client::{Connection, Connections, LONG, Remote, SHORT, answer, connect, say_hello};
 use crate::done;
 use crate::leaf::{
     Change, DatabaseStatus, Delivery, FilterMembers, FragmentRequest, LeafQuery, LeafService, Load, NodeProfile, QuerySetup,
@@ -19,17 +17,13 @@ use crate::leaf::{
 use crate::{ChunkSink, Failure, FailureKind, Io, Result, Secret, pump};
 
 /// Connections to leaves, made when they are first needed and again after they broke.
-pub struct LeafPool {
-    io: Io,
-    secret: Secret,
-    leaves: Mutex<HashMap<String, Arc<RemoteLeaf>>>,
-}
+pub struct LeafPool(Connections<RemoteLeaf>);
 
 impl LeafPool {
     /// An empty pool.
     #[must_use]
     pub fn new(io: Io, secret: Secret) -> LeafPool {
-        LeafPool { io, secret, leaves: Mutex::default() }
+        LeafPool(Connections::new(io, secret))
     }
 
     /// The leaf at an address.
@@ -37,14 +31,7 @@ impl LeafPool {
     /// # Errors
     /// If it cannot be reached, speaks another version, or has another secret.
     pub fn leaf(&self, address: &str) -> Result<Arc<dyn LeafService>> {
-        let known = self.leaves.lock().get(address).filter(|leaf| leaf.alive.load(Ordering::Relaxed)).cloned();
-        if let Some(leaf) = known {
-            return Ok(leaf);
-        }
-        // Outside of the lock: a leaf that does not answer holds up nobody else.
-        let leaf = Arc::new(RemoteLeaf::connect(&self.io, address, &self.secret)?);
-        self.leaves.lock().insert(address.to_owned(), leaf.clone());
-        Ok(leaf)
+        Ok(self.0.get(address)?)
     }
 }
 
@@ -53,7 +40,7 @@ struct RemoteLeaf {
     alive: Arc<AtomicBool>,
 }
 
-impl RemoteLeaf {
+impl Connection for RemoteLeaf {
     fn connect(io: &Io, address: &str, secret: &Secret) -> Result<RemoteLeaf> {
         let (own, to, secret) = (io.clone(), address.to_owned(), secret.clone());
         io.call(move || async move {
@@ -68,6 +55,10 @@ impl RemoteLeaf {
             };
             Ok(RemoteLeaf { remote: Remote::new(own, leaf), alive })
         })
+    }
+
+    fn alive(&self) -> bool {
+        self.alive.load(Ordering::Relaxed)
     }
 }
 

@@ -16,6 +16,9 @@ pub mod leaf;
 mod leaf_client;
 mod leaf_server;
 mod listen;
+pub mod peer;
+mod peer_client;
+mod peer_server;
 mod pump;
 pub mod session;
 mod session_client;
@@ -26,6 +29,7 @@ pub use io::Io;
 pub use leaf_client::LeafPool;
 pub use leaf_server::serve_leaf;
 pub use listen::{Limits, Listener};
+pub use peer_client::PeerPool;
 pub use session_client::SessionClient;
 pub use session_server::serve_coordinator;
 

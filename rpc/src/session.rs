@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::Result;
+use crate::peer::PeerService;
 
 /// A coordinator.
 pub trait CoordinatorService: Send + Sync {
@@ -13,11 +14,8 @@ pub trait CoordinatorService: Send + Sync {
     /// If user and password do not fit, or there is no such database.
     fn enter(&self, login: &Login) -> Result<Arc<dyn SessionService>>;
 
-    /// A message of another coordinator's consensus, and the answer to it.
-    ///
-    /// # Errors
-    /// If it is none.
-    fn consensus(&self, message: Vec<u8>) -> Result<Vec<u8>>;
+    /// What it offers to other coordinators.
+    fn peer(&self) -> Arc<dyn PeerService>;
 }
 
 /// Who enters.

@@ -69,6 +69,11 @@ impl SessionClient {
     pub fn alive(&self) -> bool {
         self.alive.load(Ordering::Relaxed)
     }
+
+    /// Counts the connection as broken from now on.
+    pub fn leave(&self) {
+        self.alive.store(false, Ordering::Relaxed);
+    }
 }
 
 impl SessionService for SessionClient {

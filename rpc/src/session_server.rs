@@ -1,17 +1,17 @@
 //! A [`CoordinatorService`] on a port.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use capnp::capability::Rc;
 use capnp_rpc::new_client;
 use parking_lot::Mutex;
-use stoa_schema::coordinator_capnp::{answer, gate, load, loaded, peer, session};
+use stoa_schema::coordinator_capnp::{answer, gate, load, loaded, session};
 use tokio::sync::mpsc;
 
 use crate::done;
 use crate::io::blocking;
 use crate::listen::{Door, Limits, Listener, listen};
+use crate::peer_server::{Guard, PeerServer};
 use crate::session::{Answer, AnswerPart, Cancelled, CoordinatorService, Login, SessionService, TableLoad};
 use crate::{Failure, Io, MAJOR, MINOR, Result, Secret};
 
@@ -73,24 +73,10 @@ impl gate::Server for GateServer {
         match verdict {
             Ok(()) => {
                 self.door.pass();
-                result.set_peer(new_client(PeerServer { service: self.service.clone() }));
+                result.set_peer(new_client(PeerServer(self.service.peer())));
             }
             Err(failure) => failure.write(result.init_failure()),
         }
-        Ok(())
-    }
-}
-
-struct PeerServer {
-    service: Arc<dyn CoordinatorService>,
-}
-
-impl peer::Server for PeerServer {
-    async fn consensus(self: Rc<Self>, params: peer::ConsensusParams, mut results: peer::ConsensusResults) -> capnp::Result<()> {
-        let message = params.get()?.get_message()?.to_vec();
-        let service = self.service.clone();
-        let answer = blocking(move || service.consensus(message)).await?;
-        results.get().set_result(&answer);
         Ok(())
     }
 }
@@ -169,15 +155,6 @@ impl session::Server for SessionServer {
         let mut list = results.get().init_names(names.len() as u32);
         (0u32..).zip(&names).for_each(|(i, name)| list.set(i, name));
         Ok(())
-    }
-}
-
-/// Tells the statement that nobody waits for it any more.
-struct Guard(Cancelled);
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
     }
 }
 

@@ -79,5 +79,28 @@ struct Described {
 
 # Coordinators among themselves.
 interface Peer {
+  # A message of the consensus for this node, and the answer to it.
   consensus @0 (message :Data) -> (result :Data);
+  # A statement of a session on another coordinator that only the leader may run. Dropping the call cancels it.
+  decide @1 (user :Text, database :Text, sql :Text) -> (result :Decided);
+  # Gives a coordinator that has no part in a cluster its number in the caller's.
+  adopt @2 (node :UInt64) -> (result :Done);
+  status @3 () -> (status :PeerStatus);
+}
+
+struct Decided {
+  union {
+    done :group {
+      text @0 :Text;
+      version @1 :UInt64;    # of the catalog in which the statement's changes are
+    }
+    failure @2 :Failure;
+    notLeader @3 :Void;      # nothing was done: ask the leader
+  }
+}
+
+struct PeerStatus {
+  node @0 :UInt64;           # its number; 0: it has no part in a cluster
+  leader @1 :Text;           # where the coordinator listens that leads, as far as this one knows; empty: none
+  version @2 :UInt64;        # of its catalog
 }

@@ -21,5 +21,5 @@ mod types;
 pub use bind::{bind_insert, bind_query};
 pub use catalog::{Catalog, TableColumn, TableInfo};
 pub use error::{Location, SqlError};
-pub use parse::parse;
+pub use parse::{parse, split};
 pub use statement::{BitmapIndex, ClusterStatement, ColumnDef, CreateTable, Insert, QueryText, Statement};

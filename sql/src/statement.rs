@@ -93,6 +93,46 @@ pub enum Statement {
     Cluster(ClusterStatement),
 }
 
+impl Statement {
+    /// Whether it changes the definitions or the nodes of a cluster; rows are no part of those.
+    #[must_use]
+    pub fn changes_catalog(&self) -> bool {
+        match self {
+            Statement::CreateTable(_)
+            | Statement::CreateTableAs { .. }
+            | Statement::DropTable { .. }
+            | Statement::CreateView { .. }
+            | Statement::DropView { .. } => true,
+            Statement::Cluster(statement) => statement.changes_catalog(),
+            Statement::Query(_)
+            | Statement::Explain { .. }
+            | Statement::Insert(_)
+            | Statement::ShowTables
+            | Statement::Describe { .. } => false,
+        }
+    }
+}
+
+impl ClusterStatement {
+    fn changes_catalog(&self) -> bool {
+        match self {
+            ClusterStatement::CreateDatabase { .. }
+            | ClusterStatement::DropDatabase { .. }
+            | ClusterStatement::AddLeaf { .. }
+            | ClusterStatement::RemoveLeaf { .. }
+            | ClusterStatement::AddCoordinator { .. }
+            | ClusterStatement::RemoveCoordinator { .. } => true,
+            ClusterStatement::ShowLeaves
+            | ClusterStatement::ShowAggregators
+            | ClusterStatement::ShowDatabases
+            | ClusterStatement::ShowPartitions { .. }
+            | ClusterStatement::ShowClusterStatus
+            | ClusterStatement::ShowProcesslist
+            | ClusterStatement::Kill { .. } => false,
+        }
+    }
+}
+
 /// Statements that manage a cluster. Addresses are HOST:PORT.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClusterStatement {
@@ -127,6 +167,16 @@ pub enum ClusterStatement {
         address: String,
         /// Also if it has partitions, which are lost to the cluster then.
         force: bool,
+    },
+    /// `ADD AGGREGATOR`, `ADD COORDINATOR`.
+    AddCoordinator {
+        /// Where it listens.
+        address: String,
+    },
+    /// `REMOVE AGGREGATOR`, `REMOVE COORDINATOR`.
+    RemoveCoordinator {
+        /// Where it listens.
+        address: String,
     },
     /// `SHOW LEAVES`.
     ShowLeaves,

@@ -17,6 +17,9 @@ use crate::{Error, Result};
 /// How long a node may take to listen, or to end.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The coordinator that makes the cluster.
+const FIRST: &str = "coordinator1";
+
 /// What a cluster's folder remembers of it.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Record {
@@ -27,12 +30,22 @@ struct Record {
 /// A node.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Node {
-    /// `coordinator`, or `leaf` with a number: its folder too.
+    /// `coordinator` or `leaf`, with a number: its folder too.
     name: String,
     /// Where it listens, once it has.
     address: Option<String>,
     /// Its process, when it was started last.
     pid: Option<u32>,
+}
+
+impl Node {
+    fn is_coordinator(&self) -> bool {
+        self.name.starts_with("coordinator")
+    }
+
+    fn address(&self) -> &str {
+        self.address.as_deref().unwrap_or_default()
+    }
 }
 
 /// Runs the command.
@@ -41,7 +54,7 @@ struct Node {
 /// If a node does not start or does not end.
 pub fn run(command: &ClusterCommand) -> Result<()> {
     match command {
-        ClusterCommand::Start { dir, leaves, threads } => start(dir, *leaves, *threads),
+        ClusterCommand::Start { dir, coordinators, leaves, threads } => start(dir, *coordinators, *leaves, *threads),
         ClusterCommand::Stop { dir } => stop(dir),
         ClusterCommand::Status { dir } => status(dir),
     }
@@ -70,28 +83,36 @@ impl Record {
         file.write_all(text.as_bytes()).map_err(Error::file(&path))
     }
 
-    fn new(leaves: u32) -> Result<Record> {
+    fn new(coordinators: u32, leaves: u32) -> Result<Record> {
         let mut bytes = [0u8; 16];
         let random = Path::new("/dev/urandom");
         File::open(random).and_then(|mut f| f.read_exact(&mut bytes)).map_err(Error::file(random))?;
         let node = |name: String| Node { name, address: None, pid: None };
-        let mut nodes = vec![node("coordinator".into())];
+        let mut nodes: Vec<Node> = (1..=coordinators).map(|n| node(format!("coordinator{n}"))).collect();
         nodes.extend((1..=leaves).map(|n| node(format!("leaf{n}"))));
         Ok(Record { secret: bytes.iter().map(|b| format!("{b:02x}")).collect(), nodes })
     }
 
+    fn coordinators(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(|node| node.is_coordinator())
+    }
+
+    fn leaves(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(|node| !node.is_coordinator())
+    }
+
     fn client(&self) -> Result<Client> {
-        let addresses = self.nodes.iter().filter(|n| n.name == "coordinator").filter_map(|n| n.address.clone()).collect();
+        let addresses = self.coordinators().filter_map(|node| node.address.clone()).collect();
         let secret = Secret(self.secret.clone().into_bytes());
         Ok(Client::connect(&Options { addresses, login: Login::default(), secret })?)
     }
 }
 
-fn start(dir: &Path, leaves: u32, threads: Option<usize>) -> Result<()> {
+fn start(dir: &Path, coordinators: u32, leaves: u32, threads: Option<usize>) -> Result<()> {
     fs::create_dir_all(dir).map_err(Error::file(dir))?;
     let new = !Record::path(dir).exists();
-    let mut record = if new { Record::new(leaves)? } else { Record::load(dir)? };
-    let count = record.nodes.len() - 1;
+    let mut record = if new { Record::new(coordinators, leaves)? } else { Record::load(dir)? };
+    let count = record.leaves().count();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = threads.unwrap_or_else(|| cores.div_ceil(count.max(1))).max(1);
     for at in 0..record.nodes.len() {
@@ -103,15 +124,21 @@ fn start(dir: &Path, leaves: u32, threads: Option<usize>) -> Result<()> {
     }
     let client = record.client()?;
     if new {
-        for leaf in record.nodes.iter().filter(|n| n.name != "coordinator") {
-            run_statement(&client, &format!("ADD LEAF '{}'", leaf.address.as_deref().unwrap_or_default()))?;
+        for coordinator in record.coordinators().skip(1) {
+            run_statement(&client, &format!("ADD AGGREGATOR '{}'", coordinator.address()))?;
+        }
+        for leaf in record.leaves() {
+            run_statement(&client, &format!("ADD LEAF '{}'", leaf.address()))?;
         }
         run_statement(&client, &format!("CREATE DATABASE stoa PARTITIONS {}", count * threads))?;
     }
     let mut out = std::io::stdout();
-    writeln!(out, "a cluster of {count} leaves runs in {}; connect with", dir.display())?;
+    let addresses: Vec<&str> = record.coordinators().map(Node::address).collect();
+    let many = |count: usize, one: &str, more: &str| format!("{count} {}", if count == 1 { one } else { more });
+    let (coordinators, leaves) = (many(addresses.len(), "coordinator", "coordinators"), many(count, "leaf", "leaves"));
+    writeln!(out, "a cluster of {coordinators} and {leaves} runs in {}; connect with", dir.display())?;
     writeln!(out, "  export STOA_SECRET={}", record.secret)?;
-    writeln!(out, "  stoa sql --connect {}", client.address())?;
+    writeln!(out, "  stoa sql --connect {}", addresses.join(","))?;
     Ok(())
 }
 
@@ -126,10 +153,10 @@ fn start_node(dir: &Path, node: &Node, secret: &str, threads: usize) -> Result<N
     let log = File::create(&log_path).map_err(Error::file(&log_path))?;
     let errors = log.try_clone().map_err(Error::file(&log_path))?;
     let mut command = Command::new(program);
-    command.arg(if node.name == "coordinator" { "coordinator" } else { "leaf" });
+    command.arg(if node.is_coordinator() { "coordinator" } else { "leaf" });
     command.arg("--data").arg(dir.join(&node.name)).arg("--listen").arg(node.address.as_deref().unwrap_or("127.0.0.1:0"));
     command.env("STOA_SECRET", secret).env("STOA_THREADS", threads.to_string());
-    if node.name == "coordinator" {
+    if node.name == FIRST {
         command.arg("--bootstrap");
     }
     command.stdin(Stdio::null()).stdout(log).stderr(errors);
@@ -170,7 +197,7 @@ fn running(dir: &Path, node: &Node) -> bool {
 
 fn stop(dir: &Path) -> Result<()> {
     let record = Record::load(dir)?;
-    // The coordinator first, so that it sees no leaf go.
+    // The coordinators first, so that they see no leaf go.
     for node in record.nodes.iter().filter(|node| running(dir, node)) {
         let pid = node.pid.unwrap_or_default();
         let told = Command::new("kill").arg("-TERM").arg(pid.to_string()).status()?;
@@ -205,8 +232,10 @@ fn status(dir: &Path) -> Result<()> {
     let mut out = std::io::stdout();
     writeln!(out, "{table}")?;
     if let Ok(client) = record.client() {
-        let leaves = client.query("SHOW LEAVES")?;
-        output::write(&mut out, crate::args::Format::Table, &leaves.schema, &leaves.batches)?;
+        for show in ["SHOW AGGREGATORS", "SHOW LEAVES"] {
+            let nodes = client.query(show)?;
+            output::write(&mut out, crate::args::Format::Table, &nodes.schema, &nodes.batches)?;
+        }
     }
     Ok(())
 }

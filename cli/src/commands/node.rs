@@ -4,11 +4,11 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::mpsc;
 
-use stoa_coordinator::catalog::CatalogFile;
-use stoa_coordinator::cluster::{QueryNumbers, Shared};
-use stoa_coordinator::{Control, Coordinator, Processes};
+use stoa_coordinator::cluster::Shared;
+use stoa_coordinator::consensus::Options;
+use stoa_coordinator::{Control, Coordinator, Membership, Processes};
 use stoa_leaf::{Leaf, Setup};
-use stoa_rpc::{Io, LeafPool, Limits, Listener, Secret, serve_coordinator, serve_leaf};
+use stoa_rpc::{Io, LeafPool, Limits, Listener, PeerPool, Secret, serve_coordinator, serve_leaf};
 
 use crate::args::{CoordinatorArgs, LeafArgs, NodeArgs};
 use crate::engine::Setup as EngineSetup;
@@ -48,24 +48,37 @@ pub fn leaf(args: &LeafArgs) -> Result<()> {
 /// Runs a coordinator until it is told to end.
 ///
 /// # Errors
-/// If its directory cannot be opened or its address not be listened on.
+/// If its directory cannot be opened, its address not be listened on, or its cluster not be made or joined.
 pub fn coordinator(args: &CoordinatorArgs) -> Result<()> {
     let defaults = EngineSetup::from_env();
     let (io, secret) = (Io::start("stoa-io")?, args.node.secret());
-    let catalog = CatalogFile::open(&args.node.data, args.bootstrap)?;
+    let peers = Arc::new(PeerPool::new(Io::start("stoa-peers")?, secret.clone()));
+    let membership = Arc::new(Membership::open(&args.node.data, peers, Options::default())?);
     let leaves = Arc::new(LeafPool::new(Io::start("stoa-leaves")?, secret.clone()));
     let processes = Arc::new(Processes::default());
-    let control = Control::new(catalog, leaves.clone(), processes.clone(), &args.node.listen);
     let shared = Shared {
-        control: Arc::new(control),
+        control: Arc::new(Control::new(membership.clone(), leaves.clone(), processes.clone())),
         leaves,
         settings: defaults.settings,
         memory_limit: args.node.memory_limit.unwrap_or(defaults.memory_limit),
         summaries: Arc::default(),
-        numbers: Arc::new(QueryNumbers::new(1)),
+        numbers: Arc::default(),
     };
-    let service = Arc::new(Coordinator::new(shared, processes));
+    let service = Arc::new(Coordinator::new(shared, membership.clone(), processes));
     let listener = serve_coordinator(&io, &args.node.listen, &secret, args.node.limits(), service)?;
+    let address = args.advertise.clone().unwrap_or_else(|| listener.address().to_string());
+    membership.begin(&address)?;
+    if args.bootstrap {
+        membership.bootstrap()?;
+    }
+    if let Some(through) = &args.join {
+        membership.join(through)?;
+    }
+    if membership.number().is_none() {
+        let way_out =
+            format!("ADD AGGREGATOR '{address}' on a coordinator that has, or --join or --bootstrap here, gives it one");
+        writeln!(std::io::stdout(), "this coordinator has no part in a cluster yet: {way_out}")?;
+    }
     until_told("coordinator", &listener)
 }
 

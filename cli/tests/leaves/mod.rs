@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use stoa_coordinator::catalog::CatalogFile;
-use stoa_coordinator::cluster::{Cluster, QueryNumbers, Shared};
-use stoa_coordinator::{Control, Processes, Session};
+use stoa_coordinator::cluster::{Cluster, Shared};
+use stoa_coordinator::consensus::Options;
+use stoa_coordinator::{Control, Membership, Processes, Session};
 use stoa_exec::{CancelToken, Progress, Settings};
 use stoa_leaf::{Leaf, Setup};
-use stoa_rpc::{Io, LeafPool, Limits, Listener, Secret, serve_leaf};
+use stoa_rpc::{Io, LeafPool, Limits, Listener, PeerPool, Secret, serve_leaf};
 
 /// Leaves and a session on their one database.
 pub struct Leaves {
@@ -36,18 +36,21 @@ impl Leaves {
             let listener = serve_leaf(&io, "127.0.0.1:0", &secret, Limits::default(), Arc::new(leaf));
             listeners.push(listener.expect("a port is free"));
         }
-        let pool = Arc::new(LeafPool::new(io, secret));
-        let catalog = CatalogFile::open(&folder.join("coordinator"), true).expect("a new catalog");
-        let control = Control::new(catalog, pool.clone(), Arc::new(Processes::default()), "the test");
+        let pool = Arc::new(LeafPool::new(io.clone(), secret.clone()));
+        let others = Arc::new(PeerPool::new(io, secret));
+        let membership = Membership::open(&folder.join("coordinator"), others, Options::default()).expect("a new coordinator");
+        membership.begin("127.0.0.1:1").expect("it has no part yet");
+        membership.bootstrap().expect("a new cluster");
+        let control = Control::new(Arc::new(membership), pool.clone(), Arc::new(Processes::default()));
         let shared = Shared {
             control: Arc::new(control),
             leaves: pool,
             settings: settings.clone(),
             memory_limit: 1 << 30,
             summaries: Arc::default(),
-            numbers: Arc::new(QueryNumbers::new(1)),
+            numbers: Arc::default(),
         };
-        let session = Session::new(Arc::new(Cluster::named("stoa", &shared)));
+        let session = Session::new(Arc::new(Cluster::named("stoa", "root", &shared)));
         let leaves: Vec<String> = listeners.iter().map(|listener| format!("ADD LEAF '{}'", listener.address())).collect();
         let make = format!("{}; CREATE DATABASE stoa PARTITIONS {partitions}", leaves.join("; "));
         let made =

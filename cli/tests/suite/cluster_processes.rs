@@ -3,82 +3,12 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::binary::stoa;
-use serde_json::Value;
-
-/// A cluster that ends with the test.
-struct Cluster {
-    folder: tempfile::TempDir,
-}
-
-impl Cluster {
-    fn start(leaves: u32) -> Cluster {
-        let cluster = Cluster { folder: tempfile::tempdir().unwrap() };
-        let leaves = leaves.to_string();
-        let output = stoa(&["cluster", "start", "--dir", cluster.dir(), "--leaves", &leaves, "--threads", "1"]).output().unwrap();
-        assert!(output.status.success(), "{}", text(&output));
-        cluster
-    }
-
-    fn dir(&self) -> &str {
-        self.path().to_str().unwrap()
-    }
-
-    fn path(&self) -> &Path {
-        self.folder.path()
-    }
-
-    fn record(&self) -> Value {
-        serde_json::from_slice(&fs::read(self.path().join("cluster.json")).unwrap()).unwrap()
-    }
-
-    fn address(&self, node: usize) -> String {
-        self.record()["nodes"][node]["address"].as_str().unwrap().to_owned()
-    }
-
-    fn pid(&self, node: usize) -> String {
-        self.record()["nodes"][node]["pid"].to_string()
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = stoa(args);
-        command.arg("--connect").arg(self.address(0)).env("STOA_SECRET", self.record()["secret"].as_str().unwrap());
-        command
-    }
-
-    fn sql(&self, sql: &str) -> Output {
-        self.command(&["sql", "--format", "csv", "-c", sql]).output().unwrap()
-    }
-
-    fn ok(&self, sql: &str) -> String {
-        let output = self.sql(sql);
-        assert!(output.status.success(), "{sql}: {}", text(&output));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    fn fails(&self, sql: &str, what: &str) {
-        let output = self.sql(sql);
-        assert_eq!(output.status.code(), Some(1), "{sql}: {}", text(&output));
-        assert!(text(&output).contains(what), "{sql}: {} instead of {what}", text(&output));
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        let stopped = stoa(&["cluster", "stop", "--dir", self.dir()]).output().unwrap();
-        if !std::thread::panicking() {
-            assert!(stopped.status.success(), "{}", text(&stopped));
-        }
-    }
-}
-
-fn text(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
+use crate::nodes::{Cluster, text};
 
 #[test]
 fn tpch_on_three_leaves() {
@@ -288,12 +218,9 @@ fn idle(pid: &str) -> bool {
 #[test]
 fn two_processes_cannot_have_one_directory() {
     let cluster = Cluster::start(1);
-    for (kind, folder) in [("leaf", "leaf1"), ("coordinator", "coordinator")] {
+    for (kind, folder) in [("leaf", "leaf1"), ("coordinator", "coordinator1")] {
         let data: PathBuf = cluster.path().join(folder);
         let output = stoa(&[kind, "--data", data.to_str().unwrap()]).output().unwrap();
         assert!(!output.status.success() && text(&output).contains("another process has"), "{}", text(&output));
     }
-    let empty = cluster.path().join("empty");
-    let output = stoa(&["coordinator", "--data", empty.to_str().unwrap()]).output().unwrap();
-    assert!(text(&output).contains("--bootstrap"), "{}", text(&output));
 }

@@ -6,6 +6,8 @@ mod cancel;
 mod cluster;
 mod cluster_processes;
 mod command_line;
+mod coordinators;
 #[path = "../leaves/mod.rs"]
 mod leaves;
+mod nodes;
 mod tpch;

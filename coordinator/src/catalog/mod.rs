@@ -9,7 +9,6 @@
 
 mod coordinators;
 mod definition;
-mod file;
 mod roles;
 #[cfg(test)]
 mod tests;
@@ -23,7 +22,6 @@ use crate::placement::{self, Copies, PlacementKind};
 
 pub use coordinators::Coordinator;
 pub use definition::Definition;
-pub use file::CatalogFile;
 pub use roles::PartitionChange;
 pub use users::{Grants, Privilege, Scope, User};
 

@@ -158,21 +158,6 @@ fn errors_say_the_way_out() {
     assert!(catalog.database("D").unwrap().partitions.iter().all(|p| p.copies.master.is_none() && p.term == 2));
 }
 
-#[test]
-fn a_catalog_lasts_and_has_one_owner() {
-    let folder = tempfile::tempdir().unwrap();
-    assert!(CatalogFile::open(folder.path(), false).is_err());
-    let file = CatalogFile::open(folder.path(), true).unwrap();
-    file.change(&Command::AddLeaf { address: "a:1".into(), group: Some(2) }).unwrap();
-    assert!(file.change(&Command::DropDatabase("d".into())).is_err());
-    assert!(CatalogFile::open(folder.path(), false).is_err());
-    let before = file.get();
-    drop(file);
-    assert_eq!(*CatalogFile::open(folder.path(), false).unwrap().get(), *before);
-    std::fs::write(folder.path().join("catalog.json"), "{").unwrap();
-    assert!(CatalogFile::open(folder.path(), false).err().unwrap().to_string().contains("catalog.json is damaged"));
-}
-
 /// Leaves a:1, a:2, ... and a database d with one partition on the first.
 fn cluster(leaves: u16) -> Catalog {
     let mut catalog = Catalog::default();

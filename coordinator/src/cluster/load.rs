@@ -12,6 +12,7 @@ use stoa_rpc::leaf::{Load, REFERENCE};
 use super::fragments::in_parallel;
 use super::{Database, Summaries};
 use crate::catalog::{Command, Definition};
+use crate::control::Claim;
 use crate::{Control, Error, Result, Rows};
 
 /// Rows of a batch that go to one partition when there is no shard key.
@@ -28,7 +29,7 @@ pub(super) struct ClusterRows {
     rows: u64,
     names: RowNames,
     /// The table gets into the catalog together with these rows.
-    creates: Option<Arc<Control>>,
+    creates: Option<(Arc<Control>, Claim)>,
 }
 
 impl ClusterRows {
@@ -61,8 +62,8 @@ impl ClusterRows {
     }
 
     /// The same for a table that the leaves have and the catalog does not: it is added when the rows are there.
-    pub fn creating(mut self, control: Arc<Control>) -> ClusterRows {
-        self.creates = Some(control);
+    pub fn creating(mut self, control: Arc<Control>, claim: Claim) -> ClusterRows {
+        self.creates = Some((control, claim));
         self
     }
 
@@ -123,7 +124,7 @@ impl Rows for ClusterRows {
     fn finish(self: Box<Self>) -> Result<u64> {
         in_parallel(&self.loads, |load| load.lock().prepare())?;
         in_parallel(&self.loads, |load| load.lock().commit())?;
-        if let Some(control) = &self.creates {
+        if let Some((control, _)) = &self.creates {
             let definition = Definition::new(TableDef::clone(&self.def));
             control.change(&Command::CreateTable { database: self.database.clone(), definition })?;
         }

@@ -16,6 +16,7 @@ use stoa_exec::{CancelToken, MemoryBudget, Progress, QueryContext, QueryResult, 
 use stoa_plan::{Query, TableStatistics, distribute};
 use stoa_rpc::LeafPool;
 use stoa_rpc::leaf::Change;
+use stoa_rpc::peer::ForLeader;
 use stoa_sql::ClusterStatement;
 
 use crate::catalog::{Command, Definition};
@@ -59,22 +60,24 @@ impl Database {
 /// A database of a cluster.
 pub struct Cluster {
     database: String,
+    user: String,
     shared: Shared,
 }
 
 /// Numbers for queries, unique among the coordinators of a cluster as long as their nodes' numbers are.
 pub struct QueryNumbers(AtomicU64);
 
-impl QueryNumbers {
+impl Default for QueryNumbers {
     /// Numbers of a coordinator that starts now. Two starts never share one: the time of the start is in it.
-    #[must_use]
-    pub fn new(node: u64) -> QueryNumbers {
+    fn default() -> QueryNumbers {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        QueryNumbers(AtomicU64::new((node & 0xff) << 56 | (since.as_millis() as u64 & 0xffff_ffff) << 24))
+        QueryNumbers(AtomicU64::new((since.as_millis() as u64 & 0xffff_ffff) << 24))
     }
+}
 
-    fn next(&self) -> u64 {
-        self.0.fetch_add(1, Ordering::Relaxed)
+impl QueryNumbers {
+    fn next(&self, node: u64) -> u64 {
+        (node & 0xff) << 56 | self.0.fetch_add(1, Ordering::Relaxed) & (u64::MAX >> 8)
     }
 }
 
@@ -100,15 +103,15 @@ impl Cluster {
     ///
     /// # Errors
     /// If there is none.
-    pub fn open(database: &str, shared: &Shared) -> Result<Cluster> {
+    pub fn open(database: &str, user: &str, shared: &Shared) -> Result<Cluster> {
         shared.control.database(database)?;
-        Ok(Cluster::named(database, shared))
+        Ok(Cluster::named(database, user, shared))
     }
 
     /// A database that need not be there yet: what a session on it can do is to make it.
     #[must_use]
-    pub fn named(database: &str, shared: &Shared) -> Cluster {
-        Cluster { database: database.to_lowercase(), shared: shared.clone() }
+    pub fn named(database: &str, user: &str, shared: &Shared) -> Cluster {
+        Cluster { database: database.to_lowercase(), user: user.to_owned(), shared: shared.clone() }
     }
 
     fn view(&self) -> Result<Arc<Database>> {
@@ -161,14 +164,16 @@ impl Store for Cluster {
     }
 
     fn create_table(&self, def: TableDef) -> Result<()> {
+        let _claim = self.shared.control.claim(&self.database, &def.name)?;
         self.create_on_leaves(&def)?;
         self.shared.control.change(&Command::CreateTable { database: self.database.clone(), definition: Definition::new(def) })
     }
 
     fn create_table_rows(&self, def: TableDef) -> Result<Box<dyn Rows>> {
+        let claim = self.shared.control.claim(&self.database, &def.name)?;
         let database = self.create_on_leaves(&def)?;
         let rows = ClusterRows::begin(&database, Arc::new(def), &self.shared.leaves, self.shared.summaries.clone())?;
-        Ok(Box::new(rows.creating(self.shared.control.clone())))
+        Ok(Box::new(rows.creating(self.shared.control.clone(), claim)))
     }
 
     /// First in the catalog, then on the leaves: what stays there if that fails is never asked for again.
@@ -197,6 +202,11 @@ impl Store for Cluster {
         self.shared.control.statement(statement, &self.shared, &self.database)
     }
 
+    fn forward(&self, sql: &str, cancel: &CancelToken) -> Result<Option<Outcome>> {
+        let statement = ForLeader { user: self.user.clone(), database: self.database.clone(), sql: sql.to_owned() };
+        Ok(self.shared.control.forward(&statement, cancel)?.map(Outcome::Done))
+    }
+
     fn distribute(&self, query: Query) -> Query {
         distribute::distribute_over_leaves(query)
     }
@@ -208,7 +218,8 @@ impl Store for Cluster {
             memory: MemoryBudget::new(self.shared.memory_limit),
         };
         let database = self.view()?;
-        let leaves = QueryOnLeaves::new(database, self.shared.leaves.clone(), self.shared.numbers.next());
+        let leaves =
+            QueryOnLeaves::new(database, self.shared.leaves.clone(), self.shared.numbers.next(self.shared.control.node()));
         Ok(execute_on_leaves(query, &leaves, &context, progress)?)
     }
 

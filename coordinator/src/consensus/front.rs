@@ -72,6 +72,12 @@ impl Consensus {
         Ok(Consensus { id: id.0, address: address.to_owned(), options, raft, catalog, runtime: handle, thread })
     }
 
+    /// This node's number.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        NodeId(self.id)
+    }
+
     /// Makes this node the first of a new cluster, and its leader. Nothing happens if it has a part in one already.
     ///
     /// # Errors

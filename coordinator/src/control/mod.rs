@@ -3,10 +3,12 @@
 //! What is added is made on the leaves first and in the catalog last; what goes leaves the catalog first: whatever a session can see is
 //! there. What a try that failed left on a leaf is not seen, and gone over by the next try.
 
+mod coordinators;
+mod leader;
 mod reference;
 mod show;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -14,23 +16,23 @@ use stoa_rpc::LeafPool;
 use stoa_rpc::leaf::Change;
 use stoa_sql::ClusterStatement;
 
-use crate::catalog::{Catalog, CatalogFile, Command, Database as CatalogDatabase, LeafState};
+use crate::catalog::{Catalog, Command, Database as CatalogDatabase, LeafState};
 use crate::cluster::{self, Shared};
 use crate::placement::PlacementKind;
 use crate::processes::Processes;
-use crate::{Error, Outcome, Result};
+use crate::{Error, Membership, Outcome, Result};
 
 /// The catalog and what acts on the cluster for it.
 pub struct Control {
-    catalog: CatalogFile,
+    membership: Arc<Membership>,
     leaves: Arc<LeafPool>,
     processes: Arc<Processes>,
-    /// Where clients reach this coordinator.
-    address: String,
     /// Partitions for each leaf of a database that does not say.
     partitions_per_leaf: u32,
     /// Held while the cluster is changed.
     changing: Mutex<()>,
+    /// Tables that are being made, by database and name in lower case: on the leaves they may be there already.
+    making: Arc<Mutex<HashSet<(String, String)>>>,
     /// Databases as sessions see them, with the version of the catalog that they are of.
     seen: Mutex<HashMap<String, (u64, Arc<cluster::Database>)>>,
 }
@@ -38,49 +40,67 @@ pub struct Control {
 impl Control {
     /// Control over the cluster of a catalog.
     #[must_use]
-    pub fn new(catalog: CatalogFile, leaves: Arc<LeafPool>, processes: Arc<Processes>, address: &str) -> Control {
+    pub fn new(membership: Arc<Membership>, leaves: Arc<LeafPool>, processes: Arc<Processes>) -> Control {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
         Control {
-            catalog,
+            membership,
             leaves,
             processes,
-            address: address.to_owned(),
             partitions_per_leaf: cores,
             changing: Mutex::default(),
+            making: Arc::default(),
             seen: Mutex::default(),
         }
+    }
+
+    fn catalog(&self) -> Arc<Catalog> {
+        self.membership.catalog()
+    }
+
+    /// The number of this coordinator; 0 without a part in a cluster.
+    pub(crate) fn node(&self) -> u64 {
+        self.membership.consensus().map_or(0, |consensus| consensus.id().0)
+    }
+
+    /// Claims the name of a table that is to be made. The leaves know tables by their names: two statements at once would mix them up.
+    pub(crate) fn claim(&self, database: &str, table: &str) -> Result<Claim> {
+        let name = (database.to_lowercase(), table.to_lowercase());
+        if !self.making.lock().insert(name.clone()) {
+            return Err(Error::retryable(format!("table '{table}' is being made by another statement")));
+        }
+        Ok(Claim { making: self.making.clone(), name })
     }
 
     fn add_leaf(&self, shared: &Shared, address: &str, group: Option<u8>) -> Result<String> {
         let _changing = self.changing.lock();
         let command = Command::AddLeaf { address: address.to_owned(), group };
         // Whether it can be added at all is known before anything is done.
-        Catalog::clone(&self.catalog.get()).apply(&command).map_err(invalid)?;
+        Catalog::clone(&self.catalog()).apply(&command).map_err(invalid)?;
         let leaf = self.leaves.leaf(address)?;
         if let Some(database) = leaf.status()?.iter().find(|d| !d.ordinals.is_empty()) {
             let what =
                 format!("leaf {address} has partitions of a database '{}': only an empty leaf can be added", database.name);
             return Err(Error::Invalid(what));
         }
-        for database in self.catalog.get().databases.values() {
+        for database in self.catalog().databases.values() {
             let name = database.name.to_lowercase();
             leaf.change(Change::DropDatabase(name.clone()))?;
             leaf.change(Change::CreatePartitions { database: name, ordinals: vec![] })?;
             reference::copy(shared, database, &*leaf)?;
         }
-        let catalog = self.catalog.change(&command)?;
+        let catalog = self.membership.change(&command)?;
         let group = catalog.leaf(address).map_or(1, |(_, leaf)| leaf.group);
         Ok(format!("leaf {address} added to availability group {group}"))
     }
 
     fn create_database(&self, name: &str, partitions: Option<u32>, redundancy: Option<u32>) -> Result<String> {
         let _changing = self.changing.lock();
-        let leaves = self.catalog.get().leaves.values().filter(|leaf| leaf.state == LeafState::Online).count();
+        let leaves = self.catalog().leaves.values().filter(|leaf| leaf.state == LeafState::Online).count();
         let partitions = partitions.unwrap_or_else(|| self.partitions_per_leaf.saturating_mul(leaves.max(1) as u32));
         let redundancy = u8::try_from(redundancy.unwrap_or(1)).unwrap_or(u8::MAX);
         let command =
             Command::CreateDatabase { name: name.to_owned(), partitions, redundancy, placement: PlacementKind::default() };
-        let mut planned = Catalog::clone(&self.catalog.get());
+        let mut planned = Catalog::clone(&self.catalog());
         planned.apply(&command).map_err(invalid)?;
         let placed = view(&planned, planned.database(name).map_err(invalid)?);
         let key = name.to_lowercase();
@@ -92,14 +112,14 @@ impl Control {
             leaf.change(Change::DropDatabase(key.clone()))?;
             leaf.change(Change::CreatePartitions { database: key.clone(), ordinals })?;
         }
-        self.catalog.change(&command)?;
+        self.membership.change(&command)?;
         Ok(format!("database {name} created: {partitions} partitions on {} leaves", placement.len()))
     }
 
     fn drop_database(&self, name: &str) -> Result<String> {
         let _changing = self.changing.lock();
-        let leaves = view_of(&self.catalog.get(), name)?.leaves;
-        self.catalog.change(&Command::DropDatabase(name.to_owned()))?;
+        let leaves = view_of(&self.catalog(), name)?.leaves;
+        self.membership.change(&Command::DropDatabase(name.to_owned()))?;
         for address in leaves {
             // A leaf that cannot do it now has nothing that anybody asks for: CREATE DATABASE goes over it.
             let _ = self.leaves.leaf(&address).and_then(|leaf| leaf.change(Change::DropDatabase(name.to_lowercase())));
@@ -121,7 +141,7 @@ impl Control {
     /// # Errors
     /// If there is none of this name.
     pub fn database(&self, name: &str) -> Result<Arc<cluster::Database>> {
-        let catalog = self.catalog.get();
+        let catalog = self.catalog();
         let key = name.to_lowercase();
         let mut seen = self.seen.lock();
         if let Some((version, database)) = seen.get(&key)
@@ -136,21 +156,21 @@ impl Control {
 
     /// Changes the catalog alone; what leaves have to do for it is the caller's.
     pub(crate) fn change(&self, command: &Command) -> Result<()> {
-        self.catalog.change(command).map(drop)
+        self.membership.change(command).map(drop)
     }
 
     /// Runs a statement that manages the cluster, for a session on `database`.
     pub(crate) fn statement(&self, statement: &ClusterStatement, shared: &Shared, database: &str) -> Result<Outcome> {
         let done = match statement {
             ClusterStatement::CreateDatabase { name, if_not_exists, partitions, redundancy } => {
-                if *if_not_exists && self.catalog.get().database(name).is_ok() {
+                if *if_not_exists && self.catalog().database(name).is_ok() {
                     format!("database {name} is there already")
                 } else {
                     self.create_database(name, *partitions, *redundancy)?
                 }
             }
             ClusterStatement::DropDatabase { name, if_exists } => {
-                if *if_exists && self.catalog.get().database(name).is_err() {
+                if *if_exists && self.catalog().database(name).is_err() {
                     format!("there is no database {name}")
                 } else {
                     self.drop_database(name)?
@@ -159,9 +179,11 @@ impl Control {
             ClusterStatement::AddLeaf { address, group } => self.add_leaf(shared, address, *group)?,
             ClusterStatement::RemoveLeaf { address, force } => {
                 let _changing = self.changing.lock();
-                self.catalog.change(&Command::RemoveLeaf { address: address.clone(), force: *force })?;
+                self.membership.change(&Command::RemoveLeaf { address: address.clone(), force: *force })?;
                 format!("leaf {address} removed")
             }
+            ClusterStatement::AddCoordinator { address } => self.add_coordinator(address)?,
+            ClusterStatement::RemoveCoordinator { address } => self.remove_coordinator(address)?,
             ClusterStatement::Kill { query } => self.kill(*query)?,
             ClusterStatement::ShowLeaves => return self.show_leaves(),
             ClusterStatement::ShowAggregators => return self.show_aggregators(),
@@ -173,6 +195,18 @@ impl Control {
             ClusterStatement::ShowProcesslist => return self.show_processlist(),
         };
         Ok(Outcome::Done(done))
+    }
+}
+
+/// The name of a table that is being made; free again when this is dropped.
+pub(crate) struct Claim {
+    making: Arc<Mutex<HashSet<(String, String)>>>,
+    name: (String, String),
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.making.lock().remove(&self.name);
     }
 }
 

@@ -30,7 +30,7 @@ type Answer = Option<(Vec<DatabaseStatus>, f64)>;
 impl Control {
     /// Asks all leaves at once.
     fn ask_leaves(&self) -> Vec<(NodeId, Leaf, Answer)> {
-        let catalog = self.catalog.get();
+        let catalog = self.catalog();
         std::thread::scope(|scope| {
             let ask = |leaf: &Leaf| {
                 let leaf = self.leaves.leaf(&leaf.address).ok()?;
@@ -44,7 +44,7 @@ impl Control {
     }
 
     pub(super) fn show_leaves(&self) -> Result<Outcome> {
-        let catalog = self.catalog.get();
+        let catalog = self.catalog();
         let mut rows = Vec::new();
         for (id, leaf, answer) in self.ask_leaves() {
             let (host, port) = parts(&leaf.address);
@@ -59,21 +59,49 @@ impl Control {
         text_table(&columns, &rows)
     }
 
+    /// Asks the other coordinators all at once: whether each answers, and how long that took in milliseconds.
+    fn ask_coordinators(&self) -> Vec<(NodeId, String, Option<f64>)> {
+        let catalog = self.catalog();
+        let ask = |id: NodeId, address: &str| {
+            if self.membership.number() == Some(id) {
+                return Some(0.0);
+            }
+            let began = Instant::now();
+            self.membership.peers().peer(address).and_then(|peer| peer.status()).ok()?;
+            Some(began.elapsed().as_secs_f64() * 1e3)
+        };
+        std::thread::scope(|scope| {
+            let ask = &ask;
+            let nodes = catalog.coordinators.iter();
+            let threads: Vec<_> =
+                nodes.map(|(id, node)| (id, &node.address, scope.spawn(move || ask(*id, &node.address)))).collect();
+            threads.into_iter().map(|(id, address, thread)| (*id, address.clone(), thread.join().ok().flatten())).collect()
+        })
+    }
+
     pub(super) fn show_aggregators(&self) -> Result<Outcome> {
-        let (host, port) = parts(&self.address);
-        let row = [host, port, "online".into(), "1".into(), "leader".into()];
-        text_table(&["Host", "Port", "State", "Master_Aggregator", "Role"], &[row])
+        let leader = self.membership.consensus()?.leader().map(|member| member.id);
+        let row = |(id, address, latency): (NodeId, String, Option<f64>)| {
+            let (host, port) = parts(&address);
+            let state = if latency.is_some() { "online" } else { "offline" };
+            let latency = latency.map(|ms| format!("{ms:.3}")).unwrap_or_default();
+            let (master, role) = if leader == Some(id) { ("1", "leader") } else { ("0", "follower") };
+            [host, port, state.to_owned(), latency, master.to_owned(), role.to_owned(), id.0.to_string()]
+        };
+        let rows: Vec<[String; 7]> = self.ask_coordinators().into_iter().map(row).collect();
+        let columns = ["Host", "Port", "State", "Average_Roundtrip_Latency_ms", "Master_Aggregator", "Role", "NodeId"];
+        text_table(&columns, &rows)
     }
 
     pub(super) fn show_databases(&self) -> Result<Outcome> {
-        let catalog = self.catalog.get();
+        let catalog = self.catalog();
         let row = |d: &crate::catalog::Database| [d.name.clone(), d.partitions.len().to_string(), d.redundancy.to_string()];
         let rows: Vec<[String; 3]> = catalog.databases.values().map(row).collect();
         text_table(&["Database", "Partitions", "Redundancy"], &rows)
     }
 
     pub(super) fn show_partitions(&self, database: &str) -> Result<Outcome> {
-        let catalog = self.catalog.get();
+        let catalog = self.catalog();
         view_of(&catalog, database)?;
         let mut rows = Vec::new();
         for (ordinal, partition) in catalog.databases.get(&database.to_lowercase()).iter().flat_map(|d| &d.partitions).enumerate()
@@ -99,7 +127,7 @@ impl Control {
 
     /// What each leaf has, beside what the catalog says that it has.
     pub(super) fn show_cluster_status(&self) -> Result<Outcome> {
-        let catalog = self.catalog.get();
+        let catalog = self.catalog();
         let mut rows = Vec::new();
         for (id, leaf, answer) in self.ask_leaves() {
             let (host, port) = parts(&leaf.address);

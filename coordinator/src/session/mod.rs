@@ -59,8 +59,8 @@ impl Session {
         progress: &Progress,
         each: &mut dyn FnMut(Outcome) -> std::result::Result<(), E>,
     ) -> std::result::Result<(), E> {
-        for statement in stoa_sql::parse(sql).map_err(Error::from)? {
-            each(self.guarded(|| self.execute(&statement, cancel, progress))?)?;
+        for (statement, text) in stoa_sql::split(sql).map_err(Error::from)? {
+            each(self.guarded(|| self.anywhere(&statement, &text, cancel, progress))?)?;
         }
         Ok(())
     }
@@ -100,6 +100,16 @@ impl Session {
     fn guarded<T>(&self, run: impl FnOnce() -> Result<T>) -> Result<T> {
         let defect = || stoa_exec::Error::Internal("a defect stopped this query; please report it with its text".into()).into();
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(|_| Err(defect()))
+    }
+
+    /// Runs a statement here, or where the store says.
+    fn anywhere(&self, statement: &Statement, text: &str, cancel: &CancelToken, progress: &Progress) -> Result<Outcome> {
+        if statement.changes_catalog()
+            && let Some(outcome) = self.store.forward(text, cancel)?
+        {
+            return Ok(outcome);
+        }
+        self.execute(statement, cancel, progress)
     }
 
     fn execute(&self, statement: &Statement, cancel: &CancelToken, progress: &Progress) -> Result<Outcome> {

@@ -40,10 +40,17 @@ pub(super) fn drop_database(mut cursor: Cursor<'_>) -> Result<Statement, SqlErro
     Ok(Statement::Cluster(ClusterStatement::DropDatabase { name, if_exists }))
 }
 
-/// `ADD LEAF 'HOST:PORT' [INTO GROUP n]`.
+/// `ADD LEAF 'HOST:PORT' [INTO GROUP n]`, `ADD AGGREGATOR 'HOST:PORT'`.
 pub(super) fn add(mut cursor: Cursor<'_>) -> Result<Statement, SqlError> {
     cursor.next();
-    cursor.expect("LEAF")?;
+    if cursor.take("AGGREGATOR") || cursor.take("COORDINATOR") {
+        let address = address(&mut cursor)?;
+        cursor.expect_end()?;
+        return Ok(Statement::Cluster(ClusterStatement::AddCoordinator { address }));
+    }
+    if !cursor.take("LEAF") {
+        return Err(cursor.error("expected LEAF or AGGREGATOR"));
+    }
     let address = address(&mut cursor)?;
     let mut group = None;
     if cursor.take("INTO") {
@@ -54,10 +61,17 @@ pub(super) fn add(mut cursor: Cursor<'_>) -> Result<Statement, SqlError> {
     Ok(Statement::Cluster(ClusterStatement::AddLeaf { address, group }))
 }
 
-/// `REMOVE LEAF 'HOST:PORT' [FORCE]`.
+/// `REMOVE LEAF 'HOST:PORT' [FORCE]`, `REMOVE AGGREGATOR 'HOST:PORT'`.
 pub(super) fn remove(mut cursor: Cursor<'_>) -> Result<Statement, SqlError> {
     cursor.next();
-    cursor.expect("LEAF")?;
+    if cursor.take("AGGREGATOR") || cursor.take("COORDINATOR") {
+        let address = address(&mut cursor)?;
+        cursor.expect_end()?;
+        return Ok(Statement::Cluster(ClusterStatement::RemoveCoordinator { address }));
+    }
+    if !cursor.take("LEAF") {
+        return Err(cursor.error("expected LEAF or AGGREGATOR"));
+    }
     let address = address(&mut cursor)?;
     let force = cursor.take("FORCE");
     cursor.expect_end()?;
@@ -149,6 +163,8 @@ mod tests {
         };
         assert_eq!(one("CREATE DATABASE d"), create(None, None, false));
         assert_eq!(one("CREATE DATABASE IF NOT EXISTS d REDUNDANCY 2 PARTITIONS = 8"), create(Some(8), Some(2), true));
+        assert_eq!(one("ADD AGGREGATOR 'a:1'"), ClusterStatement::AddCoordinator { address: "a:1".into() });
+        assert_eq!(one("REMOVE COORDINATOR 'a:1'"), ClusterStatement::RemoveCoordinator { address: "a:1".into() });
         assert_eq!(one("KILL QUERY 7"), ClusterStatement::Kill { query: 7 });
         assert_eq!(one("SHOW PARTITIONS ON d"), ClusterStatement::ShowPartitions { database: Some("d".into()) });
         assert_eq!(one("SHOW CLUSTER STATUS"), ClusterStatement::ShowClusterStatus);

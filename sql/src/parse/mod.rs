@@ -19,11 +19,19 @@ use cursor::Cursor;
 /// # Errors
 /// The first statement that cannot be parsed, with line and column.
 pub fn parse(sql: &str) -> Result<Vec<Statement>, SqlError> {
+    Ok(split(sql)?.into_iter().map(|(statement, _)| statement).collect())
+}
+
+/// As [`parse`], with the text of each statement.
+///
+/// # Errors
+/// As [`parse`].
+pub fn split(sql: &str) -> Result<Vec<(Statement, String)>, SqlError> {
     on_deep_stack(|| {
         let tokens = token::tokenize(sql)?;
         let lines = Lines::new(sql);
         let statements = tokens.split(|t| t.token == Token::SemiColon).filter(|part| !part.is_empty());
-        statements.map(|part| statement(part, &lines)).collect()
+        statements.map(|part| Ok((statement(part, &lines)?, lines.slice(part).to_owned()))).collect()
     })
 }
 

@@ -25,7 +25,7 @@ const LAYERS: [(&str, &[&str]); 14] = [
 
 /// Crates of others that only some folders may use, by prefix of the name.
 const RESERVED: [(&str, &[&str]); 6] = [
-    ("tokio", &["rpc"]),
+    ("tokio", &["rpc", "coordinator"]),
     ("capnp-rpc", &["rpc"]),
     ("datafusion-sql", &["sql"]),
     ("datafusion-optimizer", &["sql"]),

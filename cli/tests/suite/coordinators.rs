@@ -1,0 +1,143 @@
+//! Several coordinators: any of them serves, the leader decides, and losing a minority costs connections and nothing else.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use stoa_client::{Client, Login, Options, Secret};
+
+use crate::binary::stoa;
+use crate::nodes::{Cluster, text};
+
+fn sql(cluster: &Cluster, addresses: &str, sql: &str) -> Output {
+    cluster.command_at(addresses, &["sql", "--format", "csv", "-c", sql]).output().unwrap()
+}
+
+fn ok(cluster: &Cluster, addresses: &str, statements: &str) -> String {
+    let output = sql(cluster, addresses, statements);
+    assert!(output.status.success(), "{statements}: {}", text(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn fails(cluster: &Cluster, addresses: &str, statements: &str, what: &str) {
+    let output = sql(cluster, addresses, statements);
+    assert!(!output.status.success() && text(&output).contains(what), "{statements}: {}", text(&output));
+}
+
+/// Ends a node of the cluster by its process number, as a crash would.
+fn kill(cluster: &Cluster, node: usize) {
+    let killed = Command::new("kill").args(["-9", &cluster.pid(node)]).status().unwrap();
+    assert!(killed.success());
+}
+
+/// The node that leads, by its place in the cluster's record.
+fn leader(cluster: &Cluster, ask: &str) -> usize {
+    let began = Instant::now();
+    loop {
+        let listed = ok(cluster, ask, "SHOW AGGREGATORS");
+        let line = listed.lines().find(|line| line.contains(",online,") && line.contains(",leader,"));
+        let port = line.and_then(|line| line.split(',').nth(1));
+        if let Some(found) = port.and_then(|port| (0..3).find(|n| cluster.address(*n).ends_with(&format!(":{port}")))) {
+            return found;
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "nobody leads: {listed}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn any_coordinator_serves_and_a_minority_may_go() {
+    let cluster = Cluster::with(3, 2);
+    let address: Vec<String> = (0..3).map(|n| cluster.address(n)).collect();
+    // What one makes the next one sees: a statement waits until its own coordinator has it, others follow within a heartbeat.
+    ok(&cluster, &address[1], "CREATE TABLE t (a BIGINT, SHARD KEY (a)); INSERT INTO t VALUES (1), (2), (3)");
+    assert_eq!(ok(&cluster, &address[1], "SELECT sum(a) AS s FROM t"), "s\n6\n");
+    fails(&cluster, &address[2], "CREATE TABLE t (a BIGINT)", "already exists");
+    assert_eq!(ok(&cluster, &address[2], "SELECT sum(a) AS s FROM t"), "s\n6\n");
+
+    let options = Options { addresses: address.clone(), login: Login::default(), secret: Secret(cluster.secret().into_bytes()) };
+    let client = Client::connect(&options).unwrap();
+    let first = leader(&cluster, &address[1]);
+    assert_eq!(client.address(), address[0]);
+    kill(&cluster, 0);
+    // The client reconnects by itself; a call that finds the connection broken fails once at most.
+    let rows = client.query("SELECT count(*) FROM t").or_else(|_| client.query("SELECT count(*) FROM t")).unwrap();
+    assert_eq!(rows.batches.iter().map(|b| b.num_rows()).sum::<usize>(), 1);
+    assert_ne!(client.address(), address[0]);
+    let began = Instant::now();
+    ok(&cluster, &format!("{},{}", address[0], address[2]), "CREATE TABLE u AS SELECT a + 1 AS b FROM t");
+    assert!(first != 0 || began.elapsed() < Duration::from_secs(15), "an election takes seconds: {:?}", began.elapsed());
+    assert_eq!(ok(&cluster, &address[1], "SELECT sum(b) AS s FROM u"), "s\n9\n");
+
+    // Without a majority nothing is changed, and what is there can be read.
+    kill(&cluster, 1);
+    fails(&cluster, &address[2], "CREATE TABLE w (a BIGINT)", "a majority of the coordinators");
+    assert_eq!(ok(&cluster, &address[2], "SELECT sum(b) AS s FROM u"), "s\n9\n");
+
+    // One comes back without its disk: under a new number.
+    fs::remove_dir_all(cluster.path().join("coordinator2")).unwrap();
+    let started = stoa(&["cluster", "start", "--dir", cluster.dir(), "--threads", "1"]).output().unwrap();
+    assert!(started.status.success(), "{}", text(&started));
+    leader(&cluster, &address[2]);
+    fails(&cluster, &address[1], "SELECT 1", "has no part in a cluster yet");
+    ok(&cluster, &address[2], &format!("ADD AGGREGATOR '{}'", address[1]));
+    fails(&cluster, &address[2], &format!("ADD COORDINATOR '{}'", address[1]), "is there already");
+    assert_eq!(ok(&cluster, &address[1], "SELECT sum(b) AS s FROM u"), "s\n9\n");
+    ok(&cluster, &address[1], &format!("REMOVE AGGREGATOR '{}'", address[0]));
+    fails(&cluster, &address[0], "SELECT 1", "was removed from it");
+    assert_eq!(ok(&cluster, &address[1], "SHOW AGGREGATORS").lines().count(), 3);
+}
+
+/// A node of its own, beside those of a cluster's folder.
+struct Node {
+    process: Child,
+    address: String,
+}
+
+impl Node {
+    fn start(cluster: &Cluster, args: &[&str]) -> Node {
+        let mut command = stoa(args);
+        command.env("STOA_SECRET", cluster.secret()).stdout(Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.split_once(" listening on ").unwrap_or_else(|| panic!("{line}")).1.trim().to_owned();
+        Node { process, address }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn coordinators_and_leaves_join_while_queries_run() {
+    let cluster = Cluster::start(1);
+    cluster.ok("CREATE REFERENCE TABLE r (a BIGINT); INSERT INTO r VALUES (7); CREATE TABLE t (a BIGINT, SHARD KEY (a))");
+    let rows: Vec<String> = (1..=1000).map(|i| format!("({i})")).collect();
+    cluster.ok(&format!("INSERT INTO t VALUES {}", rows.join(", ")));
+    let folder = |name: &str| cluster.path().join(name).to_str().unwrap().to_owned();
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            for _ in 0..20 {
+                assert_eq!(cluster.ok("SELECT count(*) AS n, sum(t.a + r.a) AS s FROM t, r"), "n,s\n1000,507500\n");
+            }
+        });
+        let leaf = Node::start(&cluster, &["leaf", "--data", &folder("new_leaf"), "--listen", "127.0.0.1:0"]);
+        cluster.ok(&format!("ADD LEAF '{}'", leaf.address));
+        let join = cluster.address(0);
+        let args = ["coordinator", "--data", &folder("new_coordinator"), "--listen", "127.0.0.1:0", "--join", &join];
+        let joined = Node::start(&cluster, &args);
+        assert_eq!(ok(&cluster, &joined.address, "SELECT count(*) AS n FROM t"), "n\n1000\n");
+        assert_eq!(cluster.ok("SHOW AGGREGATORS").lines().count(), 3);
+        assert_eq!(cluster.ok("SHOW LEAVES").lines().count(), 3);
+        cluster.ok(&format!("REMOVE LEAF '{}'", leaf.address));
+        cluster.ok(&format!("REMOVE AGGREGATOR '{}'", joined.address));
+        reader.join().unwrap();
+    });
+    assert_eq!(cluster.ok("SHOW LEAVES").lines().count(), 2);
+}

@@ -1,0 +1,93 @@
+//! A cluster of processes for tests.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::binary::stoa;
+
+/// A cluster that ends with the test.
+pub struct Cluster {
+    folder: tempfile::TempDir,
+}
+
+impl Cluster {
+    pub fn start(leaves: u32) -> Cluster {
+        Cluster::with(1, leaves)
+    }
+
+    pub fn with(coordinators: u32, leaves: u32) -> Cluster {
+        let cluster = Cluster { folder: tempfile::tempdir().unwrap() };
+        let (coordinators, leaves) = (coordinators.to_string(), leaves.to_string());
+        let nodes = ["--coordinators", &coordinators, "--leaves", &leaves, "--threads", "1"];
+        let output = stoa(&["cluster", "start", "--dir", cluster.dir()]).args(nodes).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+        cluster
+    }
+
+    pub fn dir(&self) -> &str {
+        self.path().to_str().unwrap()
+    }
+
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn record(&self) -> Value {
+        serde_json::from_slice(&fs::read(self.path().join("cluster.json")).unwrap()).unwrap()
+    }
+
+    pub fn address(&self, node: usize) -> String {
+        self.record()["nodes"][node]["address"].as_str().unwrap().to_owned()
+    }
+
+    pub fn pid(&self, node: usize) -> String {
+        self.record()["nodes"][node]["pid"].to_string()
+    }
+
+    pub fn command(&self, args: &[&str]) -> Command {
+        self.command_at(&self.address(0), args)
+    }
+
+    /// A command that connects to these coordinators.
+    pub fn command_at(&self, addresses: &str, args: &[&str]) -> Command {
+        let mut command = stoa(args);
+        command.arg("--connect").arg(addresses).env("STOA_SECRET", self.secret());
+        command
+    }
+
+    pub fn secret(&self) -> String {
+        self.record()["secret"].as_str().unwrap().to_owned()
+    }
+
+    pub fn sql(&self, sql: &str) -> Output {
+        self.command(&["sql", "--format", "csv", "-c", sql]).output().unwrap()
+    }
+
+    pub fn ok(&self, sql: &str) -> String {
+        let output = self.sql(sql);
+        assert!(output.status.success(), "{sql}: {}", text(&output));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    pub fn fails(&self, sql: &str, what: &str) {
+        let output = self.sql(sql);
+        assert_eq!(output.status.code(), Some(1), "{sql}: {}", text(&output));
+        assert!(text(&output).contains(what), "{sql}: {} instead of {what}", text(&output));
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let stopped = stoa(&["cluster", "stop", "--dir", self.dir()]).output().unwrap();
+        if !std::thread::panicking() {
+            assert!(stopped.status.success(), "{}", text(&stopped));
+        }
+    }
+}
+
+pub fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}

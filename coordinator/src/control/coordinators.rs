@@ -1,0 +1,60 @@
+//! Coordinators that join and leave.
+
+use super::Control;
+use crate::catalog::Command;
+use crate::{Error, Result};
+
+impl Control {
+    /// Adds a coordinator that runs and has no part in a cluster. One that lost its disk comes back under a new number: its old one may
+    /// have voted.
+    pub(super) fn add_coordinator(&self, address: &str) -> Result<String> {
+        let _changing = self.changing.lock();
+        let consensus = self.membership.consensus()?;
+        let peer = self.membership.peers().peer(address)?;
+        let status = peer.status()?;
+        let known = self.catalog().coordinator(address).map(|(id, _)| id);
+        let voter = |id| consensus.members().iter().any(|member| member.id == id && member.voter);
+        match known {
+            Some(id) if status.node == id.0 && voter(id) => {
+                return Err(Error::Invalid(format!("coordinator '{address}' is there already")));
+            }
+            Some(id) if status.node != 0 && status.node != id.0 => return Err(elsewhere(address, status.node)),
+            Some(id) if status.node == 0 => {
+                consensus.remove_voter(id)?;
+                self.membership.change(&Command::RemoveCoordinator { address: address.to_owned() })?;
+            }
+            None if status.node != 0 => return Err(elsewhere(address, status.node)),
+            _ => {}
+        }
+        if self.catalog().coordinator(address).is_none() {
+            self.membership.change(&Command::AddCoordinator { address: address.to_owned() })?;
+        }
+        let id = self.catalog().coordinator(address).map(|(id, _)| id);
+        let id = id.ok_or_else(|| Error::retryable(format!("coordinator '{address}' was removed while it was added")))?;
+        peer.adopt(id.0)?;
+        consensus.add_voter(id, address)?;
+        Ok(format!("coordinator {address} added"))
+    }
+
+    /// Removes a coordinator, which may be the leader itself: another one leads then.
+    pub(super) fn remove_coordinator(&self, address: &str) -> Result<String> {
+        let _changing = self.changing.lock();
+        let consensus = self.membership.consensus()?;
+        // A try that failed half-way may have taken it out of the catalog already.
+        let known = self.catalog().coordinator(address).map(|(id, _)| id);
+        let member = consensus.members().into_iter().find(|member| member.address == address).map(|member| member.id);
+        if known.is_some() || member.is_none() {
+            self.membership.change(&Command::RemoveCoordinator { address: address.to_owned() })?;
+        }
+        if let Some(id) = known.or(member) {
+            consensus.remove_voter(id)?;
+        }
+        Ok(format!("coordinator {address} removed"))
+    }
+}
+
+fn elsewhere(address: &str, number: u64) -> Error {
+    Error::Invalid(format!(
+        "{address} is coordinator {number} of another cluster, or was removed from this one: stop it, empty its folder and start it again"
+    ))
+}

@@ -1,0 +1,73 @@
+//! A [`PeerService`] for those on the other side of a connection.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use capnp::capability::Rc;
+use stoa_schema::coordinator_capnp::peer;
+
+use crate::client::LONG;
+use crate::done;
+use crate::io::blocking;
+use crate::peer::{Decided, ForLeader, PeerService};
+use crate::session::Cancelled;
+
+pub(crate) struct PeerServer(pub Arc<dyn PeerService>);
+
+/// Tells the statement that nobody waits for it any more.
+pub(crate) struct Guard(pub Cancelled);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl peer::Server for PeerServer {
+    async fn consensus(self: Rc<Self>, params: peer::ConsensusParams, mut results: peer::ConsensusResults) -> capnp::Result<()> {
+        let message = params.get()?.get_message()?.to_vec();
+        let service = self.0.clone();
+        let answer = blocking(move || service.consensus(message, LONG)).await?;
+        results.get().set_result(&answer);
+        Ok(())
+    }
+
+    async fn decide(self: Rc<Self>, params: peer::DecideParams, mut results: peer::DecideResults) -> capnp::Result<()> {
+        let params = params.get()?;
+        let statement = ForLeader {
+            user: params.get_user()?.to_string()?,
+            database: params.get_database()?.to_string()?,
+            sql: params.get_sql()?.to_string()?,
+        };
+        let (service, cancelled) = (self.0.clone(), Cancelled::default());
+        let _guard = Guard(cancelled.clone());
+        let decided = blocking(move || service.decide(&statement, &cancelled)).await;
+        let mut result = results.get().init_result();
+        match decided {
+            Ok(Decided::Done { text, version }) => {
+                let mut done = result.init_done();
+                done.set_text(&text);
+                done.set_version(version);
+            }
+            Ok(Decided::NotLeader) => result.set_not_leader(()),
+            Err(failure) => failure.write(result.init_failure()),
+        }
+        Ok(())
+    }
+
+    async fn adopt(self: Rc<Self>, params: peer::AdoptParams, mut results: peer::AdoptResults) -> capnp::Result<()> {
+        let (service, node) = (self.0.clone(), params.get()?.get_node());
+        done::write(blocking(move || service.adopt(node)).await, results.get().init_result());
+        Ok(())
+    }
+
+    async fn status(self: Rc<Self>, _: peer::StatusParams, mut results: peer::StatusResults) -> capnp::Result<()> {
+        let service = self.0.clone();
+        let status = blocking(move || service.status()).await?;
+        let mut to = results.get().init_status();
+        to.set_node(status.node);
+        to.set_leader(&status.leader);
+        to.set_version(status.version);
+        Ok(())
+    }
+}
