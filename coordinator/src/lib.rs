@@ -3,6 +3,7 @@
 //! A [`Session`] runs statements over a [`Store`]. There are two: [`Embedded`] is one data directory in this process; [`Cluster`] is
 //! leaves elsewhere. Everything above the trait is the same code for both.
 
+mod access;
 pub mod catalog;
 pub mod cluster;
 pub mod consensus;

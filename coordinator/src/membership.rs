@@ -16,9 +16,9 @@ use stoa_rpc::peer::{Decided, ForLeader};
 use stoa_rpc::session::Cancelled;
 use stoa_rpc::{FailureKind, PeerPool};
 
+use crate::access::CLUSTER;
 use crate::catalog::{Catalog, Command, NodeId};
 use crate::consensus::{Consensus, ConsensusError, Options, Transport};
-use crate::service::ROOT;
 use crate::{Error, Result};
 
 const NODE_FILE: &str = "node.json";
@@ -143,7 +143,7 @@ impl Membership {
             return Ok(());
         }
         let statement =
-            ForLeader { user: ROOT.to_owned(), database: String::new(), sql: format!("ADD AGGREGATOR '{}'", self.address()) };
+            ForLeader { user: CLUSTER.to_owned(), database: String::new(), sql: format!("ADD AGGREGATOR '{}'", self.address()) };
         let began = Instant::now();
         loop {
             let tried = self.ask_to_add(through, &statement);

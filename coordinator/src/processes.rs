@@ -51,7 +51,7 @@ impl Processes {
         let process = Process {
             user: user.to_owned(),
             database: database.to_owned(),
-            text: text.to_owned(),
+            text: shown(text),
             since: Instant::now(),
             cancelled: cancelled.clone(),
         };
@@ -64,13 +64,23 @@ impl Processes {
         self.running.lock().iter().map(|(number, process)| (*number, process.clone())).collect()
     }
 
-    /// Ends what has this number; false if nothing has.
-    pub(crate) fn kill(&self, number: u64) -> bool {
+    /// Ends what has this number, if `allowed` says so; false if nothing has.
+    pub(crate) fn kill(&self, number: u64, allowed: impl Fn(&Process) -> bool) -> bool {
         let running = self.running.lock();
-        let found = running.get(&number);
+        let found = running.get(&number).filter(|process| allowed(process));
         if let Some(process) = found {
             process.cancelled.store(true, Ordering::Relaxed);
         }
         found.is_some()
+    }
+}
+
+/// A text as others may see it: passwords are not for them.
+fn shown(text: &str) -> String {
+    let upper = text.to_ascii_uppercase();
+    if upper.contains("IDENTIFIED") || upper.contains("PASSWORD") {
+        "(a statement with a password)".to_owned()
+    } else {
+        text.to_owned()
     }
 }

@@ -10,6 +10,8 @@ use stoa_rpc::peer::{Decided, ForLeader, PeerService, PeerStatus};
 use stoa_rpc::session::{Answer, AnswerPart, Cancelled, CoordinatorService, Login, SessionService, TableLoad};
 use stoa_rpc::{Failure, FailureKind, Result};
 
+use crate::access::{self, Asker};
+use crate::catalog::Privilege;
 use crate::cluster::{Cluster, Shared};
 use crate::store::existing;
 use crate::{Error, Membership, Outcome, Processes, Rows, Session};
@@ -51,14 +53,16 @@ impl CoordinatorService for Coordinator {
         self.ready()?;
         let name = if login.database.is_empty() { DEFAULT_DATABASE } else { &login.database };
         let user = if login.user.is_empty() { ROOT } else { &login.user };
+        access::enter(&self.membership.catalog(), user, &login.password).map_err(Error::into_failure)?;
         // The default database may be missing: somebody has to make it. Any other must be there.
         let store = if name == DEFAULT_DATABASE {
             Cluster::named(name, user, &self.shared)
         } else {
             Cluster::open(name, user, &self.shared).map_err(Error::into_failure)?
         };
-        let (user, database) = (user.to_owned(), name.to_owned());
-        Ok(Arc::new(ClientSession { session: Session::new(Arc::new(store)), processes: self.processes.clone(), user, database }))
+        let (user, database) = (user.to_owned(), name.to_lowercase());
+        let (membership, processes) = (self.membership.clone(), self.processes.clone());
+        Ok(Arc::new(ClientSession { session: Session::new(Arc::new(store)), membership, processes, user, database }))
     }
 
     fn peer(&self) -> Arc<dyn PeerService> {
@@ -103,9 +107,16 @@ impl PeerService for Coordinator {
 
 struct ClientSession {
     session: Session,
+    membership: Arc<Membership>,
     processes: Arc<Processes>,
     user: String,
     database: String,
+}
+
+impl ClientSession {
+    fn asker(&self) -> Asker<'_> {
+        Asker { catalog: self.membership.catalog(), user: &self.user, database: &self.database }
+    }
 }
 
 impl SessionService for ClientSession {
@@ -124,11 +135,13 @@ impl SessionService for ClientSession {
     }
 
     fn load(&self, table: &str) -> Result<Box<dyn TableLoad>> {
+        self.asker().check_table(Privilege::Insert, table).map_err(Error::into_failure)?;
         let rows = self.session.store().rows(table).map_err(Error::into_failure)?;
         Ok(Box::new(ClientLoad(Some(rows))))
     }
 
     fn describe(&self, table: &str) -> Result<Vec<u8>> {
+        self.asker().check_described(table).map_err(Error::into_failure)?;
         let def = existing(&**self.session.store(), table).map_err(Error::into_failure)?;
         chunk(&def.described_schema(), &[])
     }

@@ -7,7 +7,7 @@ use stoa_columnstore::TableDef;
 use stoa_exec::{CancelToken, Progress, QueryResult};
 use stoa_plan::{Query, TableStatistics};
 
-use stoa_sql::ClusterStatement;
+use stoa_sql::{ClusterStatement, Statement, UserStatement};
 
 use crate::{Error, Outcome, Result};
 
@@ -60,6 +60,36 @@ pub trait Store: Send + Sync {
         let _ = statement;
         let way_out = "connect to one with --connect HOST:PORT";
         Err(Error::Invalid(format!("this is a data directory and the statement manages a cluster: {way_out}")))
+    }
+
+    /// Runs a statement about users.
+    ///
+    /// # Errors
+    /// Its own; where there is no cluster, that.
+    fn users(&self, statement: &UserStatement) -> Result<Outcome> {
+        let _ = statement;
+        let way_out = "connect to a cluster with --connect HOST:PORT";
+        Err(Error::Invalid(format!(
+            "this is a data directory, which belongs to whoever can read it, and has no users: {way_out}"
+        )))
+    }
+
+    /// Whether the session may run a statement, as far as that does not depend on what it reads.
+    ///
+    /// # Errors
+    /// If it may not, with what would allow it.
+    fn check(&self, statement: &Statement) -> Result<()> {
+        let _ = statement;
+        Ok(())
+    }
+
+    /// Whether the session may read a table or view.
+    ///
+    /// # Errors
+    /// If it may not, with what would allow it.
+    fn may_read(&self, name: &str) -> Result<()> {
+        let _ = name;
+        Ok(())
     }
 
     /// Has a statement that changes the catalog run by whoever decides on it, and gives what that one says; `None`: it runs here.

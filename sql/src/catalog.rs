@@ -2,6 +2,8 @@
 
 use stoa_plan::DataType;
 
+use crate::SqlError;
+
 /// The tables and views that a statement may name. Names are found without regard to case.
 pub trait Catalog: Send + Sync {
     /// The table of that name.
@@ -10,6 +12,14 @@ pub trait Catalog: Send + Sync {
     fn view(&self, name: &str) -> Option<String>;
     /// The names of all tables and views, for suggestions.
     fn names(&self) -> Vec<String>;
+    /// Whether the statement may read a table or view that it names itself; what stands behind a view is the view's business.
+    ///
+    /// # Errors
+    /// If it may not.
+    fn may_read(&self, name: &str) -> Result<(), SqlError> {
+        let _ = name;
+        Ok(())
+    }
 }
 
 /// A table as the binder sees it.

@@ -44,7 +44,8 @@ impl From<tokenizer::Location> for Location {
 
 impl SqlError {
     /// An error without a place.
-    pub(crate) fn new(message: impl Into<String>) -> Self {
+    #[must_use]
+    pub fn new(message: impl Into<String>) -> Self {
         SqlError { message: message.into(), location: None }
     }
 

@@ -22,4 +22,6 @@ pub use bind::{bind_insert, bind_query};
 pub use catalog::{Catalog, TableColumn, TableInfo};
 pub use error::{Location, SqlError};
 pub use parse::{parse, split};
-pub use statement::{BitmapIndex, ClusterStatement, ColumnDef, CreateTable, Insert, QueryText, Statement};
+pub use statement::{
+    BitmapIndex, ClusterStatement, ColumnDef, CreateTable, Grant, GrantScope, Insert, QueryText, Statement, UserStatement,
+};

@@ -91,6 +91,8 @@ pub enum Statement {
     },
     /// A statement that manages a cluster.
     Cluster(ClusterStatement),
+    /// A statement about users and what they may do.
+    User(UserStatement),
 }
 
 impl Statement {
@@ -104,6 +106,7 @@ impl Statement {
             | Statement::CreateView { .. }
             | Statement::DropView { .. } => true,
             Statement::Cluster(statement) => statement.changes_catalog(),
+            Statement::User(statement) => !matches!(statement, UserStatement::ShowUsers | UserStatement::ShowGrants { .. }),
             Statement::Query(_)
             | Statement::Explain { .. }
             | Statement::Insert(_)
@@ -198,6 +201,82 @@ pub enum ClusterStatement {
         /// Its number in the process list.
         query: u64,
     },
+}
+
+/// Statements about users. Names of privileges are in upper case and not checked here.
+#[derive(Clone, PartialEq, Eq)]
+pub enum UserStatement {
+    /// `CREATE USER`.
+    Create {
+        /// The user.
+        name: String,
+        /// Its password; without one, empty.
+        password: String,
+        /// Whether an existing user of that name is fine.
+        if_not_exists: bool,
+    },
+    /// `DROP USER`.
+    Drop {
+        /// The user.
+        name: String,
+        /// Whether a missing user is fine.
+        if_exists: bool,
+    },
+    /// `ALTER USER ... IDENTIFIED BY`, `SET PASSWORD FOR`.
+    SetPassword {
+        /// The user.
+        name: String,
+        /// The new password.
+        password: String,
+    },
+    /// `GRANT`.
+    Grant(Grant),
+    /// `REVOKE`.
+    Revoke(Grant),
+    /// `SHOW USERS`.
+    ShowUsers,
+    /// `SHOW GRANTS [FOR user]`.
+    ShowGrants {
+        /// The user; otherwise that of the session.
+        user: Option<String>,
+    },
+}
+
+/// Passwords do not get into logs by accident.
+impl std::fmt::Debug for UserStatement {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            UserStatement::Create { .. } => "Create",
+            UserStatement::Drop { .. } => "Drop",
+            UserStatement::SetPassword { .. } => "SetPassword",
+            UserStatement::Grant(_) => "Grant",
+            UserStatement::Revoke(_) => "Revoke",
+            UserStatement::ShowUsers => "ShowUsers",
+            UserStatement::ShowGrants { .. } => "ShowGrants",
+        })
+    }
+}
+
+/// What GRANT gives or REVOKE takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The privileges; empty: ALL.
+    pub privileges: Vec<String>,
+    /// On what.
+    pub on: GrantScope,
+    /// To or from whom.
+    pub user: String,
+}
+
+/// What privileges are on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GrantScope {
+    /// `*.*`
+    Everywhere,
+    /// `database.*`; `*` is the session's.
+    Database(Option<String>),
+    /// `database.table`; without a database the session's.
+    Table(Option<String>, String),
 }
 
 /// `INSERT INTO table [(columns)] VALUES ... | query`, for [`crate::bind_insert`].

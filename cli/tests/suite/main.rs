@@ -11,3 +11,4 @@ mod coordinators;
 mod leaves;
 mod nodes;
 mod tpch;
+mod users;

@@ -17,9 +17,10 @@ use stoa_plan::{Query, TableStatistics, distribute};
 use stoa_rpc::LeafPool;
 use stoa_rpc::leaf::Change;
 use stoa_rpc::peer::ForLeader;
-use stoa_sql::ClusterStatement;
+use stoa_sql::{ClusterStatement, Statement, UserStatement};
 
-use crate::catalog::{Command, Definition};
+use crate::access::Asker;
+use crate::catalog::{Command, Definition, Privilege};
 use crate::{Control, Error, Outcome, Result, Rows, Store};
 use fragments::QueryOnLeaves;
 use load::ClusterRows;
@@ -114,6 +115,10 @@ impl Cluster {
         Cluster { database: database.to_lowercase(), user: user.to_owned(), shared: shared.clone() }
     }
 
+    pub(crate) fn asker(&self) -> Asker<'_> {
+        Asker { catalog: self.shared.control.catalog(), user: &self.user, database: &self.database }
+    }
+
     fn view(&self) -> Result<Arc<Database>> {
         self.shared.control.database(&self.database)
     }
@@ -199,7 +204,19 @@ impl Store for Cluster {
     }
 
     fn cluster(&self, statement: &ClusterStatement) -> Result<Outcome> {
-        self.shared.control.statement(statement, &self.shared, &self.database)
+        self.shared.control.statement(statement, &self.shared, &self.asker())
+    }
+
+    fn users(&self, statement: &UserStatement) -> Result<Outcome> {
+        self.shared.control.user_statement(statement, &self.user, &self.database)
+    }
+
+    fn check(&self, statement: &Statement) -> Result<()> {
+        self.asker().check_statement(statement)
+    }
+
+    fn may_read(&self, name: &str) -> Result<()> {
+        self.asker().check_table(Privilege::Select, name)
     }
 
     fn forward(&self, sql: &str, cancel: &CancelToken) -> Result<Option<Outcome>> {

@@ -7,6 +7,7 @@ mod coordinators;
 mod leader;
 mod reference;
 mod show;
+mod users;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -16,10 +17,11 @@ use stoa_rpc::LeafPool;
 use stoa_rpc::leaf::Change;
 use stoa_sql::ClusterStatement;
 
-use crate::catalog::{Catalog, Command, Database as CatalogDatabase, LeafState};
+use crate::access::Asker;
+use crate::catalog::{Catalog, Command, Database as CatalogDatabase, LeafState, Privilege, Scope};
 use crate::cluster::{self, Shared};
 use crate::placement::PlacementKind;
-use crate::processes::Processes;
+use crate::processes::{Process, Processes};
 use crate::{Error, Membership, Outcome, Result};
 
 /// The catalog and what acts on the cluster for it.
@@ -53,7 +55,7 @@ impl Control {
         }
     }
 
-    fn catalog(&self) -> Arc<Catalog> {
+    pub(crate) fn catalog(&self) -> Arc<Catalog> {
         self.membership.catalog()
     }
 
@@ -127,8 +129,9 @@ impl Control {
         Ok(format!("database {name} dropped"))
     }
 
-    fn kill(&self, query: u64) -> Result<String> {
-        if self.processes.kill(query) {
+    fn kill(&self, query: u64, asker: &Asker<'_>) -> Result<String> {
+        let mine = |process: &Process| asker.may(Privilege::Cluster, &Scope::Everywhere) || process.user == asker.user;
+        if self.processes.kill(query, mine) {
             return Ok(format!("query {query} is being stopped"));
         }
         Err(Error::Invalid(format!("no query {query} runs on this coordinator: SHOW PROCESSLIST lists those that do")))
@@ -159,8 +162,8 @@ impl Control {
         self.membership.change(command).map(drop)
     }
 
-    /// Runs a statement that manages the cluster, for a session on `database`.
-    pub(crate) fn statement(&self, statement: &ClusterStatement, shared: &Shared, database: &str) -> Result<Outcome> {
+    /// Runs a statement that manages the cluster, for a user's session.
+    pub(crate) fn statement(&self, statement: &ClusterStatement, shared: &Shared, asker: &Asker<'_>) -> Result<Outcome> {
         let done = match statement {
             ClusterStatement::CreateDatabase { name, if_not_exists, partitions, redundancy } => {
                 if *if_not_exists && self.catalog().database(name).is_ok() {
@@ -184,15 +187,15 @@ impl Control {
             }
             ClusterStatement::AddCoordinator { address } => self.add_coordinator(address)?,
             ClusterStatement::RemoveCoordinator { address } => self.remove_coordinator(address)?,
-            ClusterStatement::Kill { query } => self.kill(*query)?,
+            ClusterStatement::Kill { query } => self.kill(*query, asker)?,
             ClusterStatement::ShowLeaves => return self.show_leaves(),
             ClusterStatement::ShowAggregators => return self.show_aggregators(),
             ClusterStatement::ShowDatabases => return self.show_databases(),
             ClusterStatement::ShowPartitions { database: named } => {
-                return self.show_partitions(named.as_deref().unwrap_or(database));
+                return self.show_partitions(named.as_deref().unwrap_or(asker.database));
             }
             ClusterStatement::ShowClusterStatus => return self.show_cluster_status(),
-            ClusterStatement::ShowProcesslist => return self.show_processlist(),
+            ClusterStatement::ShowProcesslist => return self.show_processlist(asker),
         };
         Ok(Outcome::Done(done))
     }

@@ -7,9 +7,9 @@ use stoa_exec::CancelToken;
 use stoa_rpc::ipc::write_chunks;
 use stoa_rpc::leaf::{Change, LeafService, REFERENCE};
 
+use crate::access::CLUSTER;
 use crate::catalog::Database;
 use crate::cluster::{Cluster, Shared};
-use crate::service::ROOT;
 use crate::{Result, Session};
 
 /// Gives a leaf the REFERENCE tables of a database, with their rows.
@@ -18,7 +18,7 @@ pub(super) fn copy(shared: &Shared, database: &Database, leaf: &dyn LeafService)
     for definition in database.tables.values().filter(|d| d.table().reference) {
         let def = definition.table();
         leaf.change(Change::CreateTable { database: name.clone(), definition: encode_definition(def) })?;
-        let session = Session::new(Arc::new(Cluster::open(&name, ROOT, shared)?));
+        let session = Session::new(Arc::new(Cluster::open(&name, CLUSTER, shared)?));
         let all = session.query(&format!("SELECT * FROM \"{}\"", def.name.replace('"', "\"\"")), &CancelToken::default())?;
         let mut load = leaf.load(&name, &def.name, REFERENCE)?;
         write_chunks(&all.batches, &mut |chunk| load.write(chunk))?;

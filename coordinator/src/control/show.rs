@@ -6,7 +6,8 @@ use std::time::Instant;
 use stoa_rpc::leaf::DatabaseStatus;
 
 use super::{Control, view_of};
-use crate::catalog::{Leaf, LeafState, NodeId};
+use crate::access::Asker;
+use crate::catalog::{Leaf, LeafState, NodeId, Privilege, Scope};
 use crate::session::text_table;
 use crate::{Outcome, Result};
 
@@ -161,12 +162,15 @@ impl Control {
         text_table(&["Node_ID", "Host", "Port", "Database_Name", "Role", "State", "Metadata_Role"], &rows)
     }
 
-    pub(super) fn show_processlist(&self) -> Result<Outcome> {
+    /// What runs on this coordinator; users that do not administer the cluster see their own.
+    pub(super) fn show_processlist(&self, asker: &Asker<'_>) -> Result<Outcome> {
+        let all = asker.may(Privilege::Cluster, &Scope::Everywhere);
         let row = |(number, process): (u64, crate::processes::Process)| {
             let time = format!("{:.3}", process.time().as_secs_f64());
             [number.to_string(), process.user, process.database, time, process.text]
         };
-        let rows: Vec<[String; 5]> = self.processes.list().into_iter().map(row).collect();
+        let rows: Vec<[String; 5]> =
+            self.processes.list().into_iter().filter(|(_, process)| all || process.user == asker.user).map(row).collect();
         text_table(&["Id", "User", "Database", "Time", "Info"], &rows)
     }
 }

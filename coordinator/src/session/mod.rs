@@ -12,8 +12,8 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use stoa_exec::{CancelToken, Progress, QueryResult};
-use stoa_plan::{DataType, Query, StatisticsSource, TableStatistics, optimizer};
-use stoa_sql::{Catalog, QueryText, Statement, TableColumn, TableInfo};
+use stoa_plan::{DataType, Node, Plan, Query, StatisticsSource, TableStatistics, optimizer};
+use stoa_sql::{Catalog, QueryText, SqlError, Statement, TableColumn, TableInfo};
 
 use crate::{Error, Result, Store};
 
@@ -81,7 +81,22 @@ impl Session {
     /// # Errors
     /// Those of the query.
     pub fn query_plan(&self, query: Query, cancel: &CancelToken, progress: &Progress) -> Result<QueryResult> {
-        self.guarded(|| self.store.execute(&self.physical(query)?, cancel, progress))
+        self.guarded(|| {
+            self.check_scans(&query)?;
+            self.store.execute(&self.physical(query)?, cancel, progress)
+        })
+    }
+
+    /// The tables that a submitted plan reads may be read.
+    fn check_scans(&self, query: &Query) -> Result<()> {
+        let mut plans: Vec<&Plan> = query.plans();
+        while let Some(plan) = plans.pop() {
+            if let Node::Scan(scan) = &plan.node {
+                self.store.may_read(&scan.table)?;
+            }
+            plans.extend(plan.inputs());
+        }
+        Ok(())
     }
 
     /// Names of tables and views.
@@ -104,6 +119,7 @@ impl Session {
 
     /// Runs a statement here, or where the store says.
     fn anywhere(&self, statement: &Statement, text: &str, cancel: &CancelToken, progress: &Progress) -> Result<Outcome> {
+        self.store.check(statement)?;
         if statement.changes_catalog()
             && let Some(outcome) = self.store.forward(text, cancel)?
         {
@@ -129,6 +145,7 @@ impl Session {
             Statement::ShowTables => ddl::show_tables(self),
             Statement::Describe { name } => ddl::describe(self, name),
             Statement::Cluster(statement) => self.store.cluster(statement),
+            Statement::User(statement) => self.store.users(statement),
         }
     }
 
@@ -173,6 +190,10 @@ impl Catalog for View<'_> {
         let mut names: Vec<String> = tables.chain(self.0.views().into_iter().map(|(name, _)| name)).collect();
         names.sort();
         names
+    }
+
+    fn may_read(&self, name: &str) -> std::result::Result<(), SqlError> {
+        self.0.may_read(name).map_err(|denied| SqlError::new(denied.to_string()))
     }
 }
 

@@ -4,7 +4,7 @@
 
 use datafusion_common::{Column, DFSchema, DataFusionError, Result, ScalarValue};
 use datafusion_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, cast};
-use datafusion_sql::planner::{ContextProvider, SqlToRel};
+use datafusion_sql::planner::SqlToRel;
 use datafusion_sql::sqlparser::ast::{Insert, ObjectName, Query, SetExpr, Statement, TableObject};
 
 use super::{output, parser_options, provider::Provider};
@@ -23,7 +23,7 @@ pub(super) fn plan(insert: &Insert, query: &Query, provider: &Provider<'_>) -> R
     let TableObject::TableName(name) = &insert.table else {
         return Err(SqlError::new("INSERT into a table function is not supported").into());
     };
-    let schema = provider.get_table_source(last_part(name)?.into())?.schema();
+    let schema = provider.source(&last_part(name)?)?.schema();
     let mut query = query.clone();
     output::name_result(&mut query);
     let planner = SqlToRel::new_with_options(provider, parser_options());

@@ -105,6 +105,22 @@ impl<'a> Provider<'a> {
         Ok(View { plan, schema })
     }
 
+    /// A table or view, whatever is to be done with it.
+    pub(crate) fn source(&self, name: &str) -> Result<Arc<dyn TableSource>> {
+        if let Some(known) = self.tables.borrow().get(name) {
+            return Ok(Arc::clone(known));
+        }
+        let source: Arc<dyn TableSource> = if let Some(info) = self.catalog.table(name) {
+            Arc::new(scan_source(info))
+        } else if let Some(sql) = self.catalog.view(name) {
+            Arc::new(self.plan_view(name, &sql)?)
+        } else {
+            return Err(self.missing(name));
+        };
+        self.tables.borrow_mut().insert(name.to_owned(), Arc::clone(&source));
+        Ok(source)
+    }
+
     fn missing(&self, name: &str) -> DataFusionError {
         let names = self.catalog.names();
         let mut message = format!("there is no table '{name}'");
@@ -126,17 +142,10 @@ impl ContextProvider for Provider<'_> {
         if reference.schema().is_some() || reference.catalog().is_some() {
             return Err(SqlError::new(format!("there is no table '{reference}': tables have no schema prefix")).into());
         }
-        if let Some(known) = self.tables.borrow().get(name) {
-            return Ok(Arc::clone(known));
+        let source = self.source(name)?;
+        if self.view_depth.get() == 0 {
+            self.catalog.may_read(name)?;
         }
-        let source: Arc<dyn TableSource> = if let Some(info) = self.catalog.table(name) {
-            Arc::new(scan_source(info))
-        } else if let Some(sql) = self.catalog.view(name) {
-            Arc::new(self.plan_view(name, &sql)?)
-        } else {
-            return Err(self.missing(name));
-        };
-        self.tables.borrow_mut().insert(name.to_owned(), Arc::clone(&source));
         Ok(source)
     }
 

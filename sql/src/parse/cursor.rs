@@ -78,10 +78,15 @@ impl<'a> Cursor<'a> {
 
     /// An identifier: lower-case unless quoted.
     pub(super) fn name(&mut self) -> Result<String, SqlError> {
-        let Some(Token::Word(word)) = self.peek() else { return Err(self.error("expected a name")) };
-        if self.peek_at(1) == Some(&Token::Period) {
+        if matches!(self.peek(), Some(Token::Word(_))) && self.peek_at(1) == Some(&Token::Period) {
             return Err(self.error("expected a plain name: tables have no schema prefix"));
         }
+        self.word()
+    }
+
+    /// As [`Cursor::name`], whatever follows.
+    pub(super) fn word(&mut self) -> Result<String, SqlError> {
+        let Some(Token::Word(word)) = self.peek() else { return Err(self.error("expected a name")) };
         self.at += 1;
         Ok(if word.quote_style.is_some() { word.value.clone() } else { word.value.to_lowercase() })
     }

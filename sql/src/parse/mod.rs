@@ -6,12 +6,13 @@
 mod cluster;
 mod create_table;
 mod cursor;
+mod users;
 
 use datafusion_sql::sqlparser::ast::{Statement as Ast, TableObject};
 use datafusion_sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use crate::token::{self, Lines, on_deep_stack};
-use crate::{Insert, QueryText, SqlError, Statement};
+use crate::{Insert, QueryText, SqlError, Statement, UserStatement};
 use cursor::Cursor;
 
 /// Splits a text at its semicolons and parses each statement.
@@ -54,6 +55,10 @@ fn statement(tokens: &[TokenWithSpan], lines: &Lines<'_>) -> Result<Statement, S
         "ADD" => cluster::add(cursor),
         "REMOVE" => cluster::remove(cursor),
         "KILL" => cluster::kill(cursor),
+        "GRANT" => users::grant(cursor),
+        "REVOKE" => users::revoke(cursor),
+        "ALTER" if cursor.take_two("ALTER", "USER") => users::alter(cursor),
+        "SET" if cursor.take_two("SET", "PASSWORD") => users::set_password(cursor),
         "DESCRIBE" | "DESC" => {
             cursor.next();
             cursor.take("TABLE");
@@ -74,12 +79,14 @@ fn statement(tokens: &[TokenWithSpan], lines: &Lines<'_>) -> Result<Statement, S
     }
 }
 
-const STATEMENTS: [&str; 13] =
-    ["SELECT", "WITH", "VALUES", "EXPLAIN", "PROFILE", "CREATE", "DROP", "INSERT", "SHOW", "DESCRIBE", "ADD", "REMOVE", "KILL"];
+const STATEMENTS: [&str; 15] = [
+    "SELECT", "WITH", "VALUES", "EXPLAIN", "PROFILE", "CREATE", "DROP", "INSERT", "SHOW", "DESCRIBE", "ADD", "REMOVE", "KILL",
+    "GRANT", "REVOKE",
+];
 
-const OTHER_STATEMENTS: [&str; 18] = [
-    "UPDATE", "DELETE", "MERGE", "ALTER", "TRUNCATE", "COPY", "LOAD", "BEGIN", "COMMIT", "ROLLBACK", "SET", "USE", "GRANT",
-    "REVOKE", "ANALYZE", "CALL", "REPLACE", "START",
+const OTHER_STATEMENTS: [&str; 16] = [
+    "UPDATE", "DELETE", "MERGE", "ALTER", "TRUNCATE", "COPY", "LOAD", "BEGIN", "COMMIT", "ROLLBACK", "SET", "USE", "ANALYZE",
+    "CALL", "REPLACE", "START",
 ];
 
 /// Checks the syntax of a query and keeps its tokens.
@@ -120,6 +127,9 @@ fn create(mut cursor: Cursor<'_>, lines: &Lines<'_>) -> Result<Statement, SqlErr
     cursor.next();
     if cursor.take("DATABASE") {
         return cluster::create_database(cursor);
+    }
+    if cursor.take("USER") {
+        return users::create(cursor);
     }
     let or_replace = cursor.take("OR");
     if or_replace {
@@ -172,6 +182,9 @@ fn drop(mut cursor: Cursor<'_>) -> Result<Statement, SqlError> {
     if cursor.take("DATABASE") {
         return cluster::drop_database(cursor);
     }
+    if cursor.take("USER") {
+        return users::drop(cursor);
+    }
     let view = cursor.take("VIEW");
     if !view {
         cursor.expect("TABLE")?;
@@ -190,6 +203,13 @@ fn drop(mut cursor: Cursor<'_>) -> Result<Statement, SqlError> {
 
 fn show(mut cursor: Cursor<'_>) -> Result<Statement, SqlError> {
     cursor.next();
+    if cursor.take("GRANTS") {
+        return users::show_grants(cursor);
+    }
+    if cursor.take("USERS") {
+        cursor.expect_end()?;
+        return Ok(Statement::User(UserStatement::ShowUsers));
+    }
     cursor.take("FULL");
     if cursor.take("TABLES") {
         cursor.expect_end()?;
