@@ -8,6 +8,7 @@ use stoa_columnstore::{Database, Options, Table, TableDef, TableWriter};
 use stoa_exec::{CancelToken, MemoryBudget, Progress, QueryContext, QueryResult, Settings};
 use stoa_plan::{Query, TableStatistics, distribute};
 
+use crate::session::{PlanBasis, Plans};
 use crate::{Error, Result, Rows, Store};
 
 /// One data directory, and the threads and the memory that queries over it may use.
@@ -16,6 +17,7 @@ pub struct Embedded {
     pool: Arc<rayon::ThreadPool>,
     settings: Settings,
     memory_limit: usize,
+    plans: Plans,
 }
 
 impl Embedded {
@@ -30,7 +32,7 @@ impl Embedded {
             .build()
             .map_err(|e| Error::Invalid(format!("cannot start {threads} threads: {e}")))?;
         let database = Database::open(directory, storage)?;
-        Ok(Embedded { database, pool: Arc::new(pool), settings, memory_limit })
+        Ok(Embedded { database, pool: Arc::new(pool), settings, memory_limit, plans: Plans::default() })
     }
 
     /// The data directory's tables.
@@ -84,6 +86,15 @@ impl Store for Embedded {
     fn drop_view(&self, name: &str, if_exists: bool) -> Result<()> {
         self.database.drop_view(name, if_exists)?;
         Ok(())
+    }
+
+    fn plans(&self) -> &Plans {
+        &self.plans
+    }
+
+    /// Every commit may change definitions and statistics.
+    fn plan_basis(&self) -> Option<PlanBasis> {
+        Some(PlanBasis { scope: String::new(), definitions: self.database.version(), statistics: 0 })
     }
 
     fn distribute(&self, query: Query) -> Query {

@@ -24,5 +24,5 @@ pub use error::{Error, Result};
 pub use membership::Membership;
 pub use processes::Processes;
 pub use service::{Coordinator, DEFAULT_DATABASE};
-pub use session::{Outcome, Session, definition, sql_type_name};
+pub use session::{Outcome, PlanBasis, Plans, Session, definition, sql_type_name};
 pub use store::{Rows, Store};

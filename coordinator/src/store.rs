@@ -9,6 +9,7 @@ use stoa_plan::{Query, TableStatistics};
 
 use stoa_sql::{ClusterStatement, Statement, UserStatement};
 
+use crate::session::{PlanBasis, Plans};
 use crate::{Error, Outcome, Result};
 
 /// Tables, views, and who runs queries over them.
@@ -100,6 +101,12 @@ pub trait Store: Send + Sync {
         let _ = (sql, cancel);
         Ok(None)
     }
+
+    /// Plans that were made lately.
+    fn plans(&self) -> &Plans;
+
+    /// What plans made now hang on; `None` if that is not known.
+    fn plan_basis(&self) -> Option<PlanBasis>;
 
     /// Cuts an optimized query into fragments.
     fn distribute(&self, query: Query) -> Query;

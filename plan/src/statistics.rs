@@ -9,7 +9,7 @@ pub trait StatisticsSource: Send + Sync {
 }
 
 /// Statistics of one table over all partitions.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct TableStatistics {
     /// Live rows.
     pub rows: u64,
@@ -20,7 +20,7 @@ pub struct TableStatistics {
 }
 
 /// Statistics of one column.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ColumnStatistics {
     /// Exact lower bound of the non-NULL values, if known. It holds for every row: arithmetic is narrowed on its strength.
     pub min: Option<Value>,

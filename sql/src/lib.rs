@@ -18,7 +18,7 @@ mod statement;
 mod token;
 mod types;
 
-pub use bind::{bind_insert, bind_query};
+pub use bind::{bind_insert, bind_query, bind_query_once};
 pub use catalog::{Catalog, TableColumn, TableInfo};
 pub use error::{Location, SqlError};
 pub use parse::{parse, split};

@@ -63,6 +63,7 @@ pub fn coordinator(args: &CoordinatorArgs) -> Result<()> {
         memory_limit: args.node.memory_limit.unwrap_or(defaults.memory_limit),
         summaries: Arc::default(),
         numbers: Arc::default(),
+        plans: Arc::default(),
     };
     let service = Arc::new(Coordinator::new(shared, membership.clone(), processes));
     let listener = serve_coordinator(&io, &args.node.listen, &secret, args.node.limits(), service)?;

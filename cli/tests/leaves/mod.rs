@@ -49,6 +49,7 @@ impl Leaves {
             memory_limit: 1 << 30,
             summaries: Arc::default(),
             numbers: Arc::default(),
+            plans: Arc::default(),
         };
         let session = Session::new(Arc::new(Cluster::named("stoa", "root", &shared)));
         let leaves: Vec<String> = listeners.iter().map(|listener| format!("ADD LEAF '{}'", listener.address())).collect();

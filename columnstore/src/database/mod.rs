@@ -71,6 +71,12 @@ impl Database {
         &self.options
     }
 
+    /// Counts commits: as long as it stays, so does everything that is stored.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.catalog().sequence
+    }
+
     /// Every table, by name.
     #[must_use]
     pub fn tables(&self) -> Vec<Arc<Table>> {

@@ -21,6 +21,7 @@ use stoa_sql::{ClusterStatement, Statement, UserStatement};
 
 use crate::access::Asker;
 use crate::catalog::{Command, Definition, Privilege};
+use crate::session::{PlanBasis, Plans};
 use crate::{Control, Error, Outcome, Result, Rows, Store};
 use fragments::QueryOnLeaves;
 use load::ClusterRows;
@@ -97,6 +98,8 @@ pub struct Shared {
     pub summaries: Arc<Summaries>,
     /// Numbers for queries.
     pub numbers: Arc<QueryNumbers>,
+    /// Plans that were made lately.
+    pub plans: Arc<Plans>,
 }
 
 impl Cluster {
@@ -222,6 +225,17 @@ impl Store for Cluster {
     fn forward(&self, sql: &str, cancel: &CancelToken) -> Result<Option<Outcome>> {
         let statement = ForLeader { user: self.user.clone(), database: self.database.clone(), sql: sql.to_owned() };
         Ok(self.shared.control.forward(&statement, cancel)?.map(Outcome::Done))
+    }
+
+    fn plans(&self) -> &Plans {
+        &self.shared.plans
+    }
+
+    fn plan_basis(&self) -> Option<PlanBasis> {
+        let database = self.view().ok()?;
+        let statistics = self.shared.summaries.version(&database, &self.shared.leaves).ok()?;
+        let scope = format!("{}\n{}", self.user, self.database);
+        Some(PlanBasis { scope, definitions: self.shared.control.catalog().version, statistics })
     }
 
     fn distribute(&self, query: Query) -> Query {

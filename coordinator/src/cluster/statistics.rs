@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -21,26 +22,53 @@ type ByTable = Arc<BTreeMap<String, TableSummary>>;
 
 /// Statistics that were asked for lately, by database.
 #[derive(Default)]
-pub struct Summaries(Mutex<HashMap<String, (Instant, ByTable)>>);
+pub struct Summaries {
+    lately: Mutex<HashMap<String, Asked>>,
+    /// Counts how often they were other ones.
+    version: AtomicU64,
+}
+
+#[derive(Clone)]
+struct Asked {
+    since: Instant,
+    tables: ByTable,
+    version: u64,
+}
 
 impl Summaries {
     /// The statistics of a database, by table in lower case; asks the leaves if they are old.
     pub(super) fn get(&self, database: &Database, pool: &LeafPool) -> Result<ByTable> {
-        let known = self.0.lock().get(&database.name).cloned();
-        if let Some((since, tables)) = known
-            && since.elapsed() < FRESH
-            && database.tables.keys().all(|name| tables.contains_key(name))
+        Ok(self.asked(database, pool)?.tables)
+    }
+
+    /// A number that stays as long as the statistics of a database do.
+    pub(super) fn version(&self, database: &Database, pool: &LeafPool) -> Result<u64> {
+        Ok(self.asked(database, pool)?.version)
+    }
+
+    fn asked(&self, database: &Database, pool: &LeafPool) -> Result<Asked> {
+        let known = self.lately.lock().get(&database.name).cloned();
+        if let Some(asked) = &known
+            && asked.since.elapsed() < FRESH
+            && database.tables.keys().all(|name| asked.tables.contains_key(name))
         {
-            return Ok(tables);
+            return Ok(asked.clone());
         }
-        let tables = Arc::new(ask(database, pool)?);
-        self.0.lock().insert(database.name.clone(), (Instant::now(), tables.clone()));
-        Ok(tables)
+        let tables = ask(database, pool)?;
+        let asked = match known {
+            Some(same) if *same.tables == tables => Asked { since: Instant::now(), ..same },
+            _ => {
+                let version = self.version.fetch_add(1, Ordering::Relaxed);
+                Asked { since: Instant::now(), tables: Arc::new(tables), version }
+            }
+        };
+        self.lately.lock().insert(database.name.clone(), asked.clone());
+        Ok(asked)
     }
 
     /// The next one who asks gets new ones.
     pub(super) fn forget(&self, database: &str) {
-        self.0.lock().remove(database);
+        self.lately.lock().remove(database);
     }
 }
 

@@ -6,6 +6,7 @@
 mod ddl;
 mod explain;
 mod insert;
+mod plans;
 
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use crate::{Error, Result, Store};
 
 pub(crate) use ddl::text_table;
 pub use ddl::{definition, sql_type_name};
+pub use plans::{PlanBasis, Plans};
 
 /// What a statement gave.
 pub enum Outcome {
@@ -59,7 +61,15 @@ impl Session {
         progress: &Progress,
         each: &mut dyn FnMut(Outcome) -> std::result::Result<(), E>,
     ) -> std::result::Result<(), E> {
-        for (statement, text) in stoa_sql::split(sql).map_err(Error::from)? {
+        let basis = self.store.plan_basis();
+        if let Some(plan) = basis.as_ref().and_then(|basis| self.store.plans().get(sql, basis)) {
+            return each(self.guarded(|| self.rows(&plan, cancel, progress))?);
+        }
+        let statements = stoa_sql::split(sql).map_err(Error::from)?;
+        if let ([(Statement::Query(query), _)], Some(basis)) = (&statements[..], basis) {
+            return each(self.guarded(|| self.rows(&*self.plan_to_keep(query, sql, basis)?, cancel, progress))?);
+        }
+        for (statement, text) in statements {
             each(self.guarded(|| self.anywhere(&statement, &text, cancel, progress))?)?;
         }
         Ok(())
@@ -131,10 +141,7 @@ impl Session {
     fn execute(&self, statement: &Statement, cancel: &CancelToken, progress: &Progress) -> Result<Outcome> {
         let done = |message: String| Ok(Outcome::Done(message));
         match statement {
-            Statement::Query(query) => {
-                let result = self.store.execute(&self.plan(query)?, cancel, progress)?;
-                Ok(Outcome::Rows { schema: result.schema, batches: result.batches })
-            }
+            Statement::Query(query) => self.rows(&self.plan(query)?, cancel, progress),
             Statement::Explain { query, analyze } => explain::run(self, query, *analyze, cancel),
             Statement::CreateTable(create) => done(ddl::create_table(self, create)?),
             Statement::CreateTableAs { table, query } => done(insert::create_table_as(self, table, query, cancel)?),
@@ -147,6 +154,21 @@ impl Session {
             Statement::Cluster(statement) => self.store.cluster(statement),
             Statement::User(statement) => self.store.users(statement),
         }
+    }
+
+    fn rows(&self, plan: &Query, cancel: &CancelToken, progress: &Progress) -> Result<Outcome> {
+        let result = self.store.execute(plan, cancel, progress)?;
+        Ok(Outcome::Rows { schema: result.schema, batches: result.batches })
+    }
+
+    /// The plan of a query that is all of a text: kept for the next time if it will be right then.
+    fn plan_to_keep(&self, query: &QueryText, sql: &str, basis: PlanBasis) -> Result<Arc<Query>> {
+        let (bound, timeless) = stoa_sql::bind_query_once(query, &View(&*self.store))?;
+        let plan = Arc::new(self.physical(bound)?);
+        if timeless {
+            self.store.plans().put(sql, basis, plan.clone());
+        }
+        Ok(plan)
     }
 
     /// The optimized and distributed plan of a query.

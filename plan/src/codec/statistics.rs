@@ -9,7 +9,7 @@ use super::{CodecError, budget};
 use crate::{ColumnStatistics, DataType, Literal, TableStatistics, Value};
 
 /// A table's statistics and its size.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct TableSummary {
     /// Its name.
     pub name: String,

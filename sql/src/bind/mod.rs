@@ -35,6 +35,15 @@ pub(crate) use provider::Table;
 /// # Errors
 /// What is wrong with the query, with the place where it is known.
 pub fn bind_query(query: &QueryText, catalog: &dyn Catalog) -> Result<Query, SqlError> {
+    Ok(bind_query_once(query, catalog)?.0)
+}
+
+/// As [`bind_query`], and whether the plan stays right as long as the catalog is the same: no function in it depends on the moment at
+/// which the query is run.
+///
+/// # Errors
+/// As [`bind_query`].
+pub fn bind_query_once(query: &QueryText, catalog: &dyn Catalog) -> Result<(Query, bool), SqlError> {
     on_deep_stack(|| {
         let tokens = names::resolve_case(query.tokens(), catalog);
         let ast = Ast::Query(Box::new(token::parse_query(&tokens)?));
@@ -50,11 +59,11 @@ pub fn bind_query(query: &QueryText, catalog: &dyn Catalog) -> Result<Query, Sql
 pub fn bind_insert(insert: &Insert, catalog: &dyn Catalog) -> Result<Query, SqlError> {
     on_deep_stack(|| {
         let tokens = names::resolve_case(insert.source.tokens(), catalog);
-        bind(token::parse_statement(&tokens)?, &insert.source, catalog)
+        Ok(bind(token::parse_statement(&tokens)?, &insert.source, catalog)?.0)
     })
 }
 
-fn bind(mut ast: Ast, text: &QueryText, catalog: &dyn Catalog) -> Result<Query, SqlError> {
+fn bind(mut ast: Ast, text: &QueryText, catalog: &dyn Catalog) -> Result<(Query, bool), SqlError> {
     rewrite::statement(&mut ast)?;
     if let Ast::Query(query) = &mut ast {
         output::name_result(query);
@@ -63,7 +72,8 @@ fn bind(mut ast: Ast, text: &QueryText, catalog: &dyn Catalog) -> Result<Query, 
     let plan = logical_plan(ast, &provider).map_err(|error| names::locate(&error, text))?;
     let names: Vec<String> = plan.schema().fields().iter().map(|f| output::display_name(f.name())).collect();
     let plan = rules::rewrite(plan, &provider).map_err(|error| names::locate(&error, text))?;
-    crate::convert::query(&plan, &names).map_err(|error| names::locate_own(error, text))
+    let query = crate::convert::query(&plan, &names).map_err(|error| names::locate_own(error, text))?;
+    Ok((query, provider.timeless()))
 }
 
 /// The front end's plan of a statement, before any rewrite.

@@ -10,7 +10,8 @@ use datafusion_common::config::ConfigOptions;
 use datafusion_common::{DataFusionError, Result, TableReference};
 use datafusion_expr::planner::{ContextProvider, ExprPlanner, TypePlanner};
 use datafusion_expr::{
-    AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableProviderFilterPushDown, TableSource, TableType, WindowUDF,
+    AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableProviderFilterPushDown, TableSource, TableType, Volatility,
+    WindowUDF,
 };
 use datafusion_sql::sqlparser::ast::{DataType as SqlType, Statement as Ast};
 
@@ -68,6 +69,7 @@ pub(crate) struct Provider<'a> {
     catalog: &'a dyn Catalog,
     options: Arc<ConfigOptions>,
     view_depth: Cell<u32>,
+    timeless: Cell<bool>,
     tables: RefCell<HashMap<String, Arc<dyn TableSource>>>,
 }
 
@@ -78,11 +80,22 @@ impl<'a> Provider<'a> {
         options.optimizer.skip_failed_rules = false;
         options.optimizer.filter_null_join_keys = false;
         options.execution.time_zone = None;
-        Provider { catalog, options: Arc::new(options), view_depth: Cell::new(0), tables: RefCell::default() }
+        Provider {
+            catalog,
+            options: Arc::new(options),
+            view_depth: Cell::new(0),
+            timeless: Cell::new(true),
+            tables: RefCell::default(),
+        }
     }
 
     pub(crate) fn config(&self) -> &Arc<ConfigOptions> {
         &self.options
+    }
+
+    /// Whether the statement means the same whenever it is run, as far as it has been bound.
+    pub(crate) fn timeless(&self) -> bool {
+        self.timeless.get()
     }
 
     fn plan_view(&self, name: &str, sql: &str) -> Result<View> {
@@ -158,7 +171,11 @@ impl ContextProvider for Provider<'_> {
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
-        functions().scalar.get(name).cloned().or_else(|| super::markers::function(name))
+        let function = functions().scalar.get(name).cloned().or_else(|| super::markers::function(name));
+        if function.as_ref().is_some_and(|function| function.signature().volatility != Volatility::Immutable) {
+            self.timeless.set(false);
+        }
+        function
     }
 
     fn get_higher_order_meta(&self, _name: &str) -> Option<Arc<HigherOrderUDF>> {
