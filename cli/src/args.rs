@@ -45,9 +45,36 @@ pub struct NodeArgs {
     /// The cluster's secret; who does not know it is turned away
     #[arg(long, env = "STOA_SECRET", default_value = "", hide_default_value = true, hide_env_values = true)]
     pub secret: String,
-    /// Memory that one query may hold on this node, e.g. 4GiB [default: 70% of the machine's]
+    /// Memory that all queries together may hold on this node, e.g. 4GiB [default: 70% of the machine's]
     #[arg(long, value_name = "BYTES", env = "STOA_MEMORY_LIMIT", value_parser = parse_bytes)]
     pub memory_limit: Option<usize>,
+    /// Memory that one query may hold on this node [default: all of --memory-limit]
+    #[arg(long, value_name = "BYTES", env = "STOA_QUERY_MEMORY", value_parser = parse_bytes)]
+    pub query_memory: Option<usize>,
+    /// Queries that run at once; the next ones wait
+    #[arg(long, value_name = "N", env = "STOA_QUERIES", default_value_t = 256)]
+    pub queries: usize,
+    /// Queries that wait; one more is sent away
+    #[arg(long, value_name = "N", env = "STOA_QUEUE", default_value_t = 128)]
+    pub queue: usize,
+    /// Seconds that a query waits before it is sent away
+    #[arg(long, value_name = "SECONDS", env = "STOA_QUEUE_TIMEOUT", default_value_t = 5.0, value_parser = parse_seconds)]
+    pub queue_timeout: f64,
+    /// Seconds that running queries have to end when the node is told to; then they are cancelled
+    #[arg(long, value_name = "SECONDS", env = "STOA_SHUTDOWN_TIMEOUT", default_value_t = 10.0, value_parser = parse_seconds)]
+    pub shutdown_timeout: f64,
+    /// Serve /metrics (Prometheus) and /health over HTTP here
+    #[arg(long, value_name = "HOST:PORT", env = "STOA_METRICS")]
+    pub metrics: Option<String>,
+    /// What is logged to standard error
+    #[arg(long, value_enum, env = "STOA_LOG_LEVEL", default_value_t = LogLevel::Info)]
+    pub log_level: LogLevel,
+    /// Form of the log
+    #[arg(long, value_enum, env = "STOA_LOG_FORMAT", default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+    /// Log statements that take longer as warnings
+    #[arg(long, value_name = "SECONDS", env = "STOA_SLOW_QUERY", default_value_t = 10.0, value_parser = parse_seconds)]
+    pub slow_query: f64,
     /// Connections at once
     #[arg(long, value_name = "N", default_value_t = 1024)]
     pub connections: usize,
@@ -65,9 +92,28 @@ pub struct LeafArgs {
     /// Worker threads [default: one a core]
     #[arg(long, value_name = "N", env = "STOA_THREADS")]
     pub threads: Option<usize>,
-    /// Queries at once; one more is refused
-    #[arg(long, value_name = "N", default_value_t = 256)]
-    pub queries: usize,
+}
+
+/// What is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    /// What failed
+    Error,
+    /// And what may become a problem
+    Warn,
+    /// And what changed
+    Info,
+    /// And every statement and fragment
+    Debug,
+}
+
+/// Form of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// A line for people
+    Text,
+    /// A JSON object a line
+    Json,
 }
 
 /// `stoa coordinator`.
@@ -243,6 +289,13 @@ fn parse_bytes(text: &str) -> Result<usize, String> {
         unit => return Err(format!("'{unit}' is not a unit of bytes: use KiB, MiB or GiB")),
     };
     Ok((number * unit) as usize)
+}
+
+fn parse_seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.0..=1e6).contains(&seconds) => Ok(seconds),
+        _ => Err(format!("'{text}' is not a number of seconds")),
+    }
 }
 
 fn parse_delimiter(text: &str) -> Result<u8, String> {

@@ -8,6 +8,7 @@ pub mod commands;
 pub mod connection;
 pub mod engine;
 mod error;
+pub mod operations;
 pub mod output;
 mod progress;
 mod shell;

@@ -15,6 +15,7 @@ pub mod placement;
 mod processes;
 mod service;
 mod session;
+mod statements;
 mod store;
 
 pub use cluster::Cluster;

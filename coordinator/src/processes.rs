@@ -35,7 +35,7 @@ impl Process {
 /// An entry of the list, there until this is dropped.
 pub(crate) struct Entry {
     processes: Arc<Processes>,
-    number: u64,
+    pub number: u64,
 }
 
 impl Drop for Entry {
@@ -64,6 +64,17 @@ impl Processes {
         self.running.lock().iter().map(|(number, process)| (*number, process.clone())).collect()
     }
 
+    /// How many statements run.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.running.lock().len()
+    }
+
+    /// Ends everything.
+    pub fn kill_all(&self) {
+        self.running.lock().values().for_each(|process| process.cancelled.store(true, Ordering::Relaxed));
+    }
+
     /// Ends what has this number, if `allowed` says so; false if nothing has.
     pub(crate) fn kill(&self, number: u64, allowed: impl Fn(&Process) -> bool) -> bool {
         let running = self.running.lock();
@@ -76,7 +87,7 @@ impl Processes {
 }
 
 /// A text as others may see it: passwords are not for them.
-fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     let upper = text.to_ascii_uppercase();
     if upper.contains("IDENTIFIED") || upper.contains("PASSWORD") {
         "(a statement with a password)".to_owned()

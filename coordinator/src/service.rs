@@ -13,6 +13,7 @@ use stoa_rpc::{Failure, FailureKind, Result};
 use crate::access::{self, Asker};
 use crate::catalog::Privilege;
 use crate::cluster::{Cluster, Shared};
+use crate::statements::Statements;
 use crate::store::existing;
 use crate::{Error, Membership, Outcome, Processes, Rows, Session};
 
@@ -27,14 +28,30 @@ pub const ROOT: &str = "root";
 pub struct Coordinator {
     shared: Shared,
     membership: Arc<Membership>,
-    processes: Arc<Processes>,
+    statements: Statements,
 }
 
 impl Coordinator {
-    /// A coordinator over a catalog and leaves, which lists what runs in `processes`.
+    /// A coordinator over a catalog and leaves, which lists what runs in `processes` and warns of statements that take longer than
+    /// `slow`.
     #[must_use]
-    pub fn new(shared: Shared, membership: Arc<Membership>, processes: Arc<Processes>) -> Coordinator {
-        Coordinator { shared, membership, processes }
+    pub fn new(shared: Shared, membership: Arc<Membership>, processes: Arc<Processes>, slow: Duration) -> Coordinator {
+        Coordinator { shared, membership, statements: Statements::new(processes, slow) }
+    }
+
+    /// Takes no more statements: clients go to another coordinator.
+    pub fn close(&self) {
+        self.statements.close();
+    }
+
+    /// Whether it serves, or why not.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn healthy(&self) -> std::result::Result<(), String> {
+        self.ready().map_err(|failure| failure.message)?;
+        let leader = self.membership.consensus().ok().and_then(|consensus| consensus.leader());
+        leader.map(drop).ok_or_else(|| "no coordinator leads the cluster".to_owned())
     }
 
     /// A coordinator that has no part in a cluster, or not yet the catalog of it, serves nobody.
@@ -61,8 +78,8 @@ impl CoordinatorService for Coordinator {
             Cluster::open(name, user, &self.shared).map_err(Error::into_failure)?
         };
         let (user, database) = (user.to_owned(), name.to_lowercase());
-        let (membership, processes) = (self.membership.clone(), self.processes.clone());
-        Ok(Arc::new(ClientSession { session: Session::new(Arc::new(store)), membership, processes, user, database }))
+        let (membership, statements) = (self.membership.clone(), self.statements.clone());
+        Ok(Arc::new(ClientSession { session: Session::new(Arc::new(store)), membership, statements, user, database }))
     }
 
     fn peer(&self) -> Arc<dyn PeerService> {
@@ -80,7 +97,6 @@ impl PeerService for Coordinator {
             return Ok(Decided::NotLeader);
         }
         let session = Session::new(Arc::new(Cluster::named(&statement.database, &statement.user, &self.shared)));
-        let _listed = self.processes.begin(&statement.user, &statement.database, &statement.sql, cancelled);
         let mut text = String::new();
         let mut each = |outcome| {
             if let Outcome::Done(said) = outcome {
@@ -89,7 +105,8 @@ impl PeerService for Coordinator {
             Ok::<(), Error>(())
         };
         let cancel = CancelToken::from(cancelled.clone());
-        session.run(&statement.sql, &cancel, &Progress::default(), &mut each).map_err(Error::into_failure)?;
+        let run = || session.run(&statement.sql, &cancel, &Progress::default(), &mut each).map_err(Error::into_failure);
+        self.statements.run(&statement.user, &statement.database, &statement.sql, cancelled, run)?;
         Ok(Decided::Done { text, version: self.membership.catalog().version })
     }
 
@@ -108,7 +125,7 @@ impl PeerService for Coordinator {
 struct ClientSession {
     session: Session,
     membership: Arc<Membership>,
-    processes: Arc<Processes>,
+    statements: Statements,
     user: String,
     database: String,
 }
@@ -121,17 +138,20 @@ impl ClientSession {
 
 impl SessionService for ClientSession {
     fn execute(&self, sql: &str, answer: &mut dyn Answer, cancelled: &Cancelled) -> Result<()> {
-        let _listed = self.processes.begin(&self.user, &self.database, sql, cancelled);
         let cancel = CancelToken::from(cancelled.clone());
-        self.session.run(sql, &cancel, &Progress::default(), &mut |outcome| send(answer, outcome)).map_err(Told::into_failure)
+        let mut each = |outcome| send(answer, outcome);
+        let run = || self.session.run(sql, &cancel, &Progress::default(), &mut each).map_err(Told::into_failure);
+        self.statements.run(&self.user, &self.database, sql, cancelled, run)
     }
 
     fn execute_plan(&self, plan: &[u8], answer: &mut dyn Answer, cancelled: &Cancelled) -> Result<()> {
         let query = decode(plan).map_err(|e| Failure::new(FailureKind::User, e.to_string()))?;
-        let _listed = self.processes.begin(&self.user, &self.database, "a plan", cancelled);
         let cancel = CancelToken::from(cancelled.clone());
-        let result = self.session.query_plan(query, &cancel, &Progress::default()).map_err(Error::into_failure)?;
-        send(answer, Outcome::Rows { schema: result.schema, batches: result.batches }).map_err(Told::into_failure)
+        let run = || {
+            let result = self.session.query_plan(query, &cancel, &Progress::default()).map_err(Error::into_failure)?;
+            send(answer, Outcome::Rows { schema: result.schema, batches: result.batches }).map_err(Told::into_failure)
+        };
+        self.statements.run(&self.user, &self.database, "(a plan)", cancelled, run)
     }
 
     fn load(&self, table: &str) -> Result<Box<dyn TableLoad>> {

@@ -84,9 +84,11 @@ impl CancelToken {
     }
 }
 
-/// The memory that a query may hold.
+/// The memory that a query may hold, or all queries of a node together.
 #[derive(Debug)]
 pub struct MemoryBudget {
+    /// The budget of which this one is a part.
+    whole: Option<Arc<MemoryBudget>>,
     limit: usize,
     used: AtomicUsize,
     peak: AtomicUsize,
@@ -96,7 +98,45 @@ impl MemoryBudget {
     /// A budget of `limit` bytes.
     #[must_use]
     pub fn new(limit: usize) -> Arc<MemoryBudget> {
-        Arc::new(MemoryBudget { limit, used: AtomicUsize::new(0), peak: AtomicUsize::new(0) })
+        Arc::new(MemoryBudget { whole: None, limit, used: AtomicUsize::new(0), peak: AtomicUsize::new(0) })
+    }
+
+    /// A budget of `limit` bytes within this one: what it holds, this one holds too.
+    #[must_use]
+    pub fn part(self: &Arc<Self>, limit: usize) -> Arc<MemoryBudget> {
+        let whole = Some(self.clone());
+        Arc::new(MemoryBudget { whole, limit, used: AtomicUsize::new(0), peak: AtomicUsize::new(0) })
+    }
+
+    /// The bytes that may be held.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// The bytes that are held.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Takes bytes; the limit that stands against it, if there is one, and then nothing was taken.
+    fn take(&self, bytes: usize) -> std::result::Result<(), usize> {
+        let used = self.used.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        let taken =
+            if used > self.limit { Err(self.limit) } else { self.whole.as_ref().map_or(Ok(()), |whole| whole.take(bytes)) };
+        match taken {
+            Ok(()) => drop(self.peak.fetch_max(used, Ordering::Relaxed)),
+            Err(_) => drop(self.used.fetch_sub(bytes, Ordering::Relaxed)),
+        }
+        taken
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+        if let Some(whole) = &self.whole {
+            whole.give_back(bytes);
+        }
     }
 
     /// The most bytes that were held at once.
@@ -127,17 +167,12 @@ impl Reservation {
     /// [`Error::Memory`] if the budget does not have them; the reservation is unchanged then.
     pub fn resize(&mut self, bytes: usize) -> Result<()> {
         if bytes <= self.bytes {
-            self.budget.used.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
+            self.budget.give_back(self.bytes - bytes);
             self.bytes = bytes;
             return Ok(());
         }
-        let more = bytes - self.bytes;
-        let used = self.budget.used.fetch_add(more, Ordering::Relaxed).saturating_add(more);
-        if used > self.budget.limit {
-            self.budget.used.fetch_sub(more, Ordering::Relaxed);
-            return Err(Error::Memory { limit: self.budget.limit, operator: self.operator.clone() });
-        }
-        self.budget.peak.fetch_max(used, Ordering::Relaxed);
+        let taken = self.budget.take(bytes - self.bytes);
+        taken.map_err(|limit| Error::Memory { limit, operator: self.operator.clone() })?;
         self.bytes = bytes;
         Ok(())
     }
@@ -159,7 +194,7 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.budget.give_back(self.bytes);
     }
 }
 

@@ -16,6 +16,9 @@ pub enum Error {
         /// The operator that asked last.
         operator: String,
     },
+    /// The node has too much to do.
+    #[error("too many queries: {0}; try again later")]
+    Overloaded(String),
     /// The query was cancelled.
     #[error("the query was cancelled")]
     Cancelled,
@@ -56,7 +59,7 @@ impl Error {
         match self {
             Error::User(_) | Error::Unsupported(_) => Severity::User,
             Error::Remote { severity, .. } => *severity,
-            Error::Memory { .. } | Error::Cancelled => Severity::Retryable,
+            Error::Memory { .. } | Error::Overloaded(_) | Error::Cancelled => Severity::Retryable,
             Error::Storage(_) | Error::Internal(_) => Severity::Fatal,
         }
     }

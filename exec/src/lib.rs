@@ -4,6 +4,7 @@
 //! rows, then the merge above them. Operators pass [`Batch`]es; a column of a batch is an Arrow array, canonical for its logical type
 //! or one of the encodings that [`batch`] names.
 
+mod admission;
 pub mod aggregate;
 pub mod batch;
 mod columns;
@@ -25,6 +26,7 @@ mod sink;
 mod sort;
 mod statistics;
 
+pub use admission::{Admission, AdmissionLimits, Pass};
 pub use batch::{Batch, Bounds, Layout, LayoutColumn};
 pub use context::{CancelToken, MemoryBudget, QueryContext, Reservation, Settings};
 pub use error::{Error, Result};

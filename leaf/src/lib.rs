@@ -23,7 +23,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use stoa_columnstore::{Options, lock_file};
-use stoa_exec::Settings;
+use stoa_exec::{Admission, AdmissionLimits, CancelToken, MemoryBudget, QueryContext, Settings};
 use stoa_plan::codec::encode_statistics;
 use stoa_rpc::leaf::{Change, DatabaseStatus, Delivery, LeafQuery, LeafService, Load, QuerySetup};
 use stoa_rpc::{Failure, FailureKind, LeafPool, Result};
@@ -36,10 +36,12 @@ use query::{Handle, Query};
 pub struct Setup {
     /// Worker threads of all queries together.
     pub threads: usize,
-    /// Bytes that one query may hold here.
+    /// Bytes that all queries may hold here together.
     pub memory_limit: usize,
-    /// Queries that may be here at once; one more is refused.
-    pub queries: usize,
+    /// Bytes that one query may hold here.
+    pub query_memory: usize,
+    /// How many queries may be here.
+    pub queries: AdmissionLimits,
     /// Settings of queries.
     pub settings: Settings,
     /// Settings of storage.
@@ -52,6 +54,7 @@ pub struct Leaf {
     databases: Databases,
     pool: Arc<rayon::ThreadPool>,
     peers: Arc<LeafPool>,
+    admission: Arc<Admission>,
     queries: Mutex<HashMap<u64, Weak<Query>>>,
     /// Locked as long as the leaf lives.
     _lock: File,
@@ -70,7 +73,20 @@ impl Leaf {
             .thread_name(|i| format!("stoa-leaf-{i}"))
             .build()
             .map_err(|e| Failure::new(FailureKind::Fatal, format!("cannot start {} threads: {e}", setup.threads)))?;
-        Ok(Leaf { setup, databases, pool: Arc::new(pool), peers: Arc::new(peers), queries: Mutex::default(), _lock: lock })
+        let admission = Admission::new(setup.queries, MemoryBudget::new(setup.memory_limit));
+        let (pool, peers) = (Arc::new(pool), Arc::new(peers));
+        Ok(Leaf { setup, databases, pool, peers, admission, queries: Mutex::default(), _lock: lock })
+    }
+
+    /// Which queries are here, and the memory of all of them.
+    #[must_use]
+    pub fn admission(&self) -> &Arc<Admission> {
+        &self.admission
+    }
+
+    /// Ends the queries that are here.
+    pub fn cancel_all(&self) {
+        self.queries.lock().values().filter_map(Weak::upgrade).for_each(|query| query.cancel());
     }
 }
 
@@ -90,13 +106,12 @@ impl LeafService for Leaf {
     fn begin(&self, setup: QuerySetup) -> Result<Arc<dyn LeafQuery>> {
         let tables = self.databases.tables(&setup.database, &setup.ordinals)?;
         let id = setup.query;
-        let query = Arc::new(Query::new(setup, tables, &self.setup, self.pool.clone(), self.peers.clone()));
+        let pass = self.admission.enter(&CancelToken::default()).map_err(failure)?;
+        let memory = self.admission.memory().part(self.setup.query_memory);
+        let context = QueryContext { settings: self.setup.settings.clone(), cancel: CancelToken::default(), memory };
+        let query = Arc::new(Query::new(setup, tables, context, pass, self.pool.clone(), self.peers.clone()));
         let mut queries = self.queries.lock();
         queries.retain(|_, query| query.strong_count() > 0);
-        if queries.len() >= self.setup.queries {
-            let what = format!("the leaf runs {} queries already, its limit; try again later", queries.len());
-            return Err(Failure::new(FailureKind::Retryable, what));
-        }
         if queries.insert(id, Arc::downgrade(&query)).is_some() {
             return Err(Failure::new(FailureKind::Fatal, format!("query {id} has begun here already")));
         }

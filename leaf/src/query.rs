@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use arrow::array::RecordBatch;
 use parking_lot::Mutex;
 use stoa_columnstore::KeySet;
 use stoa_columnstore::predicate::KeyMembers;
 use stoa_exec::profile::Profile;
-use stoa_exec::{CancelToken, MemoryBudget, QueryContext, Reservation, execute_fragment};
+use stoa_exec::{MemoryBudget, Pass, QueryContext, Reservation, execute_fragment};
 use stoa_plan::FilterId;
 use stoa_plan::codec::decode;
 use stoa_rpc::ipc::write_chunks;
@@ -18,14 +19,15 @@ use stoa_rpc::leaf::{
 use stoa_rpc::{ChunkSink, Failure, FailureKind, LeafPool, Result};
 
 use crate::databases::Tables;
+use crate::failure;
 use crate::received::Incoming;
-use crate::{Setup, failure};
 
 /// A query.
 pub(crate) struct Query {
     setup: QuerySetup,
     tables: Tables,
     context: QueryContext,
+    _pass: Pass,
     received: Mutex<HashMap<u32, Received>>,
     pool: Arc<rayon::ThreadPool>,
     peers: Arc<LeafPool>,
@@ -39,13 +41,19 @@ struct Received {
 }
 
 impl Query {
-    pub fn new(setup: QuerySetup, tables: Tables, leaf: &Setup, pool: Arc<rayon::ThreadPool>, peers: Arc<LeafPool>) -> Query {
-        let context = QueryContext {
-            settings: leaf.settings.clone(),
-            cancel: CancelToken::default(),
-            memory: MemoryBudget::new(leaf.memory_limit),
-        };
-        Query { setup, tables, context, received: Mutex::default(), pool, peers }
+    pub fn new(
+        setup: QuerySetup,
+        tables: Tables,
+        context: QueryContext,
+        pass: Pass,
+        pool: Arc<rayon::ThreadPool>,
+        peers: Arc<LeafPool>,
+    ) -> Query {
+        Query { setup, tables, context, _pass: pass, received: Mutex::default(), pool, peers }
+    }
+
+    pub fn cancel(&self) {
+        self.context.cancel.cancel();
     }
 
     pub fn memory(&self) -> &Arc<MemoryBudget> {
@@ -126,11 +134,21 @@ pub(crate) struct Handle(pub Arc<Query>);
 
 impl LeafQuery for Handle {
     fn run(&self, fragment: FragmentRequest, sink: &mut dyn ChunkSink) -> Result<RunProfile> {
-        self.0.run(&fragment, sink)
+        let began = Instant::now();
+        let ran = self.0.run(&fragment, sink);
+        let (query, took) = (self.0.setup.query, began.elapsed());
+        let outcome = if ran.is_ok() { "done" } else { "failed" };
+        metrics::counter!("stoa_fragments_total", "outcome" => outcome).increment(1);
+        metrics::histogram!("stoa_fragment_seconds").record(took.as_secs_f64());
+        match &ran {
+            Ok(profile) => tracing::debug!(query, ?took, peak_memory = profile.peak_memory, "fragment done"),
+            Err(failure) => tracing::info!(query, ?took, error = %failure, "fragment failed"),
+        }
+        ran
     }
 
     fn cancel(&self) {
-        self.0.context.cancel.cancel();
+        self.0.cancel();
     }
 }
 

@@ -10,6 +10,9 @@ use crate::{Failure, FailureKind, Result};
 
 type Job = Box<dyn FnOnce() + Send>;
 
+/// Blocking calls at once: more than a node's limits of queries let in, so that a call of the consensus finds a thread.
+const CALLS: usize = 2048;
+
 /// A thread with an event loop. RPC objects are made on it and never leave it; blocking calls run on threads beside it. It ends when
 /// the last handle is dropped, and with it all of its connections.
 #[derive(Clone)]
@@ -25,7 +28,12 @@ impl Io {
     /// If the system gives no thread or no event queue.
     pub fn start(name: &str) -> Result<Io> {
         let fail = |e: std::io::Error| Failure::new(FailureKind::Fatal, format!("cannot start an I/O thread: {e}"));
-        let runtime = Builder::new_current_thread().enable_all().thread_name(format!("{name}-call")).build().map_err(fail)?;
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(CALLS)
+            .thread_name(format!("{name}-call"))
+            .build()
+            .map_err(fail)?;
         let handle = runtime.handle().clone();
         let (jobs, mut queue) = unbounded_channel::<Job>();
         let run = move || {

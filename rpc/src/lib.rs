@@ -10,6 +10,7 @@
 mod client;
 mod done;
 mod failure;
+mod http;
 mod io;
 pub mod ipc;
 pub mod leaf;
@@ -25,6 +26,7 @@ mod session_client;
 mod session_server;
 
 pub use failure::{Failure, FailureKind, Result};
+pub use http::{Page, Pages, serve_pages};
 pub use io::Io;
 pub use leaf_client::LeafPool;
 pub use leaf_server::serve_leaf;

@@ -1,16 +1,17 @@
 //! Ports: who may connect, how many, and what they are offered.
 
 use std::cell::Cell;
+use std::future::Future;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use capnp_rpc::{RpcSystem, rpc_twoparty_capnp::Side, twoparty};
 use stoa_schema::common_capnp::hello;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 use tokio_util::compat::{TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
 
 use crate::client::reader_options;
@@ -23,6 +24,27 @@ const ENTRY: Duration = Duration::from_secs(10);
 pub(crate) struct Door {
     secret: Secret,
     passed: Arc<AtomicBool>,
+    calls: Calls,
+}
+
+/// How many calls wait for their answers to be taken.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Calls(Arc<AtomicUsize>);
+
+/// A call whose answer is on its way until this is dropped.
+pub(crate) struct Call(Calls);
+
+impl Calls {
+    pub fn begin(&self) -> Call {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Call(self.clone())
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Door {
@@ -34,9 +56,15 @@ impl Door {
             return Ok(Err(Failure::new(FailureKind::Denied, what)));
         }
         if !self.secret.is(hello.get_secret()?) {
+            tracing::warn!("a connection was turned away: its cluster secret is another one");
             return Ok(Err(Failure::new(FailureKind::Denied, "the cluster secret is another one")));
         }
         Ok(Ok(()))
+    }
+
+    /// The calls of all connections to the port.
+    pub fn calls(&self) -> &Calls {
+        &self.calls
     }
 
     /// It is in: the connection may stay.
@@ -64,14 +92,27 @@ impl Default for Limits {
 #[derive(Debug)]
 pub struct Listener {
     address: SocketAddr,
-    _stop: oneshot::Sender<()>,
+    /// True once no more connections are taken.
+    closed: watch::Sender<bool>,
+    calls: Calls,
 }
 
 impl Listener {
+    /// How many answers of statements are on their way.
+    #[must_use]
+    pub fn calls(&self) -> usize {
+        self.calls.0.load(Ordering::Relaxed)
+    }
+
     /// The address, with the port that the system chose if 0 was asked for.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Takes no more connections; those that there are go on.
+    pub fn close(&self) {
+        self.closed.send_replace(true);
     }
 }
 
@@ -83,60 +124,81 @@ pub(crate) fn listen(
     limits: Limits,
     offer: impl Fn(Door) -> capnp::capability::Client + Send + 'static,
 ) -> Result<Listener> {
+    let guarded = !secret.0.is_empty();
+    let (secret, calls) = (secret.clone(), Calls::default());
+    let of_door = calls.clone();
+    let serve = move |stream| {
+        let passed = Arc::<AtomicBool>::default();
+        let client = offer(Door { secret: secret.clone(), passed: passed.clone(), calls: of_door.clone() });
+        serve(stream, client, passed)
+    };
+    Ok(Listener { calls, ..accept_on(io, address, limits, guarded, serve)? })
+}
+
+/// Takes connections on a port and has each served; `guarded`: strangers are turned away there.
+pub(crate) fn accept_on<F: Future<Output = ()> + 'static>(
+    io: &Io,
+    address: &str,
+    limits: Limits,
+    guarded: bool,
+    serve: impl Fn(TcpStream) -> F + Send + 'static,
+) -> Result<Listener> {
     let fail = |e: &dyn std::fmt::Display| Failure::new(FailureKind::Fatal, format!("cannot listen on {address}: {e}"));
     let addresses: Vec<SocketAddr> = address.to_socket_addrs().map_err(|e| fail(&e))?.collect();
     let beyond = addresses.iter().any(|a| !a.ip().is_loopback());
     if beyond && !limits.insecure {
-        let lacks = if secret.0.is_empty() { "a cluster secret and TLS" } else { "TLS" };
+        let lacks = if guarded { "TLS" } else { "a cluster secret and TLS" };
         let why = format!("{address} is reachable from other machines and {lacks} would be missing; --insecure allows it");
         return Err(Failure::new(FailureKind::Denied, why));
     }
-    let bound = addresses.clone();
-    let (stop, stopped) = oneshot::channel();
-    let secret = secret.clone();
-    let offer = move |passed| offer(Door { secret: secret.clone(), passed });
+    let (closed, watching) = watch::channel(false);
     let listener = io.call(move || async move {
-        let listener = TcpListener::bind(&bound[..]).await.map_err(|e| Failure::new(FailureKind::Fatal, e.to_string()))?;
+        let listener = TcpListener::bind(&addresses[..]).await.map_err(|e| Failure::new(FailureKind::Fatal, e.to_string()))?;
         let address = listener.local_addr().map_err(|e| Failure::new(FailureKind::Fatal, e.to_string()))?;
-        tokio::task::spawn_local(accept(listener, limits, offer, stopped));
+        tokio::task::spawn_local(accept(listener, limits, serve, watching));
         Ok(address)
     });
-    Ok(Listener { address: listener.map_err(|e| fail(&e))?, _stop: stop })
+    Ok(Listener { address: listener.map_err(|e| fail(&e))?, closed, calls: Calls::default() })
 }
 
-async fn accept(
+async fn accept<F: Future<Output = ()> + 'static>(
     listener: TcpListener,
     limits: Limits,
-    offer: impl Fn(Arc<AtomicBool>) -> capnp::capability::Client,
-    mut stopped: oneshot::Receiver<()>,
+    serve: impl Fn(TcpStream) -> F,
+    mut closed: watch::Receiver<bool>,
 ) {
     let open = Rc::new(Cell::new(0usize));
     let mut connections = tokio::task::JoinSet::new();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = &mut stopped => break,
+            _ = closed.changed() => break,
         };
         while connections.try_join_next().is_some() {}
-        let Ok((stream, _)) = accepted else {
+        let Ok((stream, from)) = accepted else {
             // Out of file descriptors, say: wait for some to come back instead of spinning.
             tokio::time::sleep(Duration::from_millis(20)).await;
             continue;
         };
         if open.get() >= limits.connections {
+            metrics::counter!("stoa_connections_refused_total").increment(1);
+            tracing::warn!(%from, limit = limits.connections, "connection refused: there are too many");
             continue;
         }
+        metrics::counter!("stoa_connections_total").increment(1);
         open.set(open.get() + 1);
-        let (open, passed) = (open.clone(), Arc::<AtomicBool>::default());
-        let client = offer(passed.clone());
+        let (open, served) = (open.clone(), serve(stream));
         connections.spawn_local(async move {
-            serve(stream, client, &passed).await;
+            served.await;
             open.set(open.get() - 1);
         });
     }
+    drop(listener);
+    // Until the listener's owner drops it.
+    while closed.changed().await.is_ok() {}
 }
 
-async fn serve(stream: TcpStream, client: capnp::capability::Client, passed: &AtomicBool) {
+async fn serve(stream: TcpStream, client: capnp::capability::Client, passed: Arc<AtomicBool>) {
     let _ = stream.set_nodelay(true);
     let (reader, writer) = stream.into_split();
     let network = twoparty::VatNetwork::new(reader.compat(), writer.compat_write(), Side::Server, reader_options());

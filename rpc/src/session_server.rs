@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::done;
 use crate::io::blocking;
-use crate::listen::{Door, Limits, Listener, listen};
+use crate::listen::{Calls, Door, Limits, Listener, listen};
 use crate::peer_server::{Guard, PeerServer};
 use crate::session::{Answer, AnswerPart, Cancelled, CoordinatorService, Login, SessionService, TableLoad};
 use crate::{Failure, Io, MAJOR, MINOR, Result, Secret};
@@ -60,7 +60,7 @@ impl gate::Server for GateServer {
         match entered {
             Ok(session) => {
                 self.door.pass();
-                result.set_session(new_client(SessionServer { session }));
+                result.set_session(new_client(SessionServer { session, calls: self.door.calls().clone() }));
             }
             Err(failure) => failure.write(result.init_failure()),
         }
@@ -83,6 +83,7 @@ impl gate::Server for GateServer {
 
 struct SessionServer {
     session: Arc<dyn SessionService>,
+    calls: Calls,
 }
 
 impl SessionServer {
@@ -92,6 +93,7 @@ impl SessionServer {
         to: answer::Client,
         run: impl FnOnce(&dyn SessionService, &mut dyn Answer, &Cancelled) -> Result<()> + Send + 'static,
     ) -> Result<()> {
+        let _call = self.calls.begin();
         let (sender, parts) = mpsc::channel(QUEUED);
         let cancelled = Cancelled::default();
         let _guard = Guard(cancelled.clone());

@@ -2,16 +2,18 @@
 
 use std::io::Write as _;
 use std::sync::Arc;
-use std::sync::mpsc;
+use std::time::Duration;
 
 use stoa_coordinator::cluster::Shared;
 use stoa_coordinator::consensus::Options;
 use stoa_coordinator::{Control, Coordinator, Membership, Processes};
+use stoa_exec::{Admission, AdmissionLimits, MemoryBudget};
 use stoa_leaf::{Leaf, Setup};
 use stoa_rpc::{Io, LeafPool, Limits, Listener, PeerPool, Secret, serve_coordinator, serve_leaf};
 
 use crate::args::{CoordinatorArgs, LeafArgs, NodeArgs};
 use crate::engine::Setup as EngineSetup;
+use crate::operations::{log, signals, watchable, wind_down};
 use crate::{Error, Result};
 
 impl NodeArgs {
@@ -22,6 +24,21 @@ impl NodeArgs {
     fn secret(&self) -> Secret {
         Secret(self.secret.clone().into_bytes())
     }
+
+    fn queries(&self) -> AdmissionLimits {
+        let patience = Duration::from_secs_f64(self.queue_timeout);
+        AdmissionLimits { running: self.queries, waiting: self.queue, patience }
+    }
+
+    /// What all queries may hold together, and what one may.
+    fn memory(&self, default: usize) -> (usize, usize) {
+        let all = self.memory_limit.unwrap_or(default);
+        (all, self.query_memory.unwrap_or(all))
+    }
+
+    fn shutdown(&self) -> Duration {
+        Duration::from_secs_f64(self.shutdown_timeout)
+    }
 }
 
 /// Runs a leaf until it is told to end.
@@ -29,20 +46,32 @@ impl NodeArgs {
 /// # Errors
 /// If its directory cannot be opened or its address not be listened on.
 pub fn leaf(args: &LeafArgs) -> Result<()> {
+    log(&args.node)?;
+    let told = signals()?;
     let defaults = EngineSetup::from_env();
+    let (memory_limit, query_memory) = args.node.memory(defaults.memory_limit);
     let setup = Setup {
         threads: args.threads.unwrap_or(defaults.threads).max(1),
-        memory_limit: args.node.memory_limit.unwrap_or(defaults.memory_limit),
-        queries: args.queries,
+        memory_limit,
+        query_memory,
+        queries: args.node.queries(),
         settings: defaults.settings,
         storage: defaults.storage,
     };
     let (io, secret) = (Io::start("stoa-io")?, args.node.secret());
     // Rows to other leaves go over a thread of their own: it is not held up by those who ask this leaf for something.
     let peers = LeafPool::new(Io::start("stoa-peers")?, secret.clone());
-    let leaf = Leaf::open(&args.node.data, setup, peers)?;
-    let listener = serve_leaf(&io, &args.node.listen, &secret, args.node.limits(), Arc::new(leaf))?;
-    until_told("leaf", &listener)
+    let leaf = Arc::new(Leaf::open(&args.node.data, setup, peers)?);
+    let listener = serve_leaf(&io, &args.node.listen, &secret, args.node.limits(), leaf.clone())?;
+    let admission = leaf.admission().clone();
+    let _watched = watchable(&io, &args.node, &admission, Arc::new(|| Ok(())))?;
+    announce("leaf", &listener)?;
+    // Told, or nobody is left who could tell.
+    let _ = told.recv();
+    drop(told);
+    admission.close();
+    wind_down(&listener, args.node.shutdown(), &|| admission.load().0, &|| leaf.cancel_all());
+    ended("leaf")
 }
 
 /// Runs a coordinator until it is told to end.
@@ -50,23 +79,17 @@ pub fn leaf(args: &LeafArgs) -> Result<()> {
 /// # Errors
 /// If its directory cannot be opened, its address not be listened on, or its cluster not be made or joined.
 pub fn coordinator(args: &CoordinatorArgs) -> Result<()> {
-    let defaults = EngineSetup::from_env();
+    log(&args.node)?;
+    let told = signals()?;
     let (io, secret) = (Io::start("stoa-io")?, args.node.secret());
     let peers = Arc::new(PeerPool::new(Io::start("stoa-peers")?, secret.clone()));
     let membership = Arc::new(Membership::open(&args.node.data, peers, Options::default())?);
-    let leaves = Arc::new(LeafPool::new(Io::start("stoa-leaves")?, secret.clone()));
     let processes = Arc::new(Processes::default());
-    let shared = Shared {
-        control: Arc::new(Control::new(membership.clone(), leaves.clone(), processes.clone())),
-        leaves,
-        settings: defaults.settings,
-        memory_limit: args.node.memory_limit.unwrap_or(defaults.memory_limit),
-        summaries: Arc::default(),
-        numbers: Arc::default(),
-        plans: Arc::default(),
-    };
-    let service = Arc::new(Coordinator::new(shared, membership.clone(), processes));
-    let listener = serve_coordinator(&io, &args.node.listen, &secret, args.node.limits(), service)?;
+    let shared = shared(&args.node, &membership, &processes)?;
+    let admission = shared.admission.clone();
+    let slow = Duration::from_secs_f64(args.node.slow_query);
+    let service = Coordinator::new(shared, membership.clone(), processes.clone(), slow);
+    let listener = serve_coordinator(&io, &args.node.listen, &secret, args.node.limits(), Arc::new(service.clone()))?;
     let address = args.advertise.clone().unwrap_or_else(|| listener.address().to_string());
     membership.begin(&address)?;
     if args.bootstrap {
@@ -75,26 +98,47 @@ pub fn coordinator(args: &CoordinatorArgs) -> Result<()> {
     if let Some(through) = &args.join {
         membership.join(through)?;
     }
+    let health = service.clone();
+    let _watched = watchable(&io, &args.node, &admission, Arc::new(move || health.healthy()))?;
+    announce("coordinator", &listener)?;
     if membership.number().is_none() {
         let way_out =
             format!("ADD AGGREGATOR '{address}' on a coordinator that has, or --join or --bootstrap here, gives it one");
-        writeln!(std::io::stdout(), "this coordinator has no part in a cluster yet: {way_out}")?;
+        tracing::warn!("this coordinator has no part in a cluster yet: {way_out}");
     }
-    until_told("coordinator", &listener)
+    let _ = told.recv();
+    drop(told);
+    service.close();
+    wind_down(&listener, args.node.shutdown(), &|| processes.running(), &|| processes.kill_all());
+    ended("coordinator")
 }
 
-/// Says where the node is, and waits for Ctrl-C or the system's wish that it ends.
-fn until_told(what: &str, listener: &Listener) -> Result<()> {
-    let (sender, told) = mpsc::channel();
-    let on_signal = move || {
-        // Told twice it ends no sooner.
-        let _ = sender.send(());
-    };
-    ctrlc::set_handler(on_signal).map_err(|e| Error::Invalid(format!("cannot wait for signals: {e}")))?;
+fn shared(node: &NodeArgs, membership: &Arc<Membership>, processes: &Arc<Processes>) -> Result<Shared> {
+    let defaults = EngineSetup::from_env();
+    let leaves = Arc::new(LeafPool::new(Io::start("stoa-leaves")?, node.secret()));
+    let (memory_limit, query_memory) = node.memory(defaults.memory_limit);
+    Ok(Shared {
+        control: Arc::new(Control::new(membership.clone(), leaves.clone(), processes.clone())),
+        leaves,
+        settings: defaults.settings,
+        admission: Admission::new(node.queries(), MemoryBudget::new(memory_limit)),
+        query_memory,
+        summaries: Arc::default(),
+        numbers: Arc::default(),
+        plans: Arc::default(),
+    })
+}
+
+/// Says where the node is, to people and to whoever started it.
+fn announce(what: &str, listener: &Listener) -> Result<()> {
     let mut out = std::io::stdout();
     writeln!(out, "{what} listening on {}", listener.address())?;
     out.flush()?;
-    let _ = told.recv();
-    writeln!(out, "{what} ends")?;
+    tracing::info!(address = %listener.address(), version = env!("CARGO_PKG_VERSION"), "{what} started");
     Ok(())
+}
+
+fn ended(what: &str) -> Result<()> {
+    tracing::info!("{what} ended");
+    writeln!(std::io::stdout(), "{what} ends").map_err(Error::from)
 }

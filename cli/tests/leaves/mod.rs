@@ -2,13 +2,16 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use stoa_coordinator::cluster::{Cluster, Shared};
 use stoa_coordinator::consensus::Options;
 use stoa_coordinator::{Control, Membership, Processes, Session};
-use stoa_exec::{CancelToken, Progress, Settings};
+use stoa_exec::{Admission, AdmissionLimits, CancelToken, MemoryBudget, Progress, Settings};
 use stoa_leaf::{Leaf, Setup};
 use stoa_rpc::{Io, LeafPool, Limits, Listener, PeerPool, Secret, serve_leaf};
+
+const LIMITS: AdmissionLimits = AdmissionLimits { running: 64, waiting: 64, patience: Duration::from_secs(5) };
 
 /// Leaves and a session on their one database.
 pub struct Leaves {
@@ -29,8 +32,14 @@ impl Leaves {
         let io = Io::start("test-io").expect("an I/O thread");
         let mut listeners = Vec::new();
         for number in 0..leaves {
-            let setup =
-                Setup { threads: 1, memory_limit: 1 << 30, queries: 64, settings: settings.clone(), storage: storage.clone() };
+            let setup = Setup {
+                threads: 1,
+                memory_limit: 1 << 30,
+                query_memory: 1 << 30,
+                queries: LIMITS,
+                settings: settings.clone(),
+                storage: storage.clone(),
+            };
             let peers = LeafPool::new(io.clone(), secret.clone());
             let leaf = Leaf::open(&folder.join(number.to_string()), setup, peers).expect("a leaf opens");
             let listener = serve_leaf(&io, "127.0.0.1:0", &secret, Limits::default(), Arc::new(leaf));
@@ -46,7 +55,8 @@ impl Leaves {
             control: Arc::new(control),
             leaves: pool,
             settings: settings.clone(),
-            memory_limit: 1 << 30,
+            admission: Admission::new(LIMITS, MemoryBudget::new(1 << 30)),
+            query_memory: 1 << 30,
             summaries: Arc::default(),
             numbers: Arc::default(),
             plans: Arc::default(),

@@ -10,5 +10,6 @@ mod coordinators;
 #[path = "../leaves/mod.rs"]
 mod leaves;
 mod nodes;
+mod operations;
 mod tpch;
 mod users;

@@ -19,10 +19,16 @@ impl Cluster {
     }
 
     pub fn with(coordinators: u32, leaves: u32) -> Cluster {
+        Cluster::start_with(coordinators, leaves, &[])
+    }
+
+    /// Starts a cluster whose nodes have these environment variables.
+    pub fn start_with(coordinators: u32, leaves: u32, variables: &[(&str, &str)]) -> Cluster {
         let cluster = Cluster { folder: tempfile::tempdir().unwrap() };
         let (coordinators, leaves) = (coordinators.to_string(), leaves.to_string());
         let nodes = ["--coordinators", &coordinators, "--leaves", &leaves, "--threads", "1"];
-        let output = stoa(&["cluster", "start", "--dir", cluster.dir()]).args(nodes).output().unwrap();
+        let mut start = stoa(&["cluster", "start", "--dir", cluster.dir()]);
+        let output = start.args(nodes).envs(variables.iter().copied()).output().unwrap();
         assert!(output.status.success(), "{}", text(&output));
         cluster
     }

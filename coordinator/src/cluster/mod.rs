@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use stoa_columnstore::{TableDef, encode_definition};
-use stoa_exec::{CancelToken, MemoryBudget, Progress, QueryContext, QueryResult, Settings, execute_on_leaves};
+use stoa_exec::{Admission, CancelToken, Progress, QueryContext, QueryResult, Settings, execute_on_leaves};
 use stoa_plan::{Query, TableStatistics, distribute};
 use stoa_rpc::LeafPool;
 use stoa_rpc::leaf::Change;
@@ -92,8 +92,10 @@ pub struct Shared {
     pub leaves: Arc<LeafPool>,
     /// Settings of queries.
     pub settings: Settings,
-    /// Bytes that a query may hold on the coordinator.
-    pub memory_limit: usize,
+    /// Which queries run now, and the memory of all of them on the coordinator.
+    pub admission: Arc<Admission>,
+    /// Bytes that one query may hold on the coordinator.
+    pub query_memory: usize,
     /// Statistics that were asked for lately.
     pub summaries: Arc<Summaries>,
     /// Numbers for queries.
@@ -243,15 +245,22 @@ impl Store for Cluster {
     }
 
     fn execute(&self, query: &Query, cancel: &CancelToken, progress: &Progress) -> Result<QueryResult> {
+        let _pass = self.shared.admission.enter(cancel)?;
         let context = QueryContext {
             settings: self.shared.settings.clone(),
             cancel: cancel.clone(),
-            memory: MemoryBudget::new(self.shared.memory_limit),
+            memory: self.shared.admission.memory().part(self.shared.query_memory),
         };
         let database = self.view()?;
-        let leaves =
-            QueryOnLeaves::new(database, self.shared.leaves.clone(), self.shared.numbers.next(self.shared.control.node()));
-        Ok(execute_on_leaves(query, &leaves, &context, progress)?)
+        let number = self.shared.numbers.next(self.shared.control.node());
+        let leaves = QueryOnLeaves::new(database, self.shared.leaves.clone(), number);
+        let result = execute_on_leaves(query, &leaves, &context, progress);
+        // The leaves log the same number.
+        match &result {
+            Ok(result) => tracing::debug!(query = number, wall = ?result.profile.wall, "query done"),
+            Err(error) => tracing::debug!(query = number, %error, "query failed"),
+        }
+        Ok(result?)
     }
 
     fn rows(&self, table: &str) -> Result<Box<dyn Rows>> {
