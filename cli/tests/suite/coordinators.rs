@@ -63,7 +63,7 @@ fn any_coordinator_serves_and_a_minority_may_go() {
     kill(&cluster, 0);
     // The client reconnects by itself; a call that finds the connection broken fails once at most.
     let rows = client.query("SELECT count(*) FROM t").or_else(|_| client.query("SELECT count(*) FROM t")).unwrap();
-    assert_eq!(rows.batches.iter().map(|b| b.num_rows()).sum::<usize>(), 1);
+    assert_eq!(rows.batches.iter().map(arrow::array::RecordBatch::num_rows).sum::<usize>(), 1);
     assert_ne!(client.address(), address[0]);
     let began = Instant::now();
     ok(&cluster, &format!("{},{}", address[0], address[2]), "CREATE TABLE u AS SELECT a + 1 AS b FROM t");

@@ -14,7 +14,7 @@ pub(super) fn create(mut cursor: Cursor<'_>) -> Result<Statement, SqlError> {
     }
     let name = user(&mut cursor)?;
     let password = if cursor.peek().is_none() { String::new() } else { identified(&mut cursor)? };
-    end(cursor, UserStatement::Create { name, password, if_not_exists })
+    end(&cursor, UserStatement::Create { name, password, if_not_exists })
 }
 
 /// `DROP USER [IF EXISTS] u`, behind DROP USER.
@@ -24,14 +24,14 @@ pub(super) fn drop(mut cursor: Cursor<'_>) -> Result<Statement, SqlError> {
         cursor.expect("EXISTS")?;
     }
     let name = user(&mut cursor)?;
-    end(cursor, UserStatement::Drop { name, if_exists })
+    end(&cursor, UserStatement::Drop { name, if_exists })
 }
 
 /// `ALTER USER u IDENTIFIED BY 'password'`, behind ALTER USER.
 pub(super) fn alter(mut cursor: Cursor<'_>) -> Result<Statement, SqlError> {
     let name = user(&mut cursor)?;
     let password = identified(&mut cursor)?;
-    end(cursor, UserStatement::SetPassword { name, password })
+    end(&cursor, UserStatement::SetPassword { name, password })
 }
 
 /// `SET PASSWORD FOR u = 'password'`, behind SET PASSWORD.
@@ -40,30 +40,30 @@ pub(super) fn set_password(mut cursor: Cursor<'_>) -> Result<Statement, SqlError
     let name = user(&mut cursor)?;
     cursor.expect_token(&Token::Eq)?;
     let password = text(&mut cursor)?;
-    end(cursor, UserStatement::SetPassword { name, password })
+    end(&cursor, UserStatement::SetPassword { name, password })
 }
 
 /// `GRANT privileges ON scope TO u`.
 pub(super) fn grant(mut cursor: Cursor<'_>) -> Result<Statement, SqlError> {
     cursor.next();
     let grant = granted(&mut cursor, "TO")?;
-    end(cursor, UserStatement::Grant(grant))
+    end(&cursor, UserStatement::Grant(grant))
 }
 
 /// `REVOKE privileges ON scope FROM u`.
 pub(super) fn revoke(mut cursor: Cursor<'_>) -> Result<Statement, SqlError> {
     cursor.next();
     let grant = granted(&mut cursor, "FROM")?;
-    end(cursor, UserStatement::Revoke(grant))
+    end(&cursor, UserStatement::Revoke(grant))
 }
 
 /// `SHOW GRANTS [FOR u]`, behind SHOW GRANTS.
 pub(super) fn show_grants(mut cursor: Cursor<'_>) -> Result<Statement, SqlError> {
     let user = if cursor.take("FOR") { Some(user(&mut cursor)?) } else { None };
-    end(cursor, UserStatement::ShowGrants { user })
+    end(&cursor, UserStatement::ShowGrants { user })
 }
 
-fn end(cursor: Cursor<'_>, statement: UserStatement) -> Result<Statement, SqlError> {
+fn end(cursor: &Cursor<'_>, statement: UserStatement) -> Result<Statement, SqlError> {
     cursor.expect_end()?;
     Ok(Statement::User(statement))
 }
