@@ -102,6 +102,12 @@ pub trait Store: Send + Sync {
         Ok(None)
     }
 
+    /// What EXPLAIN says of the partitions that a query reads, if they are not all.
+    fn reads(&self, query: &Query) -> Option<String> {
+        let _ = query;
+        None
+    }
+
     /// Plans that were made lately.
     fn plans(&self) -> &Plans;
 

@@ -30,6 +30,7 @@ pub use admission::{Admission, AdmissionLimits, Pass};
 pub use batch::{Batch, Bounds, Layout, LayoutColumn};
 pub use context::{CancelToken, MemoryBudget, QueryContext, Reservation, Settings};
 pub use error::{Error, Result};
+pub use expression::literal;
 pub use profile::{Profile, Progress};
 pub use query::{QueryResult, Storage, execute, execute_with};
 pub use remote::{Destination, Fragment, Fragments, Received, execute_fragment, execute_on_leaves};

@@ -38,6 +38,9 @@ fn statements_files_and_restarts() {
         text(&refused)
     );
     assert_eq!(cluster.ok("SELECT count(*) AS n, sum(c) AS s FROM v"), "n,s\n1000,500500\n");
+    assert!(cluster.ok("EXPLAIN SELECT b FROM t WHERE a = 7").contains("reads 1 of 2 partitions"));
+    assert!(cluster.ok("EXPLAIN ANALYZE SELECT b FROM t WHERE a = 7").contains("reads 1 of 2 partitions"));
+    assert!(!cluster.ok("EXPLAIN SELECT b FROM t WHERE a > 7").contains("partitions"));
     // A table made from a file.
     fs::write(&file, "k,w\n1,one\n2,two\n").unwrap();
     let made = load(&["load", "words", name, "--create", "--header"]);

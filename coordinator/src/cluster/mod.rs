@@ -5,9 +5,10 @@
 
 mod fragments;
 mod load;
+mod routing;
 mod statistics;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -40,16 +41,26 @@ pub struct Database {
     pub tables: BTreeMap<String, Arc<TableDef>>,
     /// Views, by name in lower case: name as written and text.
     pub views: BTreeMap<String, (String, String)>,
+    /// The partitions that a query reads; `None`: all.
+    pub read: Option<BTreeSet<usize>>,
 }
 
 impl Database {
+    /// The database for a query that reads these partitions alone.
+    fn only(&self, read: &BTreeSet<usize>) -> Database {
+        Database { read: Some(read.clone()), ..self.clone() }
+    }
+
     /// The leaves that are masters, with the ordinals of each, in the order of the addresses.
     ///
     /// # Errors
     /// If a partition has no master that is online.
     pub fn placement(&self) -> Result<BTreeMap<String, Vec<u32>>> {
         let mut leaves: BTreeMap<String, Vec<u32>> = BTreeMap::new();
-        for (ordinal, master) in (0u32..).zip(&self.masters) {
+        let all = (0u32..).zip(&self.masters);
+        for (ordinal, master) in
+            all.filter(|(ordinal, _)| self.read.as_ref().is_none_or(|read| read.contains(&(*ordinal as usize))))
+        {
             let master = master.as_ref().ok_or_else(|| {
                 Error::Invalid(format!("partition {ordinal} of database '{}' is offline: no leaf that has it is", self.name))
             })?;
@@ -229,6 +240,11 @@ impl Store for Cluster {
         Ok(self.shared.control.forward(&statement, cancel)?.map(Outcome::Done))
     }
 
+    fn reads(&self, query: &Query) -> Option<String> {
+        let all = self.view().ok()?.masters.len();
+        routing::partitions_read(query, all).map(|read| format!("reads {} of {all} partitions", read.len()))
+    }
+
     fn plans(&self) -> &Plans {
         &self.shared.plans
     }
@@ -251,7 +267,10 @@ impl Store for Cluster {
             cancel: cancel.clone(),
             memory: self.shared.admission.memory().part(self.shared.query_memory),
         };
-        let database = self.view()?;
+        let mut database = self.view()?;
+        if let Some(read) = routing::partitions_read(query, database.masters.len()) {
+            database = Arc::new(database.only(&read));
+        }
         let number = self.shared.numbers.next(self.shared.control.node());
         let leaves = QueryOnLeaves::new(database, self.shared.leaves.clone(), number);
         let result = execute_on_leaves(query, &leaves, &context, progress);

@@ -230,5 +230,6 @@ fn view(catalog: &Catalog, database: &CatalogDatabase) -> cluster::Database {
         leaves: catalog.leaves.keys().filter_map(online).collect(),
         tables: database.tables.iter().map(|(key, definition)| (key.clone(), definition.table().clone())).collect(),
         views: database.views.clone(),
+        read: None,
     }
 }

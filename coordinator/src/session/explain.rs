@@ -12,14 +12,16 @@ use crate::Result;
 pub(super) fn run(session: &Session, query: &QueryText, analyze: bool, cancel: &CancelToken) -> Result<Outcome> {
     let start = Instant::now();
     let query = session.plan(query)?;
+    let reads = session.store.reads(&query).map(|reads| format!("{reads}\n")).unwrap_or_default();
     if !analyze {
-        return Ok(Outcome::Plan(explain(&query, None)));
+        return Ok(Outcome::Plan(explain(&query, None) + &reads));
     }
     let planned = start.elapsed();
     let result = session.store.execute(&query, cancel, &Progress::default())?;
     let executed = start.elapsed() - planned;
     let annotate = |node| result.profile.lines(node);
     let mut text = explain(&query, Some(&annotate));
+    text.push_str(&reads);
     text.push_str(&format!(
         "\nplanned in {:.2} ms, executed in {:.2} ms, peak memory {:.1} MB, {} kernels\n",
         planned.as_secs_f64() * 1e3,

@@ -33,6 +33,7 @@ use stoa_plan::{DataType, Expr, Literal, ParameterId};
 
 pub(crate) use entries::same;
 pub use predicate::scan_predicate;
+pub use value::literal;
 pub(crate) use value::{Evaluated, Ints, from_i64, from_i128, int_at};
 
 use crate::{Batch, Bounds, Layout, Result, Settings};

@@ -227,7 +227,10 @@ pub(crate) fn from_i128(values: Vec<i128>, nulls: Option<NullBuffer>, ty: DataTy
 }
 
 /// One element holding a literal, narrow where that fits.
-pub(crate) fn literal(literal: &Literal) -> Result<ArrayRef> {
+///
+/// # Errors
+/// If its value is none of its type.
+pub fn literal(literal: &Literal) -> Result<ArrayRef> {
     let ty = literal.ty;
     let misfit = || Error::Internal(format!("the literal {:?} is no {ty:?}", literal.value));
     Ok(match (&literal.value, ty) {
