@@ -85,6 +85,16 @@ const SHAPES: &[Shape] = &[
         },
         leaves: 4,
     },
+    Shape {
+        name: "shuffled",
+        setup: || {
+            let mut setup = plain();
+            setup.storage.default_partitions = 7;
+            setup.settings.always_shuffle = true;
+            setup
+        },
+        leaves: 3,
+    },
 ];
 
 /// One engine, or cluster, on a folder of its own.

@@ -17,11 +17,13 @@ pub struct Settings {
     pub serialize_states: bool,
     /// Fast paths on encoded data decline. `STOA_NO_FAST_PATHS=1`.
     pub no_fast_paths: bool,
+    /// Joins and groups are shuffled between leaves wherever that is possible. `STOA_ALWAYS_SHUFFLE=1`.
+    pub always_shuffle: bool,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { vector_size: 4096, hash_zero: false, serialize_states: false, no_fast_paths: false }
+        Settings { vector_size: 4096, hash_zero: false, serialize_states: false, no_fast_paths: false, always_shuffle: false }
     }
 }
 
@@ -36,6 +38,7 @@ impl Settings {
             hash_zero: on("STOA_HASH_ZERO"),
             serialize_states: on("STOA_SERIALIZE_STATES"),
             no_fast_paths: on("STOA_NO_FAST_PATHS"),
+            always_shuffle: on("STOA_ALWAYS_SHUFFLE"),
         }
     }
 }

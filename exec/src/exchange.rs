@@ -38,7 +38,7 @@ impl Executor<'_> {
     /// Runs the fragment below an exchange and keeps its rows.
     pub fn gather(&self, plan: &Plan, input: &Plan) -> Result<Rows> {
         if let Some(leaves) = &self.leaves
-            && crate::remote::reads_tables(input)
+            && crate::remote::of_leaves(input)
         {
             return leaves.gather(self, plan, input);
         }

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use stoa_columnstore::KeySet;
 use stoa_columnstore::predicate::KeyMembers;
 use stoa_plan::{
-    Expr, Field, FilterId, Node, NodeId, Phase, Plan, Query, Subplan, SubplanKind, SubplanScan, Values,
+    ExchangeKind, Expr, Field, FilterId, Node, NodeId, Phase, Plan, Query, Subplan, SubplanKind, SubplanScan, Values,
     distribute::runs_per_partition,
 };
 
@@ -49,12 +49,19 @@ pub struct Received {
 }
 
 /// Where the rows of a fragment go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
     /// Back to who asked for them.
     Caller,
     /// To every leaf that takes part in the query, to be received under this number.
     Leaves(u32),
+    /// Each to the leaf that has the partition of the hash of these columns, to be received under this number.
+    Shuffle {
+        /// The number.
+        number: u32,
+        /// Positions among the fragment's columns.
+        keys: Vec<u32>,
+    },
 }
 
 /// Who runs fragments: the leaves that have a query's partitions.
@@ -211,18 +218,26 @@ impl<'a> Leaves<'a> {
 
     /// Sends the rows below an exchange to every leaf: their number and columns.
     fn send(&self, exec: &Executor<'_>, exchange: &Plan, input: &Plan) -> Result<(u32, Vec<Field>)> {
-        let Node::Exchange { kind: stoa_plan::ExchangeKind::Broadcast, .. } = &exchange.node else {
-            return Err(Error::Internal("only a broadcast may be below another exchange".into()));
+        let Node::Exchange { kind, .. } = &exchange.node else {
+            return Err(Error::Internal("only rows below an exchange are sent".into()));
         };
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        if reads_tables(input) {
-            let fragment = self.fragment(exec, exchange, input, Destination::Leaves(number))?;
+        let fields: Vec<Field> = input.fields().into_iter().filter(|f| exec.required.wants(exchange, f.id)).collect();
+        let destination = match kind {
+            ExchangeKind::Broadcast => Destination::Leaves(number),
+            ExchangeKind::Shuffle(by) => Destination::Shuffle { number, keys: positions(by, &fields)? },
+            ExchangeKind::Gather => return Err(Error::Internal("a gather is not below another exchange".into())),
+        };
+        if of_leaves(input) {
+            let fragment = self.fragment(exec, exchange, input, destination)?;
             let (_, profile) = self.fragments.run(&fragment, exec.ctx)?;
             exec.recorder.add_all(&profile);
             return Ok((number, fragment.query.output));
         }
+        if destination != Destination::Leaves(number) {
+            return Err(Error::Internal("rows that are not on the leaves are not shuffled".into()));
+        }
         let rows = exec.collect(input, &exec.once, "a broadcast")?;
-        let fields: Vec<Field> = input.fields().into_iter().filter(|f| exec.required.wants(exchange, f.id)).collect();
         self.give(exec, number, &fields, &rows)?;
         Ok((number, fields))
     }
@@ -248,8 +263,24 @@ fn received(number: u32, fields: Vec<Field>) -> Subplan {
     Subplan { kind: SubplanKind::Received(number), plan: Plan::new(Node::Values(Values { fields, rows: vec![] })) }
 }
 
+/// Where the columns of a shuffle are among those that are sent.
+fn positions(by: &[Expr], fields: &[Field]) -> Result<Vec<u32>> {
+    let position = |expr: &Expr| {
+        let id = expr.as_column()?;
+        fields.iter().position(|field| field.id == id).map(|at| at as u32)
+    };
+    by.iter()
+        .map(|expr| position(expr).ok_or_else(|| Error::Internal("a shuffle is by a column that is not sent".into())))
+        .collect()
+}
+
+/// Whether leaves must run a plan: it reads tables, or what was shuffled.
+pub(crate) fn of_leaves(plan: &Plan) -> bool {
+    reads_tables(plan) || runs_per_partition(plan)
+}
+
 /// Whether a plan reads a table without an exchange between, so that leaves must run it.
-pub(crate) fn reads_tables(plan: &Plan) -> bool {
+fn reads_tables(plan: &Plan) -> bool {
     match &plan.node {
         Node::Scan(_) => true,
         Node::Exchange { .. } => false,

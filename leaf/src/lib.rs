@@ -15,6 +15,7 @@ mod databases;
 mod load;
 mod query;
 mod received;
+mod routes;
 
 use std::collections::HashMap;
 use std::fs::File;

@@ -21,6 +21,10 @@ use stoa_rpc::{ChunkSink, Failure, FailureKind, LeafPool, Result};
 use crate::databases::Tables;
 use crate::failure;
 use crate::received::Incoming;
+use crate::routes::Routes;
+
+/// Batches of fewer rows are shuffled together with the next one.
+const SHUFFLED: usize = 1024;
 
 /// A query.
 pub(crate) struct Query {
@@ -84,6 +88,10 @@ impl Query {
                 sink.write(chunk)
             })?,
             RowDestination::Leaves { number, addresses } => self.deliver(*number, addresses, &result.batches)?,
+            RowDestination::Shuffle { number, keys, addresses, owners } => {
+                let routes = Routes::new(keys, owners, addresses.len())?;
+                self.shuffle(*number, addresses, &routes, &result.batches)?;
+            }
         }
         Ok(profile(&result.profile))
     }
@@ -107,6 +115,27 @@ impl Query {
             })?;
         }
         others.iter_mut().try_for_each(|other| other.finish())
+    }
+}
+
+impl Query {
+    /// Sends each row to the leaf that it belongs to, in batches of a few batches' rows.
+    fn shuffle(self: &Arc<Self>, number: u32, addresses: &[String], routes: &Routes, batches: &[RecordBatch]) -> Result<()> {
+        let mut deliveries: Vec<Box<dyn Delivery>> = Vec::new();
+        for address in addresses {
+            deliveries.push(if *address == self.setup.address {
+                Box::new(Incoming::new(self.clone(), number))
+            } else {
+                self.peers.leaf(address)?.receive(self.setup.query, number)?
+            });
+        }
+        for group in batches.chunk_by(|a, _| a.num_rows() < SHUFFLED) {
+            self.context.cancel.check().map_err(failure)?;
+            for (delivery, rows) in deliveries.iter_mut().zip(routes.split(group)?) {
+                write_chunks(&rows, &mut |chunk| delivery.write(chunk))?;
+            }
+        }
+        deliveries.iter_mut().try_for_each(|delivery| delivery.finish())
     }
 }
 

@@ -3,7 +3,10 @@
 //! Tables are hash-partitioned on their shard key. [`distribute`] follows where the rows of every node are ([`Place`]) and puts a
 //! [`Node::Exchange`] wherever a node needs them elsewhere. What it keeps true:
 //! - Every plan ends in the merging fragment: there is an exchange between its root and every scan of a partitioned table.
-//! - A fragment runs once a partition if it reads a partitioned table without an exchange between ([`runs_per_partition`]), else once.
+//! - A fragment runs once a partition if it reads a partitioned table without an exchange between ([`runs_per_partition`]), else once
+//!   a leaf if it reads what was shuffled, else once.
+//! - A shuffle sends a row to the leaf that has the partition of the hash of its keys, as if they were a shard key: rows with equal
+//!   keys meet, and where the other side of a join is sharded by those keys they meet its rows without that one moving.
 //! - No row of a result is made by two fragments: a join that emits unmatched or marked rows of its build side never has that side
 //!   broadcast or replicated under a partitioned probe side.
 
@@ -11,7 +14,7 @@ mod joins;
 #[cfg(test)]
 mod tests;
 
-use crate::{Aggregate, ColumnId, ExchangeKind, Expr, Node, Phase, Plan, Query, Scan};
+use crate::{Aggregate, ColumnId, DataType, ExchangeKind, Expr, Node, Phase, Plan, Query, Scan};
 
 /// Where the rows of a node are.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,13 +25,58 @@ pub(crate) enum Place {
     Everywhere,
     /// Each in one partition's fragment. Each entry is a list of columns by whose hash they are partitioned, in shard key order.
     Partitioned(Vec<Vec<ColumnId>>),
+    /// Each on one leaf, in a fragment that runs once there. Each entry is a list of columns by whose hash they were shuffled.
+    Spread(Vec<Vec<ColumnId>>),
 }
+
+impl Place {
+    /// Whether the rows are on the leaves, each in one fragment.
+    fn is_apart(&self) -> bool {
+        matches!(self, Place::Partitioned(_) | Place::Spread(_))
+    }
+
+    /// By which columns the rows are apart.
+    fn keys(&self) -> &[Vec<ColumnId>] {
+        match self {
+            Place::Partitioned(keys) | Place::Spread(keys) => keys,
+            Place::Merged | Place::Everywhere => &[],
+        }
+    }
+
+    /// The same place, apart by other columns.
+    fn with_keys(&self, keys: Vec<Vec<ColumnId>>) -> Place {
+        match self {
+            Place::Partitioned(_) => Place::Partitioned(keys),
+            Place::Spread(_) => Place::Spread(keys),
+            Place::Merged | Place::Everywhere => self.clone(),
+        }
+    }
+}
+
+/// Between what rows move.
+#[derive(Clone, Copy, Debug)]
+pub struct Net {
+    /// Leaves; with 1 nothing moves.
+    pub leaves: usize,
+    /// Shuffle wherever that is possible: for tests of it.
+    pub always_shuffle: bool,
+}
+
+/// One process: exchanges move nothing.
+const ONE: Net = Net { leaves: 1, always_shuffle: false };
+
+/// Groups that are merged on the leaves rather than where the query was asked, if there are more.
+const MANY_GROUPS: f64 = 200_000.0;
 
 /// Adds exchanges, splits aggregates into phases, numbers the nodes.
 #[must_use]
-pub fn distribute(mut query: Query) -> Query {
+pub fn distribute(query: Query) -> Query {
+    distribute_on(query, ONE)
+}
+
+fn distribute_on(mut query: Query, net: Net) -> Query {
     for plan in query.plans_mut() {
-        let (placed, place) = place(plan.take());
+        let (placed, place) = place(plan.take(), net);
         *plan = merged(placed, &place);
     }
     query.number();
@@ -37,8 +85,8 @@ pub fn distribute(mut query: Query) -> Query {
 
 /// As [`distribute`], for an engine whose merging fragment is not where the tables are: what it would read of them is gathered.
 #[must_use]
-pub fn distribute_over_leaves(query: Query) -> Query {
-    let mut query = distribute(query);
+pub fn distribute_over_leaves(query: Query, net: Net) -> Query {
+    let mut query = distribute_on(query, net);
     query.plans_mut().into_iter().for_each(gather_tables);
     query.number();
     query
@@ -77,7 +125,7 @@ fn broadcasts(plan: &mut Plan) {
 
 /// Where the rows of a plan without exchanges will be.
 pub(crate) fn partitioning(plan: &Plan) -> Place {
-    place(plan.clone()).1
+    place(plan.clone(), ONE).1
 }
 
 /// Whether the fragment whose root is `plan` runs once a partition; otherwise it runs once. Does not look below exchanges.
@@ -93,7 +141,7 @@ pub fn runs_per_partition(plan: &Plan) -> bool {
 /// `plan` in the merging fragment.
 fn merged(plan: Plan, place: &Place) -> Plan {
     match place {
-        Place::Partitioned(_) => exchange(plan, ExchangeKind::Gather),
+        Place::Partitioned(_) | Place::Spread(_) => exchange(plan, ExchangeKind::Gather),
         Place::Merged | Place::Everywhere => plan,
     }
 }
@@ -102,7 +150,7 @@ fn exchange(input: Plan, kind: ExchangeKind) -> Plan {
     Plan { id: input.id, rows: input.rows, node: Node::Exchange { input: Box::new(input), kind } }
 }
 
-fn place(plan: Plan) -> (Plan, Place) {
+fn place(plan: Plan, net: Net) -> (Plan, Place) {
     let Plan { id, rows, node } = plan;
     let again = |node| Plan { id, rows, node };
     match node {
@@ -112,33 +160,33 @@ fn place(plan: Plan) -> (Plan, Place) {
         }
         node @ (Node::Values(_) | Node::SubplanScan(_)) => (again(node), Place::Everywhere),
         Node::Filter { input, predicate } => {
-            let (input, place) = place(*input);
+            let (input, place) = place(*input, net);
             (again(Node::Filter { input: Box::new(input), predicate }), place)
         }
         Node::Project { input, exprs } => {
-            let (input, place) = place(*input);
+            let (input, place) = place(*input, net);
             let place = rename(place, &|id| exprs.iter().find(|(_, e)| e.as_column() == Some(id)).map(|(field, _)| field.id));
             (again(Node::Project { input: Box::new(input), exprs }), place)
         }
-        Node::Join(join) => joins::place_join(id, rows, *join),
-        Node::Aggregate(aggregate) => place_aggregate(again, *aggregate),
+        Node::Join(join) => joins::place_join(id, rows, *join, net),
+        Node::Aggregate(aggregate) => place_aggregate(again, *aggregate, (rows, net)),
         Node::Sort { input, keys, fetch, skip } => {
-            let (input, place) = place(*input);
+            let (input, place) = place(*input, net);
             let below = |input, fetch| Node::Sort { input, keys: keys.clone(), fetch, skip: 0 };
             let input = first_rows(input, &place, fetch, skip, &below);
             (again(Node::Sort { input: Box::new(input), keys, fetch, skip }), Place::Merged)
         }
         Node::Limit { input, fetch, skip } => {
-            let (input, place) = place(*input);
+            let (input, place) = place(*input, net);
             let input = first_rows(input, &place, fetch, skip, &|input, fetch| Node::Limit { input, fetch, skip: 0 });
             (again(Node::Limit { input: Box::new(input), fetch, skip }), Place::Merged)
         }
         Node::Union { inputs, fields } => {
-            let (inputs, place) = place_union(inputs, &fields);
+            let (inputs, place) = place_union(inputs, &fields, net);
             (again(Node::Union { inputs, fields }), place)
         }
         Node::Window { input, calls } => {
-            let (input, place) = place(*input);
+            let (input, place) = place(*input, net);
             let stays =
                 calls.iter().all(|call| covers(&place, &|id| call.partition_by.iter().any(|e| e.as_column() == Some(id))));
             let (input, place) = if stays { (input, place) } else { (merged(input, &place), Place::Merged) };
@@ -159,18 +207,13 @@ fn scan_place(scan: &Scan) -> Place {
 
 /// The place under new column names; keys with a column that has none are forgotten.
 fn rename(place: Place, new: &dyn Fn(ColumnId) -> Option<ColumnId>) -> Place {
-    match place {
-        Place::Partitioned(keys) => {
-            Place::Partitioned(keys.iter().filter_map(|key| key.iter().map(|id| new(*id)).collect()).collect())
-        }
-        other => other,
-    }
+    place.with_keys(place.keys().iter().filter_map(|key| key.iter().map(|id| new(*id)).collect()).collect())
 }
 
 /// Whether rows that agree on the columns `has` accepts are all in one fragment.
 fn covers(place: &Place, has: &dyn Fn(ColumnId) -> bool) -> bool {
     match place {
-        Place::Partitioned(keys) => keys.iter().any(|key| key.iter().all(|id| has(*id))),
+        Place::Partitioned(keys) | Place::Spread(keys) => keys.iter().any(|key| key.iter().all(|id| has(*id))),
         Place::Merged | Place::Everywhere => true,
     }
 }
@@ -179,7 +222,7 @@ fn covers(place: &Place, has: &dyn Fn(ColumnId) -> bool) -> bool {
 fn first_rows(input: Plan, place: &Place, fetch: Option<u64>, skip: u64, below: &dyn Fn(Box<Plan>, Option<u64>) -> Node) -> Plan {
     let keep = fetch.and_then(|fetch| fetch.checked_add(skip));
     match (place, keep) {
-        (Place::Partitioned(_), Some(keep)) => {
+        (Place::Partitioned(_) | Place::Spread(_), Some(keep)) => {
             let rows = input.rows.min(keep as f64);
             let top = Plan { id: input.id, rows, node: below(Box::new(input), Some(keep)) };
             exchange(top, ExchangeKind::Gather)
@@ -188,9 +231,9 @@ fn first_rows(input: Plan, place: &Place, fetch: Option<u64>, skip: u64, below: 
     }
 }
 
-fn place_aggregate(again: impl Fn(Node) -> Plan, aggregate: Aggregate) -> (Plan, Place) {
+fn place_aggregate(again: impl Fn(Node) -> Plan, aggregate: Aggregate, (groups, net): (f64, Net)) -> (Plan, Place) {
     let Aggregate { input, keys, grouping_sets, grouping_id, calls, phase } = aggregate;
-    let (input, place) = place(input);
+    let (input, place) = place(input, net);
     let build = |input, phase| {
         let (keys, grouping_sets) = (keys.clone(), grouping_sets.clone());
         let (grouping_id, calls) = (grouping_id.clone(), calls.clone());
@@ -198,21 +241,27 @@ fn place_aggregate(again: impl Fn(Node) -> Plan, aggregate: Aggregate) -> (Plan,
     };
     let has = |id| keys.iter().any(|(_, e)| e.as_column() == Some(id));
     let whole = grouping_sets.is_empty() && covers(&place, &has);
-    if phase != Phase::Single || whole || !matches!(place, Place::Partitioned(_)) {
+    if phase != Phase::Single || whole || !place.is_apart() {
         let after = rename(place, &|id| keys.iter().find(|(_, e)| e.as_column() == Some(id)).map(|(field, _)| field.id));
         return (build(input, phase), after);
     }
     let partial = build(input, Phase::Partial);
+    let many = net.always_shuffle || (net.leaves > 1 && groups > MANY_GROUPS);
+    if many && grouping_sets.is_empty() && !keys.is_empty() && keys.iter().all(|(field, _)| can_route(field.ty)) {
+        let by = keys.iter().map(|(field, _)| Expr::Column(field.id, field.ty)).collect();
+        let place = Place::Spread(vec![keys.iter().map(|(field, _)| field.id).collect()]);
+        return (build(exchange(partial, ExchangeKind::Shuffle(by)), Phase::Final), place);
+    }
     (build(exchange(partial, ExchangeKind::Gather), Phase::Final), Place::Merged)
 }
 
 type UnionInput = (Plan, Vec<ColumnId>);
 
-fn place_union(inputs: Vec<UnionInput>, fields: &[crate::Field]) -> (Vec<UnionInput>, Place) {
+fn place_union(inputs: Vec<UnionInput>, fields: &[crate::Field], net: Net) -> (Vec<UnionInput>, Place) {
     let placed: Vec<(Plan, Place, Vec<ColumnId>)> = inputs
         .into_iter()
         .map(|(plan, ids)| {
-            let (plan, place) = place(plan);
+            let (plan, place) = place(plan, net);
             let place =
                 rename(place, &|id| ids.iter().position(|other| *other == id).and_then(|i| fields.get(i)).map(|field| field.id));
             (plan, place, ids)
@@ -228,7 +277,7 @@ fn place_union(inputs: Vec<UnionInput>, fields: &[crate::Field]) -> (Vec<UnionIn
                 Some(keys) => keys.retain(|key| these.contains(key)),
                 None => keys = Some(these.clone()),
             },
-            Place::Merged | Place::Everywhere => partitioned = false,
+            Place::Spread(_) | Place::Merged | Place::Everywhere => partitioned = false,
         }
     }
     if everywhere || partitioned {
@@ -236,6 +285,11 @@ fn place_union(inputs: Vec<UnionInput>, fields: &[crate::Field]) -> (Vec<UnionIn
         return (placed.into_iter().map(|(plan, _, ids)| (plan, ids)).collect(), place);
     }
     (placed.into_iter().map(|(plan, place, ids)| (merged(plan, &place), ids)).collect(), Place::Merged)
+}
+
+/// Whether values of a type that are equal have equal hashes.
+fn can_route(ty: DataType) -> bool {
+    !matches!(ty, DataType::Float32 | DataType::Float64 | DataType::Interval | DataType::Null)
 }
 
 /// Whether `left` and `right` are the same bare columns on the two sides of one of the equalities.

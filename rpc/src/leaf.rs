@@ -162,6 +162,17 @@ pub enum RowDestination {
         /// Addresses, HOST:PORT.
         addresses: Vec<String>,
     },
+    /// Each to one of these leaves, which receive them under this number.
+    Shuffle {
+        /// The number.
+        number: u32,
+        /// The columns by whose hash a row belongs to a partition, as positions.
+        keys: Vec<u32>,
+        /// Addresses, HOST:PORT.
+        addresses: Vec<String>,
+        /// For each partition the leaf that its rows go to, as a position in `addresses`.
+        owners: Vec<u32>,
+    },
 }
 
 /// What a fragment did.

@@ -277,6 +277,14 @@ fn write_fragment(from: &FragmentRequest, mut to: fragment::Builder<'_>) -> capn
             let mut list = to.init_addresses(addresses.len() as u32);
             (0u32..).zip(addresses).for_each(|(i, address)| list.set(i, address));
         }
+        RowDestination::Shuffle { number, keys, addresses, owners } => {
+            let mut to = to.init_destination().init_shuffle();
+            to.set_shuffle_number(*number);
+            to.set_keys(&keys[..])?;
+            to.set_owners(&owners[..])?;
+            let mut list = to.init_to(addresses.len() as u32);
+            (0u32..).zip(addresses).for_each(|(i, address)| list.set(i, address));
+        }
     }
     Ok(())
 }

@@ -229,6 +229,12 @@ fn read_fragment(from: fragment::Reader<'_>) -> capnp::Result<FragmentRequest> {
             let addresses = to.get_addresses()?.iter().map(|a| Ok(a?.to_string()?)).collect::<capnp::Result<_>>()?;
             RowDestination::Leaves { number: to.get_number(), addresses }
         }
+        fragment::destination::Shuffle(to) => RowDestination::Shuffle {
+            number: to.get_shuffle_number(),
+            keys: to.get_keys()?.iter().collect(),
+            addresses: to.get_to()?.iter().map(|a| Ok(a?.to_string()?)).collect::<capnp::Result<_>>()?,
+            owners: to.get_owners()?.iter().collect(),
+        },
     };
     let filters = from.get_filters()?.iter().map(read_filter).collect::<capnp::Result<_>>()?;
     Ok(FragmentRequest { plan: from.get_plan()?.to_vec(), destination, filters })

@@ -79,6 +79,12 @@ struct Fragment {
       number @2 :UInt32;     # under which they receive the rows
       addresses @3 :List(Text);
     }
+    shuffle :group {         # each row to the leaf that owns the partition of the hash of its keys
+      shuffleNumber @5 :UInt32;
+      keys @6 :List(UInt32); # columns, as positions among those of the fragment
+      to @7 :List(Text);     # addresses
+      owners @8 :List(UInt32);  # for each partition a position in `to`
+    }
   }
   filters @4 :List(Filter);  # results are right without them
 }

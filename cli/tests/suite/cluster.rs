@@ -54,3 +54,8 @@ fn right_on_four_leaves_with_tiny_vectors() {
 fn right_with_more_leaves_than_partitions() {
     check_all(4, 2, &Settings { hash_zero: false, serialize_states: true, ..Settings::default() });
 }
+
+#[test]
+fn right_when_all_joins_and_groups_are_shuffled() {
+    check_all(3, 7, &Settings { always_shuffle: true, ..Settings::default() });
+}

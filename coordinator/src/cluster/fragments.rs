@@ -71,16 +71,32 @@ impl QueryOnLeaves {
     }
 }
 
+impl QueryOnLeaves {
+    /// Where rows go, by the addresses of leaves.
+    fn destination(&self, to: &Destination, leaves: &[OneLeaf]) -> RowDestination {
+        let addresses = |leaves: &[&OneLeaf]| leaves.iter().map(|leaf| leaf.address.clone()).collect();
+        match to {
+            Destination::Caller => RowDestination::Caller,
+            Destination::Leaves(number) => {
+                RowDestination::Leaves { number: *number, addresses: addresses(&leaves.iter().collect::<Vec<_>>()) }
+            }
+            Destination::Shuffle { number, keys } => {
+                let leaves: Vec<&OneLeaf> = leaves.iter().filter(|leaf| leaf.partitions).collect();
+                let place = |master: &Option<String>| leaves.iter().position(|leaf| Some(&leaf.address) == master.as_ref());
+                // A partition that the query does not read: what would meet its rows may be anywhere, but all of it in one place.
+                let owner = |(ordinal, master)| place(master).unwrap_or(ordinal % leaves.len().max(1)) as u32;
+                let owners = self.database.masters.iter().enumerate().map(owner).collect();
+                RowDestination::Shuffle { number: *number, keys: keys.clone(), addresses: addresses(&leaves), owners }
+            }
+        }
+    }
+}
+
 impl Fragments for QueryOnLeaves {
     fn run(&self, fragment: &Fragment, ctx: &QueryContext) -> stoa_exec::Result<(Vec<RecordBatch>, Profile)> {
         let all = self.leaves()?;
         let plan = encode(&fragment.query).map_err(|e| stoa_exec::Error::Internal(e.to_string()))?;
-        let destination = match fragment.destination {
-            Destination::Caller => RowDestination::Caller,
-            Destination::Leaves(number) => {
-                RowDestination::Leaves { number, addresses: all.iter().map(|leaf| leaf.address.clone()).collect() }
-            }
-        };
+        let destination = self.destination(&fragment.destination, &all);
         let leaves: Vec<&OneLeaf> =
             if fragment.once { all.iter().take(1).collect() } else { all.iter().filter(|leaf| leaf.partitions).collect() };
         let filters: Vec<Filter> = fragment.filters.iter().map(|(id, keys)| filter(id.0, keys)).collect();

@@ -14,7 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use stoa_columnstore::{TableDef, encode_definition};
 use stoa_exec::{Admission, CancelToken, Progress, QueryContext, QueryResult, Settings, execute_on_leaves};
-use stoa_plan::{Query, TableStatistics, distribute};
+use stoa_plan::distribute::{self, Net};
+use stoa_plan::{Query, TableStatistics};
 use stoa_rpc::LeafPool;
 use stoa_rpc::leaf::Change;
 use stoa_rpc::peer::ForLeader;
@@ -257,7 +258,9 @@ impl Store for Cluster {
     }
 
     fn distribute(&self, query: Query) -> Query {
-        distribute::distribute_over_leaves(query)
+        let leaves = self.view().and_then(|database| database.placement()).map_or(1, |leaves| leaves.len());
+        let net = Net { leaves, always_shuffle: self.shared.settings.always_shuffle };
+        distribute::distribute_over_leaves(query, net)
     }
 
     fn execute(&self, query: &Query, cancel: &CancelToken, progress: &Progress) -> Result<QueryResult> {

@@ -90,7 +90,7 @@ impl Search<'_> {
     fn singles(&mut self) {
         for (at, item) in self.region.items.iter().enumerate() {
             let keys = match partitioning(&item.plan) {
-                Place::Partitioned(keys) => {
+                Place::Partitioned(keys) | Place::Spread(keys) => {
                     let known = |key: &Vec<ColumnId>| key.iter().map(|id| self.classes.get(id).copied()).collect();
                     Some(keys.iter().filter_map(known).collect())
                 }

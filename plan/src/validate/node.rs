@@ -204,11 +204,17 @@ fn aggregate(aggregate: &Aggregate, scope: Scope<'_>) -> Check<Columns> {
     columns(&aggregate.fields())
 }
 
-/// That a final aggregate has its partial one below it.
+/// That a final aggregate has its partial one below it, or the rows of one that ran elsewhere.
 fn over_partial(aggregate: &Aggregate) -> Check {
     let mut below = &aggregate.input;
-    if let Node::Exchange { input, kind: ExchangeKind::Gather } = &below.node {
+    if let Node::Exchange { input, kind: ExchangeKind::Gather | ExchangeKind::Shuffle(_) } = &below.node {
         below = input;
+    }
+    if let Node::SubplanScan(scan) = &below.node {
+        let partial = Aggregate { phase: Phase::Partial, ..aggregate.clone() };
+        let columns = scan.columns.iter().map(|(_, field)| (field.id, field.ty));
+        let same = columns.eq(partial.fields().iter().map(|field| (field.id, field.ty)));
+        return if same { Ok(()) } else { Err("a final aggregate is over rows that are not those of its partial one".into()) };
     }
     let Node::Aggregate(partial) = &below.node else {
         return Err("a final aggregate is not over a partial one".into());

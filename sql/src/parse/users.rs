@@ -84,14 +84,17 @@ fn text(cursor: &mut Cursor<'_>) -> Result<String, SqlError> {
 
 /// `u`, `'u'`, `u@'%'`: users may come from any host.
 fn user(cursor: &mut Cursor<'_>) -> Result<String, SqlError> {
-    let name = match cursor.peek() {
+    let mut name = match cursor.peek() {
         Some(Token::SingleQuotedString(text) | Token::DoubleQuotedString(text)) => {
             cursor.next();
             text.clone()
         }
         _ => cursor.name()?,
     };
-    if cursor.take_token(&Token::AtSign) {
+    // An unquoted word takes the sign along.
+    let of_host = name.ends_with('@') || cursor.take_token(&Token::AtSign);
+    if of_host {
+        name.truncate(name.trim_end_matches('@').len());
         let any = matches!(cursor.peek(), Some(Token::SingleQuotedString(host) | Token::DoubleQuotedString(host)) if host == "%");
         if !any {
             return Err(cursor.error("users are not tied to hosts: expected '%'"));
@@ -160,6 +163,7 @@ mod tests {
         };
         assert!(one("CREATE USER ada IDENTIFIED BY 'x y'") == create("ada", "x y", false));
         assert!(one("CREATE USER IF NOT EXISTS 'Ada'@'%'") == create("Ada", "", true));
+        assert!(one("CREATE USER ada@'%'") == create("ada", "", false));
         assert!(one("DROP USER ada") == UserStatement::Drop { name: "ada".into(), if_exists: false });
         let password = UserStatement::SetPassword { name: "ada".into(), password: "z".into() };
         assert!(one("SET PASSWORD FOR 'ada'@'%' = 'z'") == password && one("ALTER USER ada IDENTIFIED BY 'z'") == password);
