@@ -82,22 +82,25 @@ impl Query {
         let filters = fragment.filters.iter().map(|filter| Ok((FilterId(filter.id), Arc::new(key_set(filter)?))));
         let received = stoa_exec::Received { rows, filters: filters.collect::<Result<_>>()? };
         let result = self.pool.install(|| execute_fragment(&plan, &self.tables, &received, &self.context)).map_err(failure)?;
+        let mut sent = 0;
         match &fragment.destination {
             RowDestination::Caller => write_chunks(&result.batches, &mut |chunk| {
                 self.context.cancel.check().map_err(failure)?;
+                sent += chunk.len() as u64;
                 sink.write(chunk)
             })?,
-            RowDestination::Leaves { number, addresses } => self.deliver(*number, addresses, &result.batches)?,
+            RowDestination::Leaves { number, addresses } => sent = self.deliver(*number, addresses, &result.batches)?,
             RowDestination::Shuffle { number, keys, addresses, owners } => {
                 let routes = Routes::new(keys, owners, addresses.len())?;
-                self.shuffle(*number, addresses, &routes, &result.batches)?;
+                sent = self.shuffle(*number, addresses, &routes, &result.batches)?;
             }
         }
-        Ok(profile(&result.profile))
+        metrics::counter!("stoa_sent_bytes_total").increment(sent);
+        Ok(profile(&result.profile, sent))
     }
 
-    /// Sends rows to leaves, this one among them without a detour.
-    fn deliver(self: &Arc<Self>, number: u32, addresses: &[String], batches: &[RecordBatch]) -> Result<()> {
+    /// Sends rows to leaves, this one among them without a detour: the bytes that went out.
+    fn deliver(self: &Arc<Self>, number: u32, addresses: &[String], batches: &[RecordBatch]) -> Result<u64> {
         let mut others: Vec<Box<dyn Delivery>> = Vec::new();
         for address in addresses {
             if *address == self.setup.address {
@@ -108,34 +111,44 @@ impl Query {
                 others.push(self.peers.leaf(address)?.receive(self.setup.query, number)?);
             }
         }
+        let mut sent = 0;
         if !others.is_empty() {
             write_chunks(batches, &mut |chunk| {
                 self.context.cancel.check().map_err(failure)?;
+                sent += (chunk.len() * others.len()) as u64;
                 others.iter_mut().try_for_each(|other| other.write(chunk.clone()))
             })?;
         }
-        others.iter_mut().try_for_each(|other| other.finish())
+        others.iter_mut().try_for_each(|other| other.finish())?;
+        Ok(sent)
     }
 }
 
 impl Query {
-    /// Sends each row to the leaf that it belongs to, in batches of a few batches' rows.
-    fn shuffle(self: &Arc<Self>, number: u32, addresses: &[String], routes: &Routes, batches: &[RecordBatch]) -> Result<()> {
-        let mut deliveries: Vec<Box<dyn Delivery>> = Vec::new();
+    /// Sends each row to the leaf that it belongs to: the bytes that went out.
+    fn shuffle(self: &Arc<Self>, number: u32, addresses: &[String], routes: &Routes, batches: &[RecordBatch]) -> Result<u64> {
+        let mut sent = 0;
+        let mut own = Incoming::new(self.clone(), number);
+        let mut others: Vec<Option<Box<dyn Delivery>>> = Vec::new();
         for address in addresses {
-            deliveries.push(if *address == self.setup.address {
-                Box::new(Incoming::new(self.clone(), number))
-            } else {
-                self.peers.leaf(address)?.receive(self.setup.query, number)?
-            });
+            let here = *address == self.setup.address;
+            others.push(if here { None } else { Some(self.peers.leaf(address)?.receive(self.setup.query, number)?) });
         }
         for group in batches.chunk_by(|a, _| a.num_rows() < SHUFFLED) {
             self.context.cancel.check().map_err(failure)?;
-            for (delivery, rows) in deliveries.iter_mut().zip(routes.split(group)?) {
-                write_chunks(&rows, &mut |chunk| delivery.write(chunk))?;
+            for (other, rows) in others.iter_mut().zip(routes.split(group)?) {
+                match other {
+                    None => own.take(&rows)?,
+                    Some(other) => write_chunks(&rows, &mut |chunk| {
+                        sent += chunk.len() as u64;
+                        other.write(chunk)
+                    })?,
+                }
             }
         }
-        deliveries.iter_mut().try_for_each(|delivery| delivery.finish())
+        own.finish()?;
+        others.iter_mut().flatten().try_for_each(|other| other.finish())?;
+        Ok(sent)
     }
 }
 
@@ -181,7 +194,7 @@ impl LeafQuery for Handle {
     }
 }
 
-fn profile(profile: &Profile) -> RunProfile {
+fn profile(profile: &Profile, sent_bytes: u64) -> RunProfile {
     let node = |(id, node): (&u32, &stoa_exec::profile::NodeProfile)| NodeProfile {
         node: *id,
         rows: node.rows,
@@ -191,5 +204,10 @@ fn profile(profile: &Profile) -> RunProfile {
         scan: node.scan.map(|scan| scan.to_array()),
         notes: node.notes.clone(),
     };
-    RunProfile { nodes: profile.nodes.iter().map(node).collect(), wall: profile.wall, peak_memory: profile.peak_memory }
+    RunProfile {
+        nodes: profile.nodes.iter().map(node).collect(),
+        wall: profile.wall,
+        peak_memory: profile.peak_memory,
+        sent_bytes,
+    }
 }

@@ -165,7 +165,7 @@ fn place(plan: Plan, net: Net) -> (Plan, Place) {
         }
         Node::Project { input, exprs } => {
             let (input, place) = place(*input, net);
-            let place = rename(place, &|id| exprs.iter().find(|(_, e)| e.as_column() == Some(id)).map(|(field, _)| field.id));
+            let place = rename(&place, &|id| exprs.iter().find(|(_, e)| e.as_column() == Some(id)).map(|(field, _)| field.id));
             (again(Node::Project { input: Box::new(input), exprs }), place)
         }
         Node::Join(join) => joins::place_join(id, rows, *join, net),
@@ -206,7 +206,7 @@ fn scan_place(scan: &Scan) -> Place {
 }
 
 /// The place under new column names; keys with a column that has none are forgotten.
-fn rename(place: Place, new: &dyn Fn(ColumnId) -> Option<ColumnId>) -> Place {
+fn rename(place: &Place, new: &dyn Fn(ColumnId) -> Option<ColumnId>) -> Place {
     place.with_keys(place.keys().iter().filter_map(|key| key.iter().map(|id| new(*id)).collect()).collect())
 }
 
@@ -242,7 +242,7 @@ fn place_aggregate(again: impl Fn(Node) -> Plan, aggregate: Aggregate, (groups, 
     let has = |id| keys.iter().any(|(_, e)| e.as_column() == Some(id));
     let whole = grouping_sets.is_empty() && covers(&place, &has);
     if phase != Phase::Single || whole || !place.is_apart() {
-        let after = rename(place, &|id| keys.iter().find(|(_, e)| e.as_column() == Some(id)).map(|(field, _)| field.id));
+        let after = rename(&place, &|id| keys.iter().find(|(_, e)| e.as_column() == Some(id)).map(|(field, _)| field.id));
         return (build(input, phase), after);
     }
     let partial = build(input, Phase::Partial);
@@ -263,7 +263,7 @@ fn place_union(inputs: Vec<UnionInput>, fields: &[crate::Field], net: Net) -> (V
         .map(|(plan, ids)| {
             let (plan, place) = place(plan, net);
             let place =
-                rename(place, &|id| ids.iter().position(|other| *other == id).and_then(|i| fields.get(i)).map(|field| field.id));
+                rename(&place, &|id| ids.iter().position(|other| *other == id).and_then(|i| fields.get(i)).map(|field| field.id));
             (plan, place, ids)
         })
         .collect();

@@ -184,6 +184,8 @@ pub struct RunProfile {
     pub wall: Duration,
     /// Most bytes that the query held.
     pub peak_memory: u64,
+    /// Bytes of rows that it sent, to wherever they went.
+    pub sent_bytes: u64,
 }
 
 /// What a plan node did.

@@ -318,7 +318,8 @@ fn read_ran(from: ran::Reader<'_>) -> Result<RunProfile> {
         ran::Failure(failure) => return Err(Failure::read(failure?)?),
     };
     let nodes = profile.get_nodes()?.iter().map(read_node).collect::<capnp::Result<_>>()?;
-    Ok(RunProfile { nodes, wall: Duration::from_nanos(profile.get_wall_nanos()), peak_memory: profile.get_peak_memory() })
+    let wall = Duration::from_nanos(profile.get_wall_nanos());
+    Ok(RunProfile { nodes, wall, peak_memory: profile.get_peak_memory(), sent_bytes: profile.get_sent_bytes() })
 }
 
 fn read_node(from: node_profile::Reader<'_>) -> capnp::Result<NodeProfile> {

@@ -257,6 +257,7 @@ fn write_ran(ran: Result<RunProfile>, to: ran::Builder<'_>) {
     let mut to = to.init_profile();
     to.set_wall_nanos(profile.wall.as_nanos() as u64);
     to.set_peak_memory(profile.peak_memory);
+    to.set_sent_bytes(profile.sent_bytes);
     let mut nodes = to.init_nodes(profile.nodes.len() as u32);
     for (i, node) in (0u32..).zip(&profile.nodes) {
         write_node(node, nodes.reborrow().get(i));

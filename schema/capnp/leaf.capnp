@@ -108,6 +108,7 @@ struct Ran {
       nodes @0 :List(Common.NodeProfile);
       wallNanos @1 :UInt64;
       peakMemory @2 :UInt64;
+      sentBytes @4 :UInt64;  # of rows, to wherever they went
     }
     failure @3 :Failure;
   }

@@ -116,7 +116,15 @@ impl Fragments for QueryOnLeaves {
         };
         let profiles = in_parallel(&leaves, run).map_err(remote)?;
         let mut profile = Profile::default();
+        let rows: Vec<u64> = profiles.iter().map(rows_of_root).collect();
+        let root = profiles.iter().filter_map(root).min();
         leaves.iter().zip(profiles).for_each(|(leaf, ran)| add(&mut profile, &leaf.address, leaves.len(), ran));
+        if let Some(entry) = root.and_then(|root| profile.nodes.get_mut(&root))
+            && let (Some(most), all @ 1..) = (rows.iter().max(), rows.iter().sum::<u64>())
+            && leaves.len() > 1
+        {
+            entry.notes.push(format!("skew {:.2}", *most as f64 * rows.len() as f64 / all as f64));
+        }
         Ok((sink.into_inner(), profile))
     }
 
@@ -203,11 +211,20 @@ pub(super) fn in_parallel<T: Sync, R: Send>(
     cancelled.map_or(Ok(all), Err)
 }
 
+/// The number of the node at the top of what a leaf ran.
+fn root(ran: &RunProfile) -> Option<u32> {
+    ran.nodes.iter().map(|node| node.node).min()
+}
+
+fn rows_of_root(ran: &RunProfile) -> u64 {
+    ran.nodes.iter().min_by_key(|node| node.node).map_or(0, |node| node.rows)
+}
+
 /// Adds what a leaf did; where there are several, each says its own share.
 fn add(profile: &mut Profile, address: &str, leaves: usize, ran: RunProfile) {
     profile.wall = profile.wall.max(ran.wall);
     profile.peak_memory = profile.peak_memory.max(ran.peak_memory);
-    let root = ran.nodes.iter().map(|node| node.node).min();
+    let (root, sent) = (root(&ran), ran.sent_bytes);
     for node in ran.nodes {
         let entry = profile.nodes.entry(node.node).or_default();
         entry.rows += node.rows;
@@ -223,7 +240,7 @@ fn add(profile: &mut Profile, address: &str, leaves: usize, ran: RunProfile) {
             }
         }
         if Some(node.node) == root && leaves > 1 {
-            entry.notes.push(format!("leaf {address}: rows={} wall={:.3?}", node.rows, round(ran.wall)));
+            entry.notes.push(format!("leaf {address}: rows={} sent={sent}B wall={:.3?}", node.rows, round(ran.wall)));
         }
     }
 }

@@ -39,7 +39,8 @@ fn of_scan(scan: &Scan, partitions: usize) -> Option<BTreeSet<usize>> {
         if combinations.len() * values.len() > MOST_COMBINATIONS {
             return None;
         }
-        let with = |key: &Vec<ArrayRef>| values.iter().map(|value| [&key[..], &[value.clone()]].concat()).collect::<Vec<_>>();
+        let with =
+            |key: &Vec<ArrayRef>| values.iter().map(|value| [&key[..], std::slice::from_ref(value)].concat()).collect::<Vec<_>>();
         combinations = combinations.iter().flat_map(with).collect();
     }
     let of = |key: Vec<ArrayRef>| shard_hashes(&key).first().map(|hash| partition_of(*hash, partitions));
