@@ -246,7 +246,8 @@ fn place_aggregate(again: impl Fn(Node) -> Plan, aggregate: Aggregate, (groups, 
         return (build(input, phase), after);
     }
     let partial = build(input, Phase::Partial);
-    let many = net.always_shuffle || (net.leaves > 1 && groups > MANY_GROUPS);
+    let many = net.leaves > 1 && groups > MANY_GROUPS;
+    let many = net.always_shuffle || (many && !awaits_filters(&partial));
     if many && grouping_sets.is_empty() && !keys.is_empty() && keys.iter().all(|(field, _)| can_route(field.ty)) {
         let by = keys.iter().map(|(field, _)| Expr::Column(field.id, field.ty)).collect();
         let place = Place::Spread(vec![keys.iter().map(|(field, _)| field.id).collect()]);
@@ -285,6 +286,17 @@ fn place_union(inputs: Vec<UnionInput>, fields: &[crate::Field], net: Net) -> (V
         return (placed.into_iter().map(|(plan, _, ids)| (plan, ids)).collect(), place);
     }
     (placed.into_iter().map(|(plan, place, ids)| (merged(plan, &place), ids)).collect(), Place::Merged)
+}
+
+/// Whether scans in a plan may be given run-time filters from above it. What is shuffled is read before those are there.
+fn awaits_filters(plan: &Plan) -> bool {
+    let (mut wanted, mut published) = (Vec::new(), Vec::new());
+    plan.walk(&mut |node| match &node.node {
+        Node::Scan(scan) => wanted.extend(scan.runtime_filters.iter().map(|(id, _)| *id)),
+        Node::Join(join) => published.extend(join.publishes.iter().map(|(id, _)| *id)),
+        _ => {}
+    });
+    wanted.iter().any(|id| !published.contains(id))
 }
 
 /// Whether values of a type that are equal have equal hashes.

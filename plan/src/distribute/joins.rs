@@ -1,6 +1,6 @@
 //! Where a join runs, and which of its inputs move.
 
-use super::{Net, Place, can_route, equates, exchange, merged, place};
+use super::{Net, Place, awaits_filters, can_route, equates, exchange, merged, place};
 use crate::{ColumnId, DataType, ExchangeKind, Expr, Join, JoinKind, Node, NodeId, Plan, Side};
 
 /// Keys that a place remembers at most; more would only cost time.
@@ -11,7 +11,8 @@ pub(super) fn place_join(id: NodeId, rows: f64, join: Join, net: Net) -> (Plan, 
     let (left, left_place) = place(left, net);
     let (right, right_place) = place(right, net);
     let (bytes, rows_of) = ((bytes(&left), bytes(&right)), (left.rows, right.rows));
-    let shape = Shape { kind: &kind, on: &on, build, rows: rows_of, bytes, publishes: !publishes.is_empty(), net };
+    let filtered = awaits_filters(&left) || awaits_filters(&right);
+    let shape = Shape { kind: &kind, on: &on, build, rows: rows_of, bytes, publishes: !publishes.is_empty(), filtered, net };
     let decision = decide(&shape, &left_place, &right_place);
     let (left, right, place) = match decision {
         Decision::Stay(place) => (left, right, place),
@@ -56,6 +57,8 @@ struct Shape<'a> {
     /// Of both sides, about.
     bytes: (f64, f64),
     publishes: bool,
+    /// Run-time filters from above, or from this join, would thin out what it reads.
+    filtered: bool,
     net: Net,
 }
 
@@ -90,6 +93,12 @@ fn emits(kind: &JoinKind, side: Side) -> bool {
         JoinKind::Left | JoinKind::LeftSemi | JoinKind::LeftAnti | JoinKind::LeftMark(_) => side == Side::Left,
         JoinKind::Right | JoinKind::RightSemi | JoinKind::RightAnti => side == Side::Right,
     }
+}
+
+/// Whether each left row must see all right rows, and not only those with its keys: one NULL among them makes every `IN` that is not
+/// true unknown.
+fn needs_all(kind: &JoinKind) -> bool {
+    matches!(kind, JoinKind::LeftMark(mark) if mark.nullable)
 }
 
 fn decide(shape: &Shape<'_>, left: &Place, right: &Place) -> Decision {
@@ -137,7 +146,7 @@ fn cheapest(shape: &Shape<'_>, left: &Place, right: &Place) -> Decision {
         bytes * if is_key(place, columns) { 0.2 } else { (leaves - 1.0) / leaves }
     };
     let shuffled = moves(left, &keys.left, shape.bytes.0) + moves(right, &keys.right, shape.bytes.1);
-    if shape.net.always_shuffle || 2.0 * shuffled < cost {
+    if shape.net.always_shuffle || (!shape.filtered && 2.0 * shuffled < cost) {
         let place = Place::Spread(keys_after(shape, &[keys.left], &[keys.right]));
         return Decision::Shuffle(keys.exprs, place);
     }
@@ -153,6 +162,9 @@ struct ShuffleKeys {
 
 /// The equal columns of the join: in the order of one side's shard key if that is among them, so that this side stays where it is.
 fn shuffle_keys(shape: &Shape<'_>, left: &Place, right: &Place) -> Option<ShuffleKeys> {
+    if needs_all(shape.kind) {
+        return None;
+    }
     let columns = |(l, r): &(Expr, Expr)| {
         let same = l.data_type() == r.data_type() && can_route(l.data_type());
         Some((l.as_column()?, r.as_column()?, l.data_type())).filter(|_| same)
@@ -229,6 +241,9 @@ fn with_equals(mut keys: Vec<Vec<ColumnId>>, on: &[(Expr, Expr)], side: Side) ->
 
 /// By which columns the result is apart if the equalities cover both sides' keys in corresponding order.
 fn collocated(shape: &Shape<'_>, left: &[Vec<ColumnId>], right: &[Vec<ColumnId>]) -> Option<Vec<Vec<ColumnId>>> {
+    if needs_all(shape.kind) {
+        return None;
+    }
     let matches = |l: &Vec<ColumnId>, r: &Vec<ColumnId>| {
         !l.is_empty() && l.len() == r.len() && l.iter().zip(r).all(|(l, r)| equates(shape.on, *l, *r))
     };
