@@ -126,7 +126,7 @@ impl SessionService for SessionClient {
             request.get().set_table(&table);
             let response = request.send().promise.await?;
             match response.get()?.get_result()?.which().map_err(capnp::Error::from)? {
-                described::Schema(schema) => Ok(schema?.to_vec()),
+                described::Columns(columns) => Ok(columns?.to_vec()),
                 described::Failure(failure) => Err(Failure::read(failure?)?),
             }
         })
@@ -173,7 +173,7 @@ impl AnswerServer {
 
 impl answer::Server for AnswerServer {
     async fn columns(self: Rc<Self>, params: answer::ColumnsParams, _: answer::ColumnsResults) -> capnp::Result<()> {
-        let schema = params.get()?.get_schema()?.to_vec();
+        let schema = params.get()?.get_stream()?.to_vec();
         self.put(AnswerPart::Columns(schema)).await
     }
 

@@ -145,7 +145,7 @@ impl session::Server for SessionServer {
         let session = self.session.clone();
         let mut result = results.get().init_result();
         match blocking(move || session.describe(&table)).await {
-            Ok(schema) => result.set_schema(&schema),
+            Ok(columns) => result.set_columns(&columns),
             Err(failure) => failure.write(result.init_failure()),
         }
         Ok(())
@@ -195,7 +195,7 @@ fn send_part(part: AnswerPart, to: &answer::Client) -> futures_util::future::Loc
     match part {
         AnswerPart::Columns(schema) => {
             let mut request = to.columns_request();
-            request.get().set_schema(&schema);
+            request.get().set_stream(&schema);
             answered!(request)
         }
         AnswerPart::Rows(chunk) => {

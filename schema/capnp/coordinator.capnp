@@ -45,7 +45,7 @@ interface Session {
 
 # What a client hands in to get results. Each call is answered when the client has taken it: this is the back-pressure.
 interface Answer {
-  columns @0 (schema :Data) -> ();   # a statement's rows follow; an Arrow IPC stream without rows
+  columns @0 (stream :Data) -> ();   # a statement's rows follow; an Arrow IPC stream without rows
   rows @1 (chunk :Data) -> ();       # an Arrow IPC stream
   text @2 (text :Text, plan :Bool) -> ();  # what a statement without rows says; `plan`: the lines of EXPLAIN
 }
@@ -72,7 +72,7 @@ struct Loaded {
 
 struct Described {
   union {
-    schema @0 :Data;
+    columns @0 :Data;          # an Arrow IPC stream without rows
     failure @1 :Failure;
   }
 }

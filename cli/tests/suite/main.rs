@@ -11,5 +11,6 @@ mod coordinators;
 mod leaves;
 mod nodes;
 mod operations;
+mod python_client;
 mod tpch;
 mod users;

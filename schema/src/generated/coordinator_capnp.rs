@@ -4121,11 +4121,11 @@ pub mod answer {
                 self.reader.total_size()
             }
             #[inline]
-            pub fn get_schema(self) -> ::capnp::Result<::capnp::data::Reader<'a>> {
+            pub fn get_stream(self) -> ::capnp::Result<::capnp::data::Reader<'a>> {
                 ::capnp::traits::FromPointerReader::get_from_pointer(&self.reader.get_pointer_field(0), ::core::option::Option::None)
             }
             #[inline]
-            pub fn has_schema(&self) -> bool {
+            pub fn has_stream(&self) -> bool {
                 !self.reader.get_pointer_field(0).is_null()
             }
         }
@@ -4183,19 +4183,19 @@ pub mod answer {
                 self.builder.as_reader().total_size()
             }
             #[inline]
-            pub fn get_schema(self) -> ::capnp::Result<::capnp::data::Builder<'a>> {
+            pub fn get_stream(self) -> ::capnp::Result<::capnp::data::Builder<'a>> {
                 ::capnp::traits::FromPointerBuilder::get_from_pointer(self.builder.get_pointer_field(0), ::core::option::Option::None)
             }
             #[inline]
-            pub fn set_schema(&mut self, value: ::capnp::data::Reader<'_>)  {
+            pub fn set_stream(&mut self, value: ::capnp::data::Reader<'_>)  {
                 self.builder.reborrow().get_pointer_field(0).set_data(value);
             }
             #[inline]
-            pub fn init_schema(self, size: u32) -> ::capnp::data::Builder<'a> {
+            pub fn init_stream(self, size: u32) -> ::capnp::data::Builder<'a> {
                 self.builder.get_pointer_field(0).init_data(size)
             }
             #[inline]
-            pub fn has_schema(&self) -> bool {
+            pub fn has_stream(&self) -> bool {
                 !self.builder.is_pointer_field_null(0)
             }
         }
@@ -4235,7 +4235,7 @@ pub mod answer {
                 ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
                 ::capnp::word(8, 0, 0, 0, 3, 0, 1, 0),
                 ::capnp::word(20, 0, 0, 0, 2, 0, 1, 0),
-                ::capnp::word(115, 99, 104, 101, 109, 97, 0, 0),
+                ::capnp::word(115, 116, 114, 101, 97, 109, 0, 0),
                 ::capnp::word(13, 0, 0, 0, 0, 0, 0, 0),
                 ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
                 ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
@@ -6650,7 +6650,7 @@ pub mod loaded {
 }
 
 pub mod described {
-    pub use self::Which::{Schema,Failure};
+    pub use self::Which::{Columns,Failure};
 
     #[derive(Copy, Clone)]
     pub struct Owned(());
@@ -6713,7 +6713,7 @@ pub mod described {
             self.reader.total_size()
         }
         #[inline]
-        pub fn has_schema(&self) -> bool {
+        pub fn has_columns(&self) -> bool {
             if self.reader.get_data_field::<u16>(0) != 0 { return false; }
             !self.reader.get_pointer_field(0).is_null()
         }
@@ -6726,7 +6726,7 @@ pub mod described {
         pub fn which(self) -> ::core::result::Result<WhichReader<'a,>, ::capnp::NotInSchema> {
             match self.reader.get_data_field::<u16>(0) {
                 0 => {
-                    ::core::result::Result::Ok(Schema(
+                    ::core::result::Result::Ok(Columns(
                         ::capnp::traits::FromPointerReader::get_from_pointer(&self.reader.get_pointer_field(0), ::core::option::Option::None)
                     ))
                 }
@@ -6793,17 +6793,17 @@ pub mod described {
             self.builder.as_reader().total_size()
         }
         #[inline]
-        pub fn set_schema(&mut self, value: ::capnp::data::Reader<'_>)  {
+        pub fn set_columns(&mut self, value: ::capnp::data::Reader<'_>)  {
             self.builder.set_data_field::<u16>(0, 0);
             self.builder.reborrow().get_pointer_field(0).set_data(value);
         }
         #[inline]
-        pub fn init_schema(self, size: u32) -> ::capnp::data::Builder<'a> {
+        pub fn init_columns(self, size: u32) -> ::capnp::data::Builder<'a> {
             self.builder.set_data_field::<u16>(0, 0);
             self.builder.get_pointer_field(0).init_data(size)
         }
         #[inline]
-        pub fn has_schema(&self) -> bool {
+        pub fn has_columns(&self) -> bool {
             if self.builder.get_data_field::<u16>(0) != 0 { return false; }
             !self.builder.is_pointer_field_null(0)
         }
@@ -6826,7 +6826,7 @@ pub mod described {
         pub fn which(self) -> ::core::result::Result<WhichBuilder<'a,>, ::capnp::NotInSchema> {
             match self.builder.get_data_field::<u16>(0) {
                 0 => {
-                    ::core::result::Result::Ok(Schema(
+                    ::core::result::Result::Ok(Columns(
                         ::capnp::traits::FromPointerBuilder::get_from_pointer(self.builder.get_pointer_field(0), ::core::option::Option::None)
                     ))
                 }
@@ -6871,7 +6871,7 @@ pub mod described {
             ::capnp::word(0, 0, 255, 255, 0, 0, 0, 0),
             ::capnp::word(0, 0, 1, 0, 0, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-            ::capnp::word(41, 0, 0, 0, 58, 0, 0, 0),
+            ::capnp::word(41, 0, 0, 0, 66, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(36, 0, 0, 0, 3, 0, 1, 0),
             ::capnp::word(48, 0, 0, 0, 2, 0, 1, 0),
@@ -6882,7 +6882,7 @@ pub mod described {
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(40, 0, 0, 0, 3, 0, 1, 0),
             ::capnp::word(52, 0, 0, 0, 2, 0, 1, 0),
-            ::capnp::word(115, 99, 104, 101, 109, 97, 0, 0),
+            ::capnp::word(99, 111, 108, 117, 109, 110, 115, 0),
             ::capnp::word(13, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
@@ -6918,11 +6918,11 @@ pub mod described {
         );
         pub(crate) static NONUNION_MEMBERS : &[u16] = &[];
         pub(crate) static MEMBERS_BY_DISCRIMINANT : &[u16] = &[0,1];
-        pub(crate) static MEMBERS_BY_NAME : &[u16] = &[1,0];
+        pub(crate) static MEMBERS_BY_NAME : &[u16] = &[0,1];
         pub(crate) const TYPE_ID: u64 = 0xfcba_f0df_85da_b9a2;
     }
     pub enum Which<A0,A1> {
-        Schema(A0),
+        Columns(A0),
         Failure(A1),
     }
     pub type WhichReader<'a,> = Which<::capnp::Result<::capnp::data::Reader<'a>>,::capnp::Result<crate::common_capnp::failure::Reader<'a>>>;
