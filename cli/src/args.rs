@@ -28,6 +28,8 @@ pub enum Command {
     Leaf(LeafArgs),
     /// Run a coordinator of a cluster: it keeps the catalog, plans queries and merges what the leaves compute
     Coordinator(CoordinatorArgs),
+    /// Administer a cluster: its nodes, its databases, what runs
+    Admin(AdminArgs),
     /// Start, stop or look at a cluster on this machine, a process a node
     #[command(subcommand)]
     Cluster(ClusterCommand),
@@ -131,6 +133,93 @@ pub struct CoordinatorArgs {
     /// Where other coordinators reach this one [default: where it listens]
     #[arg(long, value_name = "HOST:PORT", env = "STOA_ADVERTISE")]
     pub advertise: Option<String>,
+}
+
+/// `stoa admin`.
+#[derive(Debug, Args)]
+pub struct AdminArgs {
+    /// The cluster.
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    /// How to print listings
+    #[arg(long, value_enum, default_value_t = Format::Table, global = true)]
+    pub format: Format,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: AdminCommand,
+}
+
+/// The commands of `stoa admin`.
+#[derive(Debug, Subcommand)]
+pub enum AdminCommand {
+    /// Add an empty leaf
+    AddLeaf {
+        /// Where it listens, HOST:PORT
+        address: String,
+        /// Availability group, 1 or 2 [default: the smaller one]
+        #[arg(long, value_name = "N")]
+        group: Option<u8>,
+    },
+    /// Remove a leaf
+    RemoveLeaf {
+        /// Where it listens
+        address: String,
+        /// Also if it has partitions, which are off line then
+        #[arg(long)]
+        force: bool,
+    },
+    /// Add a coordinator that runs and has no part in a cluster
+    AddCoordinator {
+        /// Where it listens
+        address: String,
+    },
+    /// Remove a coordinator
+    RemoveCoordinator {
+        /// Where it listens
+        address: String,
+    },
+    /// Make a database
+    CreateDatabase {
+        /// Its name
+        name: String,
+        /// It is fine if it is there
+        #[arg(long)]
+        if_not_exists: bool,
+        /// Into how many partitions its tables are cut [default: a core of the coordinator for each leaf]
+        #[arg(long, value_name = "N")]
+        partitions: Option<u32>,
+        /// Copies of every partition
+        #[arg(long, value_name = "N")]
+        redundancy: Option<u8>,
+    },
+    /// Drop a database with all that is in it
+    DropDatabase {
+        /// Its name
+        name: String,
+        /// It is fine if it is not there
+        #[arg(long)]
+        if_exists: bool,
+    },
+    /// End a statement of the coordinator
+    Kill {
+        /// Its number in the list of processes
+        query: u64,
+    },
+    /// List the leaves
+    Leaves,
+    /// List the coordinators
+    Coordinators,
+    /// List the databases
+    Databases,
+    /// List the partitions of a database and where they are
+    Partitions {
+        /// The database [default: --database]
+        of: Option<String>,
+    },
+    /// What each leaf has beside what the catalog says that it has
+    Status,
+    /// List what runs on the coordinator
+    Processes,
 }
 
 /// `stoa cluster`.

@@ -26,6 +26,24 @@ pub struct ClusterConnection {
     pool: rayon::ThreadPool,
 }
 
+impl ClusterConnection {
+    /// Administers the cluster.
+    ///
+    /// # Errors
+    /// Those of the command.
+    pub fn admin(&self, command: &stoa_client::AdminCommand) -> Result<Outcome> {
+        Ok(outcome(self.client.admin(command)?))
+    }
+}
+
+fn outcome(output: Output) -> Outcome {
+    match output {
+        Output::Rows(rows) => Outcome::Rows { schema: rows.schema, batches: rows.batches },
+        Output::Text(text) => Outcome::Done(text),
+        Output::Plan(text) => Outcome::Plan(text),
+    }
+}
+
 impl Connection {
     /// Opens what the command line names: the cluster of `--connect`, or the data directory of `--data`.
     ///
@@ -60,13 +78,8 @@ impl Connection {
             Connection::Cluster(cluster) => cluster,
         };
         let mut failed = None;
-        let outcome = cluster.client.execute(sql, cancel.flag(), &mut |output| {
-            let outcome = match output {
-                Output::Rows(rows) => Outcome::Rows { schema: rows.schema, batches: rows.batches },
-                Output::Text(text) => Outcome::Done(text),
-                Output::Plan(text) => Outcome::Plan(text),
-            };
-            each(outcome).map_err(|error| {
+        let ran = cluster.client.execute(sql, cancel.flag(), &mut |output| {
+            each(outcome(output)).map_err(|error| {
                 let failure = stoa_rpc::Failure::new(stoa_rpc::FailureKind::User, error.to_string());
                 failed = Some(error);
                 failure
@@ -74,7 +87,7 @@ impl Connection {
         });
         match failed {
             Some(error) => Err(error),
-            None => Ok(outcome?),
+            None => Ok(ran?),
         }
     }
 

@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => commands::inspect::run(args),
         Command::Leaf(args) => commands::node::leaf(args),
         Command::Coordinator(args) => commands::node::coordinator(args),
+        Command::Admin(args) => commands::admin::run(args),
         Command::Cluster(command) => commands::cluster::run(command),
     };
     match outcome {

@@ -17,10 +17,12 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use parking_lot::Mutex;
+use stoa_rpc::admin::AdminReply;
 use stoa_rpc::ipc::{read_chunk, write_chunks};
 use stoa_rpc::session::{Answer, AnswerPart, SessionService, TableLoad};
 use stoa_rpc::{Io, SessionClient};
 
+pub use stoa_rpc::admin::AdminCommand;
 pub use stoa_rpc::session::{Cancelled, Login};
 pub use stoa_rpc::{Failure, FailureKind, Result, Secret};
 
@@ -158,6 +160,21 @@ impl Client {
     pub fn names(&self) -> Result<Vec<String>> {
         let session = self.session()?;
         self.told(&session, session.names())
+    }
+
+    /// Administers the cluster.
+    ///
+    /// # Errors
+    /// Those of the statement that does the same.
+    pub fn admin(&self, command: &AdminCommand) -> Result<Output> {
+        let session = self.session()?;
+        match self.told(&session, session.admin(command, &Cancelled::default()))? {
+            AdminReply::Said(text) => Ok(Output::Text(text)),
+            AdminReply::Listing(rows) => {
+                let (schema, batches) = read_chunk(&rows)?;
+                Ok(Output::Rows(Rows { schema, batches }))
+            }
+        }
     }
 
     /// Takes rows for a table: all or none.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use stoa_exec::{CancelToken, Progress};
 use stoa_plan::codec::decode;
+use stoa_rpc::admin::{AdminCommand, AdminReply};
 use stoa_rpc::ipc::{chunk, read_chunk, write_chunks};
 use stoa_rpc::peer::{Decided, ForLeader, PeerService, PeerStatus};
 use stoa_rpc::session::{Answer, AnswerPart, Cancelled, CoordinatorService, Login, SessionService, TableLoad};
@@ -168,6 +169,21 @@ impl SessionService for ClientSession {
 
     fn names(&self) -> Result<Vec<String>> {
         Ok(self.session.names())
+    }
+
+    fn admin(&self, command: &AdminCommand, cancelled: &Cancelled) -> Result<AdminReply> {
+        let mut reply = AdminReply::Said(String::new());
+        let mut each = |outcome| {
+            reply = match outcome {
+                Outcome::Done(text) | Outcome::Plan(text) => AdminReply::Said(text),
+                Outcome::Rows { schema, batches } => AdminReply::Listing(chunk(&schema, &batches)?),
+            };
+            Ok::<(), Error>(())
+        };
+        let (sql, cancel) = (command.sql(), CancelToken::from(cancelled.clone()));
+        let run = || self.session.run(&sql, &cancel, &Progress::default(), &mut each).map_err(Error::into_failure);
+        self.statements.run(&self.user, &self.database, &sql, cancelled, run)?;
+        Ok(reply)
     }
 }
 

@@ -7,6 +7,9 @@
 //! - Every queue is bounded: who writes faster than the other side reads, waits.
 //! - A message is refused before it is built if it is larger than [`MAX_MESSAGE_BYTES`]; a node takes a limited number of connections.
 
+pub mod admin;
+mod admin_client;
+mod admin_server;
 mod client;
 mod done;
 mod failure;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::Result;
+use crate::admin::{AdminCommand, AdminReply};
 use crate::peer::PeerService;
 
 /// A coordinator.
@@ -63,6 +64,12 @@ pub trait SessionService: Send + Sync {
     /// # Errors
     /// If the coordinator cannot tell.
     fn names(&self) -> Result<Vec<String>>;
+
+    /// Runs a command that administers the cluster; ends soon after `cancelled` is set.
+    ///
+    /// # Errors
+    /// Those of the statement that does the same.
+    fn admin(&self, command: &AdminCommand, cancelled: &Cancelled) -> Result<AdminReply>;
 }
 
 /// Takes what statements give.

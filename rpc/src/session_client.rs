@@ -8,6 +8,7 @@ use capnp_rpc::new_client;
 use stoa_schema::coordinator_capnp::{answer, described, entered, gate, load, loaded, loading, session};
 use tokio::sync::mpsc;
 
+use crate::admin::{AdminCommand, AdminReply};
 use crate::client::{LONG, Remote, SHORT, answer, connect, say_hello};
 use crate::done;
 use crate::session::{Answer, AnswerPart, Cancelled, Login, SessionService, TableLoad};
@@ -137,6 +138,19 @@ impl SessionService for SessionClient {
             let response = session.names_request().send().promise.await?;
             let names = response.get()?.get_names()?;
             Ok(names.iter().map(|n| Ok(n?.to_string()?)).collect::<capnp::Result<_>>()?)
+        })
+    }
+
+    fn admin(&self, command: &AdminCommand, cancelled: &Cancelled) -> Result<AdminReply> {
+        let command = command.clone();
+        let outcome = self.remote.start(move |session| async move {
+            let admin = session.admin_request().send().pipeline.get_admin();
+            crate::admin_client::call(admin, command).await
+        });
+        let (_, nothing) = mpsc::channel::<()>(1);
+        pump::drain(self.remote.io(), nothing, outcome, &mut |_| match cancelled.load(Ordering::Relaxed) {
+            true => Err(Failure::cancelled()),
+            false => Ok(()),
         })
     }
 }

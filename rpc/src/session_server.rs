@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use stoa_schema::coordinator_capnp::{answer, gate, load, loaded, session};
 use tokio::sync::mpsc;
 
+use crate::admin_server::AdminServer;
 use crate::done;
 use crate::io::blocking;
 use crate::listen::{Calls, Door, Limits, Listener, listen};
@@ -156,6 +157,11 @@ impl session::Server for SessionServer {
         let names = blocking(move || session.names()).await?;
         let mut list = results.get().init_names(names.len() as u32);
         (0u32..).zip(&names).for_each(|(i, name)| list.set(i, name));
+        Ok(())
+    }
+
+    async fn admin(self: Rc<Self>, _: session::AdminParams, mut results: session::AdminResults) -> capnp::Result<()> {
+        results.get().set_admin(new_client(AdminServer(self.session.clone())));
         Ok(())
     }
 }

@@ -1,6 +1,7 @@
 # What clients ask of a coordinator, and coordinators of each other.
 @0xd1a75c0e8b3f2964;
 
+using Admin = import "admin.capnp";
 using Common = import "common.capnp";
 using Done = Common.Done;
 using Failure = Common.Failure;
@@ -41,6 +42,8 @@ interface Session {
   describe @3 (table :Text) -> (result :Described);
   # Names of tables and views, for completion.
   names @4 () -> (names :List(Text));
+  # What administers the cluster, as this session's user.
+  admin @5 () -> (admin :Admin.Admin);
 }
 
 # What a client hands in to get results. Each call is answered when the client has taken it: this is the back-pressure.

@@ -37,4 +37,9 @@ pub mod statistics_capnp;
 #[allow(missing_docs, clippy::all, clippy::pedantic, clippy::unimplemented, rust_2018_idioms)]
 pub mod coordinator_capnp;
 
+#[rustfmt::skip]
+#[path = "generated/admin_capnp.rs"]
+#[allow(missing_docs, clippy::all, clippy::pedantic, clippy::unimplemented, rust_2018_idioms)]
+pub mod admin_capnp;
+
 pub mod limits;

@@ -1,5 +1,6 @@
 //! The commands of the binary, one module each.
 
+pub mod admin;
 pub mod cluster;
 pub mod inspect;
 pub mod load;

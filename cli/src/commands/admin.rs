@@ -1,0 +1,46 @@
+//! `stoa admin`: the administration of a cluster from the command line.
+
+use stoa_client::AdminCommand as Call;
+
+use crate::args::{AdminArgs, AdminCommand};
+use crate::connection::Connection;
+use crate::{Error, Result, output};
+
+/// Runs the command.
+///
+/// # Errors
+/// If no cluster is named or can be reached, or the command fails.
+pub fn run(args: &AdminArgs) -> Result<()> {
+    let nowhere = || Error::Invalid("which cluster? Say --connect HOST:PORT".into());
+    if args.engine.connect.is_empty() {
+        return Err(nowhere());
+    }
+    let outcome = match Connection::open(&args.engine)? {
+        Connection::Cluster(cluster) => cluster.admin(&call(&args.command))?,
+        Connection::Embedded(_) => return Err(nowhere()),
+    };
+    Ok(output::write_outcome(&mut std::io::stdout(), args.format, &outcome)?)
+}
+
+fn call(command: &AdminCommand) -> Call {
+    match command {
+        AdminCommand::AddLeaf { address, group } => Call::AddLeaf { address: address.clone(), group: group.unwrap_or(0) },
+        AdminCommand::RemoveLeaf { address, force } => Call::RemoveLeaf { address: address.clone(), force: *force },
+        AdminCommand::AddCoordinator { address } => Call::AddCoordinator { address: address.clone() },
+        AdminCommand::RemoveCoordinator { address } => Call::RemoveCoordinator { address: address.clone() },
+        AdminCommand::CreateDatabase { name, if_not_exists, partitions, redundancy } => Call::CreateDatabase {
+            name: name.clone(),
+            if_not_exists: *if_not_exists,
+            partitions: partitions.unwrap_or(0),
+            redundancy: redundancy.unwrap_or(0),
+        },
+        AdminCommand::DropDatabase { name, if_exists } => Call::DropDatabase { name: name.clone(), if_exists: *if_exists },
+        AdminCommand::Kill { query } => Call::KillQuery { query: *query },
+        AdminCommand::Leaves => Call::Leaves,
+        AdminCommand::Coordinators => Call::Coordinators,
+        AdminCommand::Databases => Call::Databases,
+        AdminCommand::Partitions { of } => Call::Partitions { database: of.clone().unwrap_or_default() },
+        AdminCommand::Status => Call::ClusterStatus,
+        AdminCommand::Processes => Call::ProcessList,
+    }
+}

@@ -1,0 +1,60 @@
+//! `stoa admin`: every command of it, through a coordinator that does not lead.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use crate::nodes::{Cluster, text};
+
+#[test]
+fn every_command() {
+    let cluster = Cluster::with(2, 1);
+    let follower = cluster.address(1);
+    let admin = |args: &[&str]| {
+        let output = cluster.command_at(&follower, &["admin", "--format", "csv"]).args(args).output().unwrap();
+        (output.status.success(), text(&output))
+    };
+    let ok = |args: &[&str]| {
+        let (success, said) = admin(args);
+        assert!(success, "{args:?}: {said}");
+        said
+    };
+    let fails = |args: &[&str], what: &str| {
+        let (success, said) = admin(args);
+        assert!(!success && said.contains(what), "{args:?}: {said}");
+    };
+    let (leader, leaf) = (cluster.address(0), cluster.address(2));
+
+    ok(&["create-database", "sales_2026", "--partitions", "3"]);
+    fails(&["create-database", "sales_2026"], "is there already");
+    ok(&["create-database", "sales_2026", "--if-not-exists"]);
+    fails(&["create-database", "a\"; DROP TABLE t; --"], "cannot be the name of a database");
+    fails(&["create-database", "two", "--redundancy", "2"], "REDUNDANCY 1");
+    assert_eq!(ok(&["partitions", "sales_2026"]).lines().count(), 4);
+    assert!(ok(&["databases"]).lines().next().unwrap().starts_with("Database,Partitions"));
+    ok(&["drop-database", "sales_2026"]);
+    fails(&["drop-database", "sales_2026"], "there is no database");
+    ok(&["drop-database", "sales_2026", "--if-exists"]);
+    assert_eq!(ok(&["databases"]).lines().count(), 2);
+
+    assert!(ok(&["leaves"]).contains(leaf.rsplit(':').next().unwrap()));
+    fails(&["add-leaf", &leaf], "is there already");
+    fails(&["add-leaf", "127.0.0.1:1", "--group", "2"], "127.0.0.1:1");
+    fails(&["remove-leaf", &leaf], "partitions");
+    assert!(ok(&["status"]).contains("Master"));
+    fails(&["kill", "123456"], "no query 123456");
+    assert!(ok(&["processes"]).contains("SHOW PROCESSLIST"));
+
+    assert_eq!(ok(&["coordinators"]).lines().count(), 3);
+    fails(&["add-coordinator", &leader], "is there already");
+    // The leader itself goes: the other one leads then.
+    ok(&["remove-coordinator", &leader]);
+    let began = Instant::now();
+    while !ok(&["coordinators"]).contains(",leader,") {
+        assert!(began.elapsed() < Duration::from_secs(20), "nobody leads");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    ok(&["remove-leaf", &leaf, "--force"]);
+
+    let nowhere = crate::binary::stoa(&["admin", "leaves"]).stdin(Stdio::null()).output().unwrap();
+    assert!(!nowhere.status.success() && text(&nowhere).contains("--connect"), "{}", text(&nowhere));
+}

@@ -1,0 +1,128 @@
+//! What administers a cluster, as values: each is a call of `admin.capnp`, and a statement of SQL.
+
+/// A command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminCommand {
+    /// `ADD LEAF`.
+    AddLeaf {
+        /// Where it listens, HOST:PORT.
+        address: String,
+        /// Its availability group; 0: the smaller one.
+        group: u8,
+    },
+    /// `REMOVE LEAF`.
+    RemoveLeaf {
+        /// Where it listens.
+        address: String,
+        /// Also if it has partitions.
+        force: bool,
+    },
+    /// `ADD AGGREGATOR`.
+    AddCoordinator {
+        /// Where it listens.
+        address: String,
+    },
+    /// `REMOVE AGGREGATOR`.
+    RemoveCoordinator {
+        /// Where it listens.
+        address: String,
+    },
+    /// `CREATE DATABASE`.
+    CreateDatabase {
+        /// Its name.
+        name: String,
+        /// Whether an existing one is fine.
+        if_not_exists: bool,
+        /// Partitions; 0: as many as is usual.
+        partitions: u32,
+        /// Copies; 0: as many as is usual.
+        redundancy: u8,
+    },
+    /// `DROP DATABASE`.
+    DropDatabase {
+        /// Its name.
+        name: String,
+        /// Whether a missing one is fine.
+        if_exists: bool,
+    },
+    /// `KILL QUERY`.
+    KillQuery {
+        /// Its number in the process list.
+        query: u64,
+    },
+    /// `SHOW LEAVES`.
+    Leaves,
+    /// `SHOW AGGREGATORS`.
+    Coordinators,
+    /// `SHOW DATABASES`.
+    Databases,
+    /// `SHOW PARTITIONS`.
+    Partitions {
+        /// The database; empty: the session's.
+        database: String,
+    },
+    /// `SHOW CLUSTER STATUS`.
+    ClusterStatus,
+    /// `SHOW PROCESSLIST`.
+    ProcessList,
+}
+
+/// What a command gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminReply {
+    /// What was done, for people.
+    Said(String),
+    /// Rows: an Arrow IPC stream.
+    Listing(Vec<u8>),
+}
+
+impl AdminCommand {
+    /// The statement that does the same.
+    #[must_use]
+    pub fn sql(&self) -> String {
+        let text = |text: &str| format!("'{}'", text.replace('\'', "''"));
+        let name = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+        let if_set = |set: bool, words: &'static str| if set { words } else { "" };
+        match self {
+            AdminCommand::AddLeaf { address, group: 0 } => format!("ADD LEAF {}", text(address)),
+            AdminCommand::AddLeaf { address, group } => format!("ADD LEAF {} INTO GROUP {group}", text(address)),
+            AdminCommand::RemoveLeaf { address, force } => format!("REMOVE LEAF {}{}", text(address), if_set(*force, " FORCE")),
+            AdminCommand::AddCoordinator { address } => format!("ADD AGGREGATOR {}", text(address)),
+            AdminCommand::RemoveCoordinator { address } => format!("REMOVE AGGREGATOR {}", text(address)),
+            AdminCommand::CreateDatabase { name: database, if_not_exists, partitions, redundancy } => {
+                let mut sql = format!("CREATE DATABASE {}{}", if_set(*if_not_exists, "IF NOT EXISTS "), name(database));
+                if *partitions > 0 {
+                    sql.push_str(&format!(" PARTITIONS {partitions}"));
+                }
+                if *redundancy > 0 {
+                    sql.push_str(&format!(" REDUNDANCY {redundancy}"));
+                }
+                sql
+            }
+            AdminCommand::DropDatabase { name: database, if_exists } => {
+                format!("DROP DATABASE {}{}", if_set(*if_exists, "IF EXISTS "), name(database))
+            }
+            AdminCommand::KillQuery { query } => format!("KILL QUERY {query}"),
+            AdminCommand::Leaves => "SHOW LEAVES".to_owned(),
+            AdminCommand::Coordinators => "SHOW AGGREGATORS".to_owned(),
+            AdminCommand::Databases => "SHOW DATABASES".to_owned(),
+            AdminCommand::Partitions { database } if database.is_empty() => "SHOW PARTITIONS".to_owned(),
+            AdminCommand::Partitions { database } => format!("SHOW PARTITIONS ON {}", name(database)),
+            AdminCommand::ClusterStatus => "SHOW CLUSTER STATUS".to_owned(),
+            AdminCommand::ProcessList => "SHOW PROCESSLIST".to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_addresses_stay_what_they_are() {
+        let drop = AdminCommand::DropDatabase { name: "a\"; DROP TABLE t; --".into(), if_exists: true };
+        assert_eq!(drop.sql(), "DROP DATABASE IF EXISTS \"a\"\"; DROP TABLE t; --\"");
+        let add = AdminCommand::AddLeaf { address: "it's:1".into(), group: 2 };
+        assert_eq!(add.sql(), "ADD LEAF 'it''s:1' INTO GROUP 2");
+    }
+}

@@ -1,0 +1,42 @@
+# What administers a cluster: every statement that does, as a call. The user of the session needs the same privileges.
+@0xa94c1d6f07e3b852;
+
+using Common = import "common.capnp";
+using Failure = Common.Failure;
+
+interface Admin {
+  # Nodes. Addresses are HOST:PORT, by which the other nodes reach them.
+  addLeaf @0 (address :Text, group :UInt8) -> (result :Said);   # group 0: the smaller one
+  removeLeaf @1 (address :Text, force :Bool) -> (result :Said);
+  addCoordinator @2 (address :Text) -> (result :Said);
+  removeCoordinator @3 (address :Text) -> (result :Said);
+
+  # Databases. Zero partitions or copies: what is usual in this cluster.
+  createDatabase @4 (name :Text, ifNotExists :Bool, partitions :UInt32, redundancy :UInt8) -> (result :Said);
+  dropDatabase @5 (name :Text, ifExists :Bool) -> (result :Said);
+
+  # Ends a statement of this coordinator, by its number in the process list.
+  killQuery @6 (query :UInt64) -> (result :Said);
+
+  # What there is, with the columns of SHOW LEAVES, SHOW AGGREGATORS and so on.
+  leaves @7 () -> (result :Listing);
+  coordinators @8 () -> (result :Listing);
+  databases @9 () -> (result :Listing);
+  partitions @10 (database :Text) -> (result :Listing);         # empty: the session's database
+  clusterStatus @11 () -> (result :Listing);
+  processList @12 () -> (result :Listing);
+}
+
+struct Said {
+  union {
+    text @0 :Text;           # what was done, for people
+    failure @1 :Failure;
+  }
+}
+
+struct Listing {
+  union {
+    rows @0 :Data;           # an Arrow IPC stream
+    failure @1 :Failure;
+  }
+}
