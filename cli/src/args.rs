@@ -258,28 +258,28 @@ pub enum ClusterCommand {
 #[derive(Debug, Args)]
 pub struct EngineArgs {
     /// Data directory; made if it is not there
-    #[arg(long, value_name = "DIR", env = "STOA_DATA", default_value = "./stoa-data")]
+    #[arg(long, global = true, value_name = "DIR", env = "STOA_DATA", default_value = "./stoa-data")]
     pub data: PathBuf,
     /// Coordinators of a cluster, instead of a data directory; the first that answers serves
-    #[arg(long, value_name = "HOST:PORT", env = "STOA_CONNECT", value_delimiter = ',', conflicts_with = "data")]
+    #[arg(long, global = true, value_name = "HOST:PORT", env = "STOA_CONNECT", value_delimiter = ',', conflicts_with = "data")]
     pub connect: Vec<String>,
     /// User of the cluster
-    #[arg(long, env = "STOA_USER", default_value = "root")]
+    #[arg(long, global = true, env = "STOA_USER", default_value = "root")]
     pub user: String,
     /// Password of the user
-    #[arg(long, env = "STOA_PASSWORD", default_value = "", hide_default_value = true, hide_env_values = true)]
+    #[arg(long, global = true, env = "STOA_PASSWORD", default_value = "", hide_default_value = true, hide_env_values = true)]
     pub password: String,
     /// Database of the cluster
-    #[arg(long, env = "STOA_DATABASE", default_value = "stoa")]
+    #[arg(long, global = true, env = "STOA_DATABASE", default_value = "stoa")]
     pub database: String,
     /// The cluster's secret
-    #[arg(long, env = "STOA_SECRET", default_value = "", hide_default_value = true, hide_env_values = true)]
+    #[arg(long, global = true, env = "STOA_SECRET", default_value = "", hide_default_value = true, hide_env_values = true)]
     pub secret: String,
     /// Memory that one query may hold, e.g. 4GiB [default: 70% of the machine's]
-    #[arg(long, value_name = "BYTES", env = "STOA_MEMORY_LIMIT", value_parser = parse_bytes)]
+    #[arg(long, global = true, value_name = "BYTES", env = "STOA_MEMORY_LIMIT", value_parser = parse_bytes)]
     pub memory_limit: Option<usize>,
     /// Worker threads [default: one a core]
-    #[arg(long, value_name = "N", env = "STOA_THREADS")]
+    #[arg(long, global = true, value_name = "N", env = "STOA_THREADS")]
     pub threads: Option<usize>,
 }
 

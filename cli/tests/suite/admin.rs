@@ -10,7 +10,7 @@ fn every_command() {
     let cluster = Cluster::with(2, 1);
     let follower = cluster.address(1);
     let admin = |args: &[&str]| {
-        let output = cluster.command_at(&follower, &["admin", "--format", "csv"]).args(args).output().unwrap();
+        let output = cluster.command_at(&follower, &[&["admin"], args, &["--format", "csv"]].concat()).output().unwrap();
         (output.status.success(), text(&output))
     };
     let ok = |args: &[&str]| {

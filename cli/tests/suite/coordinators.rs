@@ -1,14 +1,13 @@
 //! Several coordinators: any of them serves, the leader decides, and losing a minority costs connections and nothing else.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use stoa_client::{Client, Login, Options, Secret};
 
 use crate::binary::stoa;
-use crate::nodes::{Cluster, text};
+use crate::nodes::{Cluster, Node, text};
 
 fn sql(cluster: &Cluster, addresses: &str, sql: &str) -> Output {
     cluster.command_at(addresses, &["sql", "--format", "csv", "-c", sql]).output().unwrap()
@@ -89,31 +88,6 @@ fn any_coordinator_serves_and_a_minority_may_go() {
     assert_eq!(ok(&cluster, &address[1], "SHOW AGGREGATORS").lines().count(), 3);
 }
 
-/// A node of its own, beside those of a cluster's folder.
-struct Node {
-    process: Child,
-    address: String,
-}
-
-impl Node {
-    fn start(cluster: &Cluster, args: &[&str]) -> Node {
-        let mut command = stoa(args);
-        command.env("STOA_SECRET", cluster.secret()).stdout(Stdio::piped());
-        let mut process = command.spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.split_once(" listening on ").unwrap_or_else(|| panic!("{line}")).1.trim().to_owned();
-        Node { process, address }
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 #[test]
 fn coordinators_and_leaves_join_while_queries_run() {
     let cluster = Cluster::start(1);
@@ -127,11 +101,12 @@ fn coordinators_and_leaves_join_while_queries_run() {
                 assert_eq!(cluster.ok("SELECT count(*) AS n, sum(t.a + r.a) AS s FROM t, r"), "n,s\n1000,507500\n");
             }
         });
-        let leaf = Node::start(&cluster, &["leaf", "--data", &folder("new_leaf"), "--listen", "127.0.0.1:0"]);
+        let log = cluster.path().join("nodes.err");
+        let leaf = Node::start(&cluster, &["leaf", "--data", &folder("new_leaf"), "--listen", "127.0.0.1:0"], &log);
         cluster.ok(&format!("ADD LEAF '{}'", leaf.address));
         let join = cluster.address(0);
         let args = ["coordinator", "--data", &folder("new_coordinator"), "--listen", "127.0.0.1:0", "--join", &join];
-        let joined = Node::start(&cluster, &args);
+        let joined = Node::start(&cluster, &args, &log);
         assert_eq!(ok(&cluster, &joined.address, "SELECT count(*) AS n FROM t"), "n\n1000\n");
         assert_eq!(cluster.ok("SHOW AGGREGATORS").lines().count(), 3);
         assert_eq!(cluster.ok("SHOW LEAVES").lines().count(), 3);

@@ -10,6 +10,7 @@ mod command_line;
 mod coordinators;
 #[path = "../leaves/mod.rs"]
 mod leaves;
+mod mutated_messages;
 mod nodes;
 mod operations;
 mod python_client;

@@ -1,8 +1,9 @@
 //! A cluster of processes for tests.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -96,4 +97,30 @@ impl Drop for Cluster {
 
 pub fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// A node of its own, beside those of a cluster's folder.
+pub struct Node {
+    process: Child,
+    pub address: String,
+}
+
+impl Node {
+    /// Starts it; its log goes to a file.
+    pub fn start(cluster: &Cluster, args: &[&str], log: &Path) -> Node {
+        let mut command = stoa(args);
+        command.env("STOA_SECRET", cluster.secret()).stdout(Stdio::piped()).stderr(fs::File::create(log).unwrap());
+        let mut process = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.split_once(" listening on ").unwrap_or_else(|| panic!("{line}")).1.trim().to_owned();
+        Node { process, address }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }
