@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use stoa_client::{Cancelled, Client, Failure, Options, Result, Secret};
+use stoa_client::{Cancelled, Client, Failure, Options, Result, Security};
 
 const POINT_QUERIES: usize = 2000;
 const CLIENTS: usize = 64;
@@ -13,8 +13,8 @@ const LOAD_TIME: Duration = Duration::from_secs(5);
 
 fn main() -> Result<()> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:3306".into());
-    let secret = Secret(std::env::var("STOA_SECRET").unwrap_or_default().into_bytes());
-    let options = Options { addresses: vec![address], secret, ..Options::default() };
+    let security = Security::new(std::env::var("STOA_SECRET").unwrap_or_default());
+    let options = Options { addresses: vec![address], security, ..Options::default() };
     let client = Client::connect(&options)?;
     run(&client, "DROP TABLE IF EXISTS bench_point; DROP TABLE IF EXISTS bench_groups")?;
     run(&client, "CREATE TABLE bench_point AS SELECT o_orderkey AS k, o_totalprice AS v FROM orders LIMIT 10000")?;

@@ -80,7 +80,16 @@ pub struct NodeArgs {
     /// Connections at once
     #[arg(long, value_name = "N", default_value_t = 1024)]
     pub connections: usize,
-    /// Listen beyond this machine although connections are not encrypted
+    /// Certificate that the node shows, in PEM: it takes encrypted connections only
+    #[arg(long, value_name = "FILE", env = "STOA_TLS_CERT", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// Private key of the certificate, in PEM
+    #[arg(long, value_name = "FILE", env = "STOA_TLS_KEY", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// Certificates of the authorities that other nodes are trusted by, in PEM: connections to them are encrypted
+    #[arg(long, value_name = "FILE", env = "STOA_TLS_CA")]
+    pub tls_ca: Option<PathBuf>,
+    /// Listen beyond this machine even without TLS or a secret
     #[arg(long)]
     pub insecure: bool,
 }
@@ -236,6 +245,9 @@ pub enum ClusterCommand {
         /// Leaves of a new cluster
         #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
         leaves: u32,
+        /// Encrypt all connections, with an authority and a certificate that are made for a new cluster
+        #[arg(long)]
+        tls: bool,
         /// Worker threads of each leaf [default: the cores, divided among the leaves]
         #[arg(long, value_name = "N")]
         threads: Option<usize>,
@@ -275,6 +287,9 @@ pub struct EngineArgs {
     /// The cluster's secret
     #[arg(long, global = true, env = "STOA_SECRET", default_value = "", hide_default_value = true, hide_env_values = true)]
     pub secret: String,
+    /// Certificates of the authorities that nodes are trusted by, in PEM: connections are encrypted
+    #[arg(long, global = true, value_name = "FILE", env = "STOA_TLS_CA")]
+    pub tls_ca: Option<PathBuf>,
     /// Memory that one query may hold, e.g. 4GiB [default: 70% of the machine's]
     #[arg(long, global = true, value_name = "BYTES", env = "STOA_MEMORY_LIMIT", value_parser = parse_bytes)]
     pub memory_limit: Option<usize>,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch};
-use stoa_client::{Client, Loader, Login, Output, Secret};
+use stoa_client::{Client, Loader, Login, Output, Security, Tls, TlsFiles};
 use stoa_columnstore::{RowNames, TableDef, conform};
 use stoa_coordinator::{Outcome, Rows};
 use stoa_exec::{CancelToken, Profile, Progress};
@@ -54,8 +54,9 @@ impl Connection {
             return Ok(Connection::Embedded(Engine::open(args)?));
         }
         let login = Login { user: args.user.clone(), password: args.password.clone(), database: args.database.clone() };
-        let secret = Secret(args.secret.clone().into_bytes());
-        let client = Client::connect(&stoa_client::Options { addresses: args.connect.clone(), login, secret })?;
+        let tls = Tls::load(&TlsFiles { ca: args.tls_ca.clone(), ..TlsFiles::default() })?;
+        let security = Security::new(args.secret.clone()).with(tls);
+        let client = Client::connect(&stoa_client::Options { addresses: args.connect.clone(), login, security })?;
         let threads = args.threads.unwrap_or(0);
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
         let pool = pool.map_err(|e| Error::Invalid(format!("cannot start threads: {e}")))?;

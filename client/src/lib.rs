@@ -24,7 +24,7 @@ use stoa_rpc::{Io, SessionClient};
 
 pub use stoa_rpc::admin::AdminCommand;
 pub use stoa_rpc::session::{Cancelled, Login};
-pub use stoa_rpc::{Failure, FailureKind, Result, Secret};
+pub use stoa_rpc::{Failure, FailureKind, Result, Security, Tls, TlsFiles};
 
 /// Where to connect, and as whom.
 #[derive(Clone, Debug, Default)]
@@ -33,8 +33,8 @@ pub struct Options {
     pub addresses: Vec<String>,
     /// User, password, database.
     pub login: Login,
-    /// The cluster's secret; empty where none is set.
-    pub secret: Secret,
+    /// The cluster's secret, and TLS.
+    pub security: Security,
 }
 
 /// A connection to a cluster.
@@ -71,7 +71,7 @@ impl Client {
     /// If none does, or it refuses.
     pub fn connect(options: &Options) -> Result<Client> {
         let io = Io::start("stoa-client")?;
-        let session = SessionClient::connect(&io, &options.addresses, &options.secret, &options.login)?;
+        let session = SessionClient::connect(&io, &options.addresses, &options.security, &options.login)?;
         Ok(Client { io, options: options.clone(), session: Mutex::new(Arc::new(session)) })
     }
 
@@ -86,7 +86,7 @@ impl Client {
         let mut session = self.session.lock();
         if !session.alive() {
             let options = &self.options;
-            *session = Arc::new(SessionClient::connect(&self.io, &options.addresses, &options.secret, &options.login)?);
+            *session = Arc::new(SessionClient::connect(&self.io, &options.addresses, &options.security, &options.login)?);
         }
         Ok(session.clone())
     }

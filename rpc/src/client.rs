@@ -17,7 +17,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio_util::compat::{TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
 
 use crate::io::gone;
-use crate::{Failure, Io, MAJOR, MAX_MESSAGE_BYTES, MINOR, Result, Secret};
+use crate::{Failure, Io, MAJOR, MAX_MESSAGE_BYTES, MINOR, Result, Security};
 
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -32,22 +32,22 @@ pub(crate) const LONG: Duration = Duration::from_secs(600);
 /// Connections to nodes of one kind, made when they are first needed and again after they broke.
 pub(crate) struct Connections<T> {
     io: Io,
-    secret: Secret,
+    security: Security,
     open: Mutex<HashMap<String, Arc<T>>>,
 }
 
 /// A connection to a node.
 pub(crate) trait Connection: Sized {
     /// Connects and enters.
-    fn connect(io: &Io, address: &str, secret: &Secret) -> Result<Self>;
+    fn connect(io: &Io, address: &str, security: &Security) -> Result<Self>;
 
     /// Whether it still stands.
     fn alive(&self) -> bool;
 }
 
 impl<T: Connection> Connections<T> {
-    pub fn new(io: Io, secret: Secret) -> Connections<T> {
-        Connections { io, secret, open: Mutex::default() }
+    pub fn new(io: Io, security: Security) -> Connections<T> {
+        Connections { io, security, open: Mutex::default() }
     }
 
     /// The connection to an address.
@@ -57,7 +57,7 @@ impl<T: Connection> Connections<T> {
             return Ok(connection);
         }
         // Outside of the lock: a node that does not answer holds up nobody else.
-        let connection = Arc::new(T::connect(&self.io, address, &self.secret)?);
+        let connection = Arc::new(T::connect(&self.io, address, &self.security)?);
         self.open.lock().insert(address.to_owned(), connection.clone());
         Ok(connection)
     }
@@ -135,12 +135,18 @@ pub(crate) fn reader_options() -> ReaderOptions {
 }
 
 /// Connects to a node: what it offers first. `alive` turns false when the connection ends. Call it on the I/O thread.
-pub(crate) async fn connect<C: capnp::capability::FromClientHook>(address: &str, alive: Arc<AtomicBool>) -> Result<C> {
+pub(crate) async fn connect<C: capnp::capability::FromClientHook>(
+    address: &str,
+    security: &Security,
+    alive: Arc<AtomicBool>,
+) -> Result<C> {
     let late = |_| Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer"));
     let stream = tokio::time::timeout(CONNECT, TcpStream::connect(address)).await.unwrap_or_else(late);
     let stream = stream.map_err(|e| Failure::unreachable(address, e))?;
     let _ = stream.set_nodelay(true);
-    let (reader, writer) = stream.into_split();
+    let late = |_| Err(Failure::unreachable(address, "no answer to the TLS handshake"));
+    let stream = tokio::time::timeout(CONNECT, security.tls.to_server(stream, address)).await.unwrap_or_else(late)?;
+    let (reader, writer) = tokio::io::split(stream);
     let mut network = twoparty::VatNetwork::new(reader.compat(), writer.compat_write(), Side::Client, reader_options());
     network.set_window_size(WINDOW);
     let mut system = RpcSystem::new(Box::new(network), None);
@@ -153,15 +159,15 @@ pub(crate) async fn connect<C: capnp::capability::FromClientHook>(address: &str,
 }
 
 /// Says the version of this side and the secret.
-pub(crate) fn say_hello(mut to: hello::Builder<'_>, secret: &Secret) {
+pub(crate) fn say_hello(mut to: hello::Builder<'_>, security: &Security) {
     to.set_major(MAJOR);
     to.set_minor(MINOR);
-    to.set_secret(&secret.0);
+    to.set_secret(&security.secret);
 }
 
 /// The answer to the first call of a connection: without one in time the node counts as not there.
-pub(crate) async fn answer<T>(address: &str, promise: Promise<T, capnp::Error>) -> Result<T> {
+pub(crate) async fn answer<T>(address: &str, security: &Security, promise: Promise<T, capnp::Error>) -> Result<T> {
     let late = |_| Err(capnp::Error::disconnected("no answer".into()));
     let answer = tokio::time::timeout(SHORT, promise).await.unwrap_or_else(late);
-    answer.map_err(|e| Failure::unreachable(address, e.extra))
+    answer.map_err(|e| Failure::unreachable(address, format!("{}{}", e.extra, security.tls.hint())))
 }

@@ -14,7 +14,7 @@ use crate::leaf::{
     Change, DatabaseStatus, Delivery, FilterMembers, FragmentRequest, LeafQuery, LeafService, Load, NodeProfile, QuerySetup,
     RowDestination, RunProfile,
 };
-use crate::{ChunkSink, Failure, FailureKind, Io, Result, Secret, pump};
+use crate::{ChunkSink, Failure, FailureKind, Io, Result, Security, pump};
 
 /// Connections to leaves, made when they are first needed and again after they broke.
 pub struct LeafPool(Connections<RemoteLeaf>);
@@ -22,8 +22,8 @@ pub struct LeafPool(Connections<RemoteLeaf>);
 impl LeafPool {
     /// An empty pool.
     #[must_use]
-    pub fn new(io: Io, secret: Secret) -> LeafPool {
-        LeafPool(Connections::new(io, secret))
+    pub fn new(io: Io, security: Security) -> LeafPool {
+        LeafPool(Connections::new(io, security))
     }
 
     /// The leaf at an address.
@@ -41,14 +41,14 @@ struct RemoteLeaf {
 }
 
 impl Connection for RemoteLeaf {
-    fn connect(io: &Io, address: &str, secret: &Secret) -> Result<RemoteLeaf> {
-        let (own, to, secret) = (io.clone(), address.to_owned(), secret.clone());
+    fn connect(io: &Io, address: &str, security: &Security) -> Result<RemoteLeaf> {
+        let (own, to, security) = (io.clone(), address.to_owned(), security.clone());
         io.call(move || async move {
             let alive = Arc::new(AtomicBool::new(true));
-            let gate: gate::Client = connect(&to, alive.clone()).await?;
+            let gate: gate::Client = connect(&to, &security, alive.clone()).await?;
             let mut request = gate.enter_request();
-            say_hello(request.get().init_hello(), &secret);
-            let response = answer(&to, request.send().promise).await?;
+            say_hello(request.get().init_hello(), &security);
+            let response = answer(&to, &security, request.send().promise).await?;
             let leaf = match response.get()?.get_result()?.which().map_err(capnp::Error::from)? {
                 entered::Leaf(leaf) => leaf?,
                 entered::Failure(failure) => return Err(Failure::read(failure?)?),

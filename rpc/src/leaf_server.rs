@@ -15,14 +15,20 @@ use crate::leaf::{
     RowDestination, RunProfile,
 };
 use crate::listen::{Door, Limits, Listener, listen};
-use crate::{FailureKind, Io, MAJOR, MINOR, Result, Secret, pump};
+use crate::{FailureKind, Io, MAJOR, MINOR, Result, Security, pump};
 
 /// Serves a leaf on a port.
 ///
 /// # Errors
 /// If the address cannot be listened on, or would be open to others without a secret and TLS.
-pub fn serve_leaf(io: &Io, address: &str, secret: &Secret, limits: Limits, service: Arc<dyn LeafService>) -> Result<Listener> {
-    listen(io, address, secret, limits, move |door| {
+pub fn serve_leaf(
+    io: &Io,
+    address: &str,
+    security: &Security,
+    limits: Limits,
+    service: Arc<dyn LeafService>,
+) -> Result<Listener> {
+    listen(io, address, security, limits, move |door| {
         let gate: gate::Client = new_client(GateServer { service: service.clone(), door });
         gate.client
     })

@@ -24,6 +24,7 @@ pub mod peer;
 mod peer_client;
 mod peer_server;
 mod pump;
+mod security;
 pub mod session;
 mod session_client;
 mod session_server;
@@ -35,6 +36,7 @@ pub use leaf_client::LeafPool;
 pub use leaf_server::serve_leaf;
 pub use listen::{Limits, Listener};
 pub use peer_client::PeerPool;
+pub use security::{Security, Tls, TlsFiles};
 pub use session_client::SessionClient;
 pub use session_server::serve_coordinator;
 
@@ -67,18 +69,5 @@ impl ChunkSink for Vec<Vec<u8>> {
     fn write(&mut self, chunk: Vec<u8>) -> Result<()> {
         self.push(chunk);
         Ok(())
-    }
-}
-
-/// What proves that a node or a client belongs to the cluster.
-#[derive(Clone, Debug, Default)]
-pub struct Secret(pub Vec<u8>);
-
-impl Secret {
-    /// Whether another secret is the same; how long it takes tells nothing of where they differ.
-    #[must_use]
-    pub fn is(&self, other: &[u8]) -> bool {
-        let differ = self.0.iter().zip(other).fold(0, |sum, (a, b)| sum | (a ^ b));
-        self.0.len() == other.len() && differ == 0
     }
 }

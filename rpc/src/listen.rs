@@ -15,14 +15,14 @@ use tokio::sync::watch;
 use tokio_util::compat::{TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
 
 use crate::client::reader_options;
-use crate::{Failure, FailureKind, Io, MAJOR, MINOR, Result, Secret};
+use crate::{Failure, FailureKind, Io, MAJOR, MINOR, Result, Security, Tls};
 
 /// How long a connection may take to say who it is.
 const ENTRY: Duration = Duration::from_secs(10);
 
 /// What guards a connection: whoever is behind it must know the secret, and is sent away if nothing was proved in time.
 pub(crate) struct Door {
-    secret: Secret,
+    security: Security,
     passed: Arc<AtomicBool>,
     calls: Calls,
 }
@@ -55,7 +55,7 @@ impl Door {
                 format!("this node speaks version {MAJOR}.{MINOR}, the caller {}.{}", hello.get_major(), hello.get_minor());
             return Ok(Err(Failure::new(FailureKind::Denied, what)));
         }
-        if !self.secret.is(hello.get_secret()?) {
+        if !self.security.is(hello.get_secret()?) {
             tracing::warn!("a connection was turned away: its cluster secret is another one");
             return Ok(Err(Failure::new(FailureKind::Denied, "the cluster secret is another one")));
         }
@@ -120,34 +120,36 @@ impl Listener {
 pub(crate) fn listen(
     io: &Io,
     address: &str,
-    secret: &Secret,
+    security: &Security,
     limits: Limits,
     offer: impl Fn(Door) -> capnp::capability::Client + Send + 'static,
 ) -> Result<Listener> {
-    let guarded = !secret.0.is_empty();
-    let (secret, calls) = (secret.clone(), Calls::default());
+    let lacks = security.lacks();
+    let (security, calls) = (security.clone(), Calls::default());
     let of_door = calls.clone();
     let serve = move |stream| {
         let passed = Arc::<AtomicBool>::default();
-        let client = offer(Door { secret: secret.clone(), passed: passed.clone(), calls: of_door.clone() });
-        serve(stream, client, passed)
+        let client = offer(Door { security: security.clone(), passed: passed.clone(), calls: of_door.clone() });
+        serve(stream, security.tls.clone(), client, passed)
     };
-    Ok(Listener { calls, ..accept_on(io, address, limits, guarded, serve)? })
+    Ok(Listener { calls, ..accept_on(io, address, limits, lacks, serve)? })
 }
 
-/// Takes connections on a port and has each served; `guarded`: strangers are turned away there.
+/// Takes connections on a port and has each served; `lacks`: what the port would need if others could reach it.
 pub(crate) fn accept_on<F: Future<Output = ()> + 'static>(
     io: &Io,
     address: &str,
     limits: Limits,
-    guarded: bool,
+    lacks: Option<&str>,
     serve: impl Fn(TcpStream) -> F + Send + 'static,
 ) -> Result<Listener> {
     let fail = |e: &dyn std::fmt::Display| Failure::new(FailureKind::Fatal, format!("cannot listen on {address}: {e}"));
     let addresses: Vec<SocketAddr> = address.to_socket_addrs().map_err(|e| fail(&e))?.collect();
     let beyond = addresses.iter().any(|a| !a.ip().is_loopback());
-    if beyond && !limits.insecure {
-        let lacks = if guarded { "TLS" } else { "a cluster secret and TLS" };
+    if beyond
+        && !limits.insecure
+        && let Some(lacks) = lacks
+    {
         let why = format!("{address} is reachable from other machines and {lacks} would be missing; --insecure allows it");
         return Err(Failure::new(FailureKind::Denied, why));
     }
@@ -198,9 +200,10 @@ async fn accept<F: Future<Output = ()> + 'static>(
     while closed.changed().await.is_ok() {}
 }
 
-async fn serve(stream: TcpStream, client: capnp::capability::Client, passed: Arc<AtomicBool>) {
+async fn serve(stream: TcpStream, tls: Tls, client: capnp::capability::Client, passed: Arc<AtomicBool>) {
     let _ = stream.set_nodelay(true);
-    let (reader, writer) = stream.into_split();
+    let Ok(Some(stream)) = tokio::time::timeout(ENTRY, tls.to_client(stream)).await else { return };
+    let (reader, writer) = tokio::io::split(stream);
     let network = twoparty::VatNetwork::new(reader.compat(), writer.compat_write(), Side::Server, reader_options());
     let mut system = std::pin::pin!(RpcSystem::new(Box::new(network), Some(client)));
     // How a connection ends is its client's business; what it held is released with it.

@@ -11,7 +11,7 @@ use crate::client::{Connection, Connections, Remote, SHORT, answer, connect, say
 use crate::done;
 use crate::peer::{Decided, ForLeader, PeerService, PeerStatus};
 use crate::session::Cancelled;
-use crate::{Failure, Io, Result, Secret, pump};
+use crate::{Failure, Io, Result, Security, pump};
 
 /// Connections to other coordinators.
 pub struct PeerPool(Connections<RemotePeer>);
@@ -19,8 +19,8 @@ pub struct PeerPool(Connections<RemotePeer>);
 impl PeerPool {
     /// An empty pool.
     #[must_use]
-    pub fn new(io: Io, secret: Secret) -> PeerPool {
-        PeerPool(Connections::new(io, secret))
+    pub fn new(io: Io, security: Security) -> PeerPool {
+        PeerPool(Connections::new(io, security))
     }
 
     /// The coordinator at an address.
@@ -38,14 +38,14 @@ struct RemotePeer {
 }
 
 impl Connection for RemotePeer {
-    fn connect(io: &Io, address: &str, secret: &Secret) -> Result<RemotePeer> {
-        let (own, to, secret) = (io.clone(), address.to_owned(), secret.clone());
+    fn connect(io: &Io, address: &str, security: &Security) -> Result<RemotePeer> {
+        let (own, to, security) = (io.clone(), address.to_owned(), security.clone());
         io.call(move || async move {
             let alive = Arc::new(AtomicBool::new(true));
-            let gate: gate::Client = connect(&to, alive.clone()).await?;
+            let gate: gate::Client = connect(&to, &security, alive.clone()).await?;
             let mut request = gate.peer_request();
-            say_hello(request.get().init_hello(), &secret);
-            let response = answer(&to, request.send().promise).await?;
+            say_hello(request.get().init_hello(), &security);
+            let response = answer(&to, &security, request.send().promise).await?;
             let peer = match response.get()?.get_result()?.which().map_err(capnp::Error::from)? {
                 peer_entered::Peer(peer) => peer?,
                 peer_entered::Failure(failure) => return Err(Failure::read(failure?)?),

@@ -12,7 +12,7 @@ use crate::admin::{AdminCommand, AdminReply};
 use crate::client::{LONG, Remote, SHORT, answer, connect, say_hello};
 use crate::done;
 use crate::session::{Answer, AnswerPart, Cancelled, Login, SessionService, TableLoad};
-use crate::{Failure, FailureKind, Io, Result, Secret, pump};
+use crate::{Failure, FailureKind, Io, Result, Security, pump};
 
 /// Parts of an answer that wait for the thread that takes them.
 const QUEUED: usize = 2;
@@ -29,10 +29,10 @@ impl SessionClient {
     ///
     /// # Errors
     /// If none can be reached, or the first that can refuses.
-    pub fn connect(io: &Io, addresses: &[String], secret: &Secret, login: &Login) -> Result<SessionClient> {
+    pub fn connect(io: &Io, addresses: &[String], security: &Security, login: &Login) -> Result<SessionClient> {
         let mut last = Failure::new(FailureKind::User, "no coordinator was named");
         for address in addresses {
-            match SessionClient::enter(io, address, secret, login) {
+            match SessionClient::enter(io, address, security, login) {
                 Err(failure) if failure.kind == FailureKind::Retryable => last = failure,
                 other => return other,
             }
@@ -40,17 +40,17 @@ impl SessionClient {
         Err(last)
     }
 
-    fn enter(io: &Io, address: &str, secret: &Secret, login: &Login) -> Result<SessionClient> {
-        let (own, to, secret, login) = (io.clone(), address.to_owned(), secret.clone(), login.clone());
+    fn enter(io: &Io, address: &str, security: &Security, login: &Login) -> Result<SessionClient> {
+        let (own, to, security, login) = (io.clone(), address.to_owned(), security.clone(), login.clone());
         io.call(move || async move {
             let alive = Arc::new(AtomicBool::new(true));
-            let gate: gate::Client = connect(&to, alive.clone()).await?;
+            let gate: gate::Client = connect(&to, &security, alive.clone()).await?;
             let mut request = gate.enter_request();
             request.get().set_user(&login.user);
             request.get().set_password(&login.password);
             request.get().set_database(&login.database);
-            say_hello(request.get().init_hello(), &secret);
-            let response = answer(&to, request.send().promise).await?;
+            say_hello(request.get().init_hello(), &security);
+            let response = answer(&to, &security, request.send().promise).await?;
             let session = match response.get()?.get_result()?.which().map_err(capnp::Error::from)? {
                 entered::Session(session) => session?,
                 entered::Failure(failure) => return Err(Failure::read(failure?)?),

@@ -14,7 +14,7 @@ use crate::io::blocking;
 use crate::listen::{Calls, Door, Limits, Listener, listen};
 use crate::peer_server::{Guard, PeerServer};
 use crate::session::{Answer, AnswerPart, Cancelled, CoordinatorService, Login, SessionService, TableLoad};
-use crate::{Failure, Io, MAJOR, MINOR, Result, Secret};
+use crate::{Failure, Io, MAJOR, MINOR, Result, Security};
 
 /// Parts of an answer that wait for a connection.
 const QUEUED: usize = 4;
@@ -26,11 +26,11 @@ const QUEUED: usize = 4;
 pub fn serve_coordinator(
     io: &Io,
     address: &str,
-    secret: &Secret,
+    security: &Security,
     limits: Limits,
     service: Arc<dyn CoordinatorService>,
 ) -> Result<Listener> {
-    listen(io, address, secret, limits, move |door| {
+    listen(io, address, security, limits, move |door| {
         let gate: gate::Client = new_client(GateServer { service: service.clone(), door });
         gate.client
     })

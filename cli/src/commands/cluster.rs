@@ -8,8 +8,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use stoa_client::{Client, Login, Options, Secret};
+use stoa_client::{Client, Login, Options, Security, Tls, TlsFiles};
 
+use super::certificates::Certificates;
 use crate::args::ClusterCommand;
 use crate::output::{self, text_table};
 use crate::{Error, Result};
@@ -54,7 +55,12 @@ impl Node {
 /// If a node does not start or does not end.
 pub fn run(command: &ClusterCommand) -> Result<()> {
     match command {
-        ClusterCommand::Start { dir, coordinators, leaves, threads } => start(dir, *coordinators, *leaves, *threads),
+        ClusterCommand::Start { dir, coordinators, leaves, tls, threads } => {
+            if *tls && !Record::path(dir).exists() {
+                Certificates::make(dir)?;
+            }
+            start(dir, *coordinators, *leaves, *threads)
+        }
         ClusterCommand::Stop { dir } => stop(dir),
         ClusterCommand::Status { dir } => status(dir),
     }
@@ -101,10 +107,11 @@ impl Record {
         self.nodes.iter().filter(|node| !node.is_coordinator())
     }
 
-    fn client(&self) -> Result<Client> {
+    fn client(&self, dir: &Path) -> Result<Client> {
         let addresses = self.coordinators().filter_map(|node| node.address.clone()).collect();
-        let secret = Secret(self.secret.clone().into_bytes());
-        Ok(Client::connect(&Options { addresses, login: Login::default(), secret })?)
+        let tls = Tls::load(&TlsFiles { ca: Certificates::of(dir).map(|files| files.ca), ..TlsFiles::default() })?;
+        let security = Security::new(self.secret.clone()).with(tls);
+        Ok(Client::connect(&Options { addresses, login: Login::default(), security })?)
     }
 }
 
@@ -122,7 +129,7 @@ fn start(dir: &Path, coordinators: u32, leaves: u32, threads: Option<usize>) -> 
             record.store(dir)?;
         }
     }
-    let client = record.client()?;
+    let client = record.client(dir)?;
     if new {
         for coordinator in record.coordinators().skip(1) {
             run_statement(&client, &format!("ADD AGGREGATOR '{}'", coordinator.address()))?;
@@ -138,6 +145,9 @@ fn start(dir: &Path, coordinators: u32, leaves: u32, threads: Option<usize>) -> 
     let (coordinators, leaves) = (many(addresses.len(), "coordinator", "coordinators"), many(count, "leaf", "leaves"));
     writeln!(out, "a cluster of {coordinators} and {leaves} runs in {}; connect with", dir.display())?;
     writeln!(out, "  export STOA_SECRET={}", record.secret)?;
+    if let Some(files) = Certificates::of(dir) {
+        writeln!(out, "  export STOA_TLS_CA={}", files.ca.display())?;
+    }
     writeln!(out, "  stoa sql --connect {}", addresses.join(","))?;
     Ok(())
 }
@@ -156,6 +166,9 @@ fn start_node(dir: &Path, node: &Node, secret: &str, threads: usize) -> Result<N
     command.arg(if node.is_coordinator() { "coordinator" } else { "leaf" });
     command.arg("--data").arg(dir.join(&node.name)).arg("--listen").arg(node.address.as_deref().unwrap_or("127.0.0.1:0"));
     command.env("STOA_SECRET", secret).env("STOA_THREADS", threads.to_string());
+    if let Some(files) = Certificates::of(dir) {
+        command.env("STOA_TLS_CA", files.ca).env("STOA_TLS_CERT", files.cert).env("STOA_TLS_KEY", files.key);
+    }
     if node.name == FIRST {
         command.arg("--bootstrap");
     }
@@ -231,7 +244,7 @@ fn status(dir: &Path) -> Result<()> {
     }
     let mut out = std::io::stdout();
     writeln!(out, "{table}")?;
-    if let Ok(client) = record.client() {
+    if let Ok(client) = record.client(dir) {
         for show in ["SHOW AGGREGATORS", "SHOW LEAVES"] {
             let nodes = client.query(show)?;
             output::write(&mut out, crate::args::Format::Table, &nodes.schema, &nodes.batches)?;

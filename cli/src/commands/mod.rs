@@ -1,6 +1,7 @@
 //! The commands of the binary, one module each.
 
 pub mod admin;
+mod certificates;
 pub mod cluster;
 pub mod inspect;
 pub mod load;

@@ -9,7 +9,7 @@ use stoa_coordinator::consensus::Options;
 use stoa_coordinator::{Control, Coordinator, Membership, Processes};
 use stoa_exec::{Admission, AdmissionLimits, MemoryBudget};
 use stoa_leaf::{Leaf, Setup};
-use stoa_rpc::{Io, LeafPool, Limits, Listener, PeerPool, Secret, serve_coordinator, serve_leaf};
+use stoa_rpc::{Io, LeafPool, Limits, Listener, PeerPool, Security, Tls, TlsFiles, serve_coordinator, serve_leaf};
 
 use crate::args::{CoordinatorArgs, LeafArgs, NodeArgs};
 use crate::engine::Setup as EngineSetup;
@@ -21,8 +21,9 @@ impl NodeArgs {
         Limits { connections: self.connections, insecure: self.insecure }
     }
 
-    fn secret(&self) -> Secret {
-        Secret(self.secret.clone().into_bytes())
+    fn security(&self) -> Result<Security> {
+        let files = TlsFiles { cert: self.tls_cert.clone(), key: self.tls_key.clone(), ca: self.tls_ca.clone() };
+        Ok(Security::new(self.secret.clone()).with(Tls::load(&files)?))
     }
 
     fn queries(&self) -> AdmissionLimits {
@@ -58,11 +59,11 @@ pub fn leaf(args: &LeafArgs) -> Result<()> {
         settings: defaults.settings,
         storage: defaults.storage,
     };
-    let (io, secret) = (Io::start("stoa-io")?, args.node.secret());
+    let (io, security) = (Io::start("stoa-io")?, args.node.security()?);
     // Rows to other leaves go over a thread of their own: it is not held up by those who ask this leaf for something.
-    let peers = LeafPool::new(Io::start("stoa-peers")?, secret.clone());
+    let peers = LeafPool::new(Io::start("stoa-peers")?, security.clone());
     let leaf = Arc::new(Leaf::open(&args.node.data, setup, peers)?);
-    let listener = serve_leaf(&io, &args.node.listen, &secret, args.node.limits(), leaf.clone())?;
+    let listener = serve_leaf(&io, &args.node.listen, &security, args.node.limits(), leaf.clone())?;
     let admission = leaf.admission().clone();
     let _watched = watchable(&io, &args.node, &admission, Arc::new(|| Ok(())))?;
     announce("leaf", &listener)?;
@@ -81,15 +82,15 @@ pub fn leaf(args: &LeafArgs) -> Result<()> {
 pub fn coordinator(args: &CoordinatorArgs) -> Result<()> {
     log(&args.node)?;
     let told = signals()?;
-    let (io, secret) = (Io::start("stoa-io")?, args.node.secret());
-    let peers = Arc::new(PeerPool::new(Io::start("stoa-peers")?, secret.clone()));
+    let (io, security) = (Io::start("stoa-io")?, args.node.security()?);
+    let peers = Arc::new(PeerPool::new(Io::start("stoa-peers")?, security.clone()));
     let membership = Arc::new(Membership::open(&args.node.data, peers, Options::default())?);
     let processes = Arc::new(Processes::default());
     let shared = shared(&args.node, &membership, &processes)?;
     let admission = shared.admission.clone();
     let slow = Duration::from_secs_f64(args.node.slow_query);
     let service = Coordinator::new(shared, membership.clone(), processes.clone(), slow);
-    let listener = serve_coordinator(&io, &args.node.listen, &secret, args.node.limits(), Arc::new(service.clone()))?;
+    let listener = serve_coordinator(&io, &args.node.listen, &security, args.node.limits(), Arc::new(service.clone()))?;
     let address = args.advertise.clone().unwrap_or_else(|| listener.address().to_string());
     membership.begin(&address)?;
     if args.bootstrap {
@@ -115,7 +116,7 @@ pub fn coordinator(args: &CoordinatorArgs) -> Result<()> {
 
 fn shared(node: &NodeArgs, membership: &Arc<Membership>, processes: &Arc<Processes>) -> Result<Shared> {
     let defaults = EngineSetup::from_env();
-    let leaves = Arc::new(LeafPool::new(Io::start("stoa-leaves")?, node.secret()));
+    let leaves = Arc::new(LeafPool::new(Io::start("stoa-leaves")?, node.security()?));
     let (memory_limit, query_memory) = node.memory(defaults.memory_limit);
     Ok(Shared {
         control: Arc::new(Control::new(membership.clone(), leaves.clone(), processes.clone())),

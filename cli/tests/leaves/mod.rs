@@ -9,7 +9,7 @@ use stoa_coordinator::consensus::Options;
 use stoa_coordinator::{Control, Membership, Processes, Session};
 use stoa_exec::{Admission, AdmissionLimits, CancelToken, MemoryBudget, Progress, Settings};
 use stoa_leaf::{Leaf, Setup};
-use stoa_rpc::{Io, LeafPool, Limits, Listener, PeerPool, Secret, serve_leaf};
+use stoa_rpc::{Io, LeafPool, Limits, Listener, PeerPool, Security, serve_leaf};
 
 const LIMITS: AdmissionLimits = AdmissionLimits { running: 64, waiting: 64, patience: Duration::from_secs(5) };
 
@@ -28,7 +28,7 @@ impl Leaves {
         settings: &Settings,
         storage: &stoa_columnstore::Options,
     ) -> Leaves {
-        let secret = Secret(b"of the test".to_vec());
+        let security = Security::new(*b"of the test");
         let io = Io::start("test-io").expect("an I/O thread");
         let mut listeners = Vec::new();
         for number in 0..leaves {
@@ -40,13 +40,13 @@ impl Leaves {
                 settings: settings.clone(),
                 storage: storage.clone(),
             };
-            let peers = LeafPool::new(io.clone(), secret.clone());
+            let peers = LeafPool::new(io.clone(), security.clone());
             let leaf = Leaf::open(&folder.join(number.to_string()), setup, peers).expect("a leaf opens");
-            let listener = serve_leaf(&io, "127.0.0.1:0", &secret, Limits::default(), Arc::new(leaf));
+            let listener = serve_leaf(&io, "127.0.0.1:0", &security, Limits::default(), Arc::new(leaf));
             listeners.push(listener.expect("a port is free"));
         }
-        let pool = Arc::new(LeafPool::new(io.clone(), secret.clone()));
-        let others = Arc::new(PeerPool::new(io, secret));
+        let pool = Arc::new(LeafPool::new(io.clone(), security.clone()));
+        let others = Arc::new(PeerPool::new(io, security));
         let membership = Membership::open(&folder.join("coordinator"), others, Options::default()).expect("a new coordinator");
         membership.begin("127.0.0.1:1").expect("it has no part yet");
         membership.bootstrap().expect("a new cluster");

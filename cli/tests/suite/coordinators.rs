@@ -4,7 +4,7 @@ use std::fs;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use stoa_client::{Client, Login, Options, Secret};
+use stoa_client::{Client, Login, Options, Security};
 
 use crate::binary::stoa;
 use crate::nodes::{Cluster, Node, text};
@@ -55,7 +55,7 @@ fn any_coordinator_serves_and_a_minority_may_go() {
     fails(&cluster, &address[2], "CREATE TABLE t (a BIGINT)", "already exists");
     assert_eq!(ok(&cluster, &address[2], "SELECT sum(a) AS s FROM t"), "s\n6\n");
 
-    let options = Options { addresses: address.clone(), login: Login::default(), secret: Secret(cluster.secret().into_bytes()) };
+    let options = Options { addresses: address.clone(), login: Login::default(), security: Security::new(cluster.secret()) };
     let client = Client::connect(&options).unwrap();
     let first = leader(&cluster, &address[1]);
     assert_eq!(client.address(), address[0]);

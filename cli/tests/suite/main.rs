@@ -8,6 +8,7 @@ mod cluster;
 mod cluster_processes;
 mod command_line;
 mod coordinators;
+mod encryption;
 #[path = "../leaves/mod.rs"]
 mod leaves;
 mod mutated_messages;

@@ -34,6 +34,11 @@ impl Cluster {
         cluster
     }
 
+    /// The cluster that was started in a folder.
+    pub fn of(folder: tempfile::TempDir) -> Cluster {
+        Cluster { folder }
+    }
+
     pub fn dir(&self) -> &str {
         self.path().to_str().unwrap()
     }
