@@ -8,6 +8,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 #[derive(Debug, Parser)]
 #[command(name = "stoa", version, propagate_version = true, arg_required_else_help = true)]
 pub struct Cli {
+    /// A file with options, in TOML: `queries = 100`, for one command in a table `[leaf]`
+    #[arg(long, global = true, value_name = "FILE", env = "STOA_CONFIG")]
+    pub config: Option<PathBuf>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,

@@ -5,6 +5,7 @@
 
 pub mod args;
 pub mod commands;
+pub mod config;
 pub mod connection;
 pub mod engine;
 mod error;

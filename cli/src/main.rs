@@ -2,16 +2,28 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 use stoa::args::{Cli, Command};
-use stoa::commands;
+use stoa::{commands, config};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// 0: done; 1: failed, the reason is on standard error; 2: wrong usage (by clap).
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let command = match config::named(&arguments) {
+        Some(path) => config::apply(Cli::command(), &path),
+        None => Ok(Cli::command()),
+    };
+    let command = match command {
+        Ok(command) => command,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    let cli = Cli::from_arg_matches(&command.get_matches_from(arguments)).unwrap_or_else(|error| error.exit());
     let outcome = match &cli.command {
         Command::Sql(args) => commands::sql::run(args),
         Command::Load(args) => commands::load::run(args),
