@@ -211,3 +211,36 @@ async fn serve(stream: TcpStream, tls: Tls, client: capnp::capability::Client, p
         let _ = system.await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(major: u16, minor: u16, secret: &[u8]) -> Result<()> {
+        let mut message = capnp::message::Builder::new_default();
+        let mut said: hello::Builder<'_> = message.init_root();
+        said.set_major(major);
+        said.set_minor(minor);
+        said.set_secret(secret);
+        let door = Door { security: Security::new("ours"), passed: Arc::default(), calls: Calls::default() };
+        door.check(said.into_reader()).unwrap()
+    }
+
+    #[test]
+    fn neighbours_of_one_minor_version_talk_and_other_major_versions_do_not() {
+        for minor in [MINOR.saturating_sub(1), MINOR, MINOR + 1] {
+            verdict(MAJOR, minor, b"ours").unwrap();
+        }
+        let refused = verdict(MAJOR + 1, 3, b"ours").unwrap_err();
+        assert_eq!(refused.kind, FailureKind::Denied);
+        let both = [format!("{MAJOR}.{MINOR}"), format!("{}.3", MAJOR + 1)];
+        assert!(both.iter().all(|version| refused.message.contains(version)), "{refused}");
+    }
+
+    #[test]
+    fn other_secrets_are_refused() {
+        for secret in [&b""[..], b"our", b"ours?", b"0urs"] {
+            assert_eq!(verdict(MAJOR, MINOR, secret).unwrap_err().kind, FailureKind::Denied);
+        }
+    }
+}

@@ -227,3 +227,26 @@ fn two_processes_cannot_have_one_directory() {
         assert!(!output.status.success() && text(&output).contains("another process has"), "{}", text(&output));
     }
 }
+
+#[test]
+fn a_leaf_that_answers_garbage_is_refused_and_others_serve() {
+    let cluster = Cluster::start(1);
+    cluster.ok("CREATE TABLE t (a BIGINT); INSERT INTO t VALUES (1), (2)");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    // It says something at once, in several forms, and never what it should.
+    let garbage: [&[u8]; 4] = [b"HTTP/1.1 400 Bad Request\r\n\r\n", &[0xff; 64], &[0; 64], &[0, 0, 0, 0, 255, 255, 255, 127]];
+    std::thread::spawn(move || {
+        for (stream, bytes) in listener.incoming().flatten().zip(garbage.iter().cycle()) {
+            let mut stream: TcpStream = stream;
+            let _ = stream.write_all(bytes);
+            let _ = stream.read(&mut [0; 1024]);
+        }
+    });
+    for _ in 0..garbage.len() {
+        let began = Instant::now();
+        cluster.fails(&format!("ADD LEAF '{address}'"), &address);
+        assert!(began.elapsed() < Duration::from_secs(20), "it is given up in time");
+    }
+    assert_eq!(cluster.ok("SELECT count(*) AS n FROM t"), "n\n2\n");
+}
