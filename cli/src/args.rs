@@ -50,6 +50,9 @@ pub struct NodeArgs {
     /// The cluster's secret; who does not know it is turned away
     #[arg(long, env = "STOA_SECRET", default_value = "", hide_default_value = true, hide_env_values = true)]
     pub secret: String,
+    /// Seconds without a word after which a leaf counts as hung, and what runs on it fails; no limit on how long a query takes
+    #[arg(long, value_name = "SECONDS", env = "STOA_LEAF_SILENCE", default_value_t = 10.0, value_parser = parse_seconds)]
+    pub leaf_silence: f64,
     /// Memory that all queries together may hold on this node, e.g. 4GiB [default: 70% of the machine's]
     #[arg(long, value_name = "BYTES", env = "STOA_MEMORY_LIMIT", value_parser = parse_bytes)]
     pub memory_limit: Option<usize>,

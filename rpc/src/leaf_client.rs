@@ -16,14 +16,27 @@ use crate::leaf::{
 };
 use crate::{ChunkSink, Failure, FailureKind, Io, Result, Security, pump};
 
+/// Leaves may always be silent for so long.
+const LEAST_SILENCE: Duration = Duration::from_millis(100);
+
 /// Connections to leaves, made when they are first needed and again after they broke.
-pub struct LeafPool(Connections<RemoteLeaf>);
+pub struct LeafPool {
+    connections: Connections<OpenLeaf>,
+    silence: Duration,
+}
 
 impl LeafPool {
     /// An empty pool.
     #[must_use]
     pub fn new(io: Io, security: Security) -> LeafPool {
-        LeafPool(Connections::new(io, security))
+        LeafPool { connections: Connections::new(io, security), silence: SHORT }
+    }
+
+    /// The same, for leaves that count as hung when they say nothing for so long: what runs on them then fails. It is no limit on how
+    /// long a query takes; leaves are asked beside it.
+    #[must_use]
+    pub fn with_silence(self, silence: Duration) -> LeafPool {
+        LeafPool { silence: silence.max(LEAST_SILENCE), ..self }
     }
 
     /// The leaf at an address.
@@ -31,17 +44,23 @@ impl LeafPool {
     /// # Errors
     /// If it cannot be reached, speaks another version, or has another secret.
     pub fn leaf(&self, address: &str) -> Result<Arc<dyn LeafService>> {
-        Ok(self.0.get(address)?)
+        Ok(Arc::new(RemoteLeaf { open: self.connections.get(address)?, silence: self.silence }))
     }
 }
 
+/// A leaf, and how long it may be silent.
 struct RemoteLeaf {
+    open: Arc<OpenLeaf>,
+    silence: Duration,
+}
+
+struct OpenLeaf {
     remote: Remote<leaf::Client>,
     alive: Arc<AtomicBool>,
 }
 
-impl Connection for RemoteLeaf {
-    fn connect(io: &Io, address: &str, security: &Security) -> Result<RemoteLeaf> {
+impl Connection for OpenLeaf {
+    fn connect(io: &Io, address: &str, security: &Security) -> Result<OpenLeaf> {
         let (own, to, security) = (io.clone(), address.to_owned(), security.clone());
         io.call(move || async move {
             let alive = Arc::new(AtomicBool::new(true));
@@ -53,7 +72,7 @@ impl Connection for RemoteLeaf {
                 entered::Leaf(leaf) => leaf?,
                 entered::Failure(failure) => return Err(Failure::read(failure?)?),
             };
-            Ok(RemoteLeaf { remote: Remote::new(own, leaf), alive })
+            Ok(OpenLeaf { remote: Remote::new(own, leaf), alive })
         })
     }
 
@@ -64,7 +83,7 @@ impl Connection for RemoteLeaf {
 
 impl LeafService for RemoteLeaf {
     fn status(&self) -> Result<Vec<DatabaseStatus>> {
-        self.remote.call(SHORT, |leaf| async move {
+        self.open.remote.call(self.silence, |leaf| async move {
             let response = leaf.status_request().send().promise.await?;
             let mut databases = Vec::new();
             for database in response.get()?.get_status()?.get_databases()? {
@@ -79,8 +98,8 @@ impl LeafService for RemoteLeaf {
     }
 
     fn begin(&self, setup: QuerySetup) -> Result<Arc<dyn LeafQuery>> {
-        let io = self.remote.io().clone();
-        let query = self.remote.call(SHORT, move |leaf| async move {
+        let (io, silence) = (self.open.remote.io().clone(), self.silence);
+        let query = self.open.remote.call(self.silence, move |leaf| async move {
             let mut request = leaf.begin_request();
             let mut to = request.get().init_setup();
             to.set_query(setup.query);
@@ -89,7 +108,7 @@ impl LeafService for RemoteLeaf {
             to.reborrow().set_ordinals(&setup.ordinals[..])?;
             let response = request.send().promise.await?;
             match response.get()?.get_result()?.which().map_err(capnp::Error::from)? {
-                begun::Query(query) => Ok(RemoteQuery { remote: Remote::new(io, query?) }),
+                begun::Query(query) => Ok(RemoteQuery { remote: Remote::new(io, (query?, leaf)), silence }),
                 begun::Failure(failure) => Err(Failure::read(failure?)?),
             }
         })?;
@@ -97,8 +116,8 @@ impl LeafService for RemoteLeaf {
     }
 
     fn receive(&self, query: u64, number: u32) -> Result<Box<dyn Delivery>> {
-        let io = self.remote.io().clone();
-        let delivery = self.remote.call(SHORT, move |leaf| async move {
+        let io = self.open.remote.io().clone();
+        let delivery = self.open.remote.call(self.silence, move |leaf| async move {
             let mut request = leaf.receive_request();
             request.get().set_query(query);
             request.get().set_number(number);
@@ -112,7 +131,7 @@ impl LeafService for RemoteLeaf {
     }
 
     fn change(&self, change: Change) -> Result<()> {
-        self.remote.call(LONG, move |leaf| async move {
+        self.open.remote.call(LONG, move |leaf| async move {
             let mut request = leaf.change_request();
             write_change(&change, request.get().init_change())?;
             let response = request.send().promise.await?;
@@ -121,8 +140,8 @@ impl LeafService for RemoteLeaf {
     }
 
     fn load(&self, database: &str, table: &str, ordinal: u32) -> Result<Box<dyn Load>> {
-        let (database, table, io) = (database.to_owned(), table.to_owned(), self.remote.io().clone());
-        let load = self.remote.call(SHORT, move |leaf| async move {
+        let (database, table, io) = (database.to_owned(), table.to_owned(), self.open.remote.io().clone());
+        let load = self.open.remote.call(self.silence, move |leaf| async move {
             let mut request = leaf.load_request();
             request.get().set_database(&database);
             request.get().set_table(&table);
@@ -138,7 +157,7 @@ impl LeafService for RemoteLeaf {
 
     fn statistics(&self, database: &str, ordinals: &[u32]) -> Result<Vec<u8>> {
         let (database, ordinals) = (database.to_owned(), ordinals.to_vec());
-        self.remote.call(SHORT, move |leaf| async move {
+        self.open.remote.call(self.silence, move |leaf| async move {
             let mut request = leaf.statistics_request();
             request.get().set_database(&database);
             request.get().set_ordinals(&ordinals[..])?;
@@ -152,19 +171,28 @@ impl LeafService for RemoteLeaf {
 }
 
 struct RemoteQuery {
-    remote: Remote<query::Client>,
+    /// The query, and the leaf that runs it.
+    remote: Remote<(query::Client, leaf::Client)>,
+    silence: Duration,
 }
 
 impl LeafQuery for RemoteQuery {
     fn run(&self, fragment: FragmentRequest, sink: &mut dyn ChunkSink) -> Result<RunProfile> {
         let (server, chunks) = pump::sink_queue();
-        let outcome = self.remote.start(move |query| async move {
+        let silence = self.silence;
+        let outcome = self.remote.start(move |(query, leaf)| async move {
             let mut request = query.run_request();
             write_fragment(&fragment, request.get().init_fragment())?;
             let sink: row_sink::Client = new_client(server);
             request.get().set_sink(sink);
             let sent = request.send();
-            let response = sent.promise.await?;
+            let response = tokio::select! {
+                response = sent.promise => response?,
+                () = silent(&leaf, silence) => {
+                    let why = format!("it runs a part of the query and has said nothing for {silence:?}; try again");
+                    return Err(Failure::new(FailureKind::Retryable, why));
+                }
+            };
             read_ran(response.get()?.get_result()?)
         });
         pump::drain(self.remote.io(), chunks, outcome, &mut |chunk| match chunk {
@@ -174,9 +202,22 @@ impl LeafQuery for RemoteQuery {
     }
 
     fn cancel(&self) {
-        self.remote.tell(|query| async move {
+        self.remote.tell(|(query, _)| async move {
             let _ = query.cancel_request().send().promise.await;
         });
+    }
+}
+
+/// Asks a leaf for its status again and again; ends when it has not answered for so long.
+async fn silent(leaf: &leaf::Client, limit: Duration) {
+    loop {
+        tokio::time::sleep(limit / 4).await;
+        match tokio::time::timeout(limit, leaf.status_request().send().promise).await {
+            Ok(Ok(_)) => {}
+            // The connection has ended: the call that runs learns it too, and says why.
+            Ok(Err(_)) => std::future::pending().await,
+            Err(_) => return,
+        }
     }
 }
 

@@ -79,24 +79,41 @@ pub(crate) fn sink_queue() -> (SinkServer, mpsc::Receiver<Vec<u8>>) {
     (SinkServer { chunks }, receiver)
 }
 
-/// Hands what comes to `take` until the queue ends, and `None` now and then while nothing comes; then gives what the call gave.
+/// Hands what comes to `take`, and `None` now and then while nothing comes, until the call is over; then gives what it gave. Who writes
+/// into the queue waits for each part to be taken: when a call has succeeded all of them are in the queue. When it has failed nobody
+/// waits for the end of the queue: a node that hangs never lets go of it.
 pub(crate) fn drain<T, Part>(
     io: &Io,
     mut queue: mpsc::Receiver<Part>,
     mut outcome: tokio::sync::oneshot::Receiver<Result<T>>,
     take: &mut dyn FnMut(Option<Part>) -> Result<()>,
 ) -> Result<T> {
+    let mut open = true;
     loop {
-        match io.wait(async { tokio::time::timeout(POLL, queue.recv()).await }) {
-            Ok(Some(part)) => take(Some(part))?,
-            Ok(None) => break,
+        let next = async {
+            tokio::select! {
+                biased;
+                part = queue.recv(), if open => Next::Part(part),
+                result = &mut outcome => Next::Outcome(result),
+            }
+        };
+        match io.wait(async { tokio::time::timeout(POLL, next).await }) {
             Err(_) => take(None)?,
+            Ok(Next::Part(Some(part))) => take(Some(part))?,
+            Ok(Next::Part(None)) => open = false,
+            Ok(Next::Outcome(result)) => {
+                let value = result.unwrap_or_else(|_| Err(Failure::new(FailureKind::Retryable, "the connection broke")))?;
+                while let Ok(part) = queue.try_recv() {
+                    take(Some(part))?;
+                }
+                return Ok(value);
+            }
         }
     }
-    loop {
-        match io.wait(async { tokio::time::timeout(POLL, &mut outcome).await }) {
-            Ok(result) => return result.unwrap_or_else(|_| Err(Failure::new(FailureKind::Retryable, "the connection broke"))),
-            Err(_) => take(None)?,
-        }
-    }
+}
+
+/// What happens next in a call.
+enum Next<Part, Outcome> {
+    Part(Option<Part>),
+    Outcome(Outcome),
 }

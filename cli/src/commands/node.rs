@@ -26,6 +26,10 @@ impl NodeArgs {
         Ok(Security::new(self.secret.clone()).with(Tls::load(&files)?))
     }
 
+    fn leaf_silence(&self) -> Duration {
+        Duration::from_secs_f64(self.leaf_silence)
+    }
+
     fn queries(&self) -> AdmissionLimits {
         let patience = Duration::from_secs_f64(self.queue_timeout);
         AdmissionLimits { running: self.queries, waiting: self.queue, patience }
@@ -61,7 +65,7 @@ pub fn leaf(args: &LeafArgs) -> Result<()> {
     };
     let (io, security) = (Io::start("stoa-io")?, args.node.security()?);
     // Rows to other leaves go over a thread of their own: it is not held up by those who ask this leaf for something.
-    let peers = LeafPool::new(Io::start("stoa-peers")?, security.clone());
+    let peers = LeafPool::new(Io::start("stoa-peers")?, security.clone()).with_silence(args.node.leaf_silence());
     let leaf = Arc::new(Leaf::open(&args.node.data, setup, peers)?);
     let listener = serve_leaf(&io, &args.node.listen, &security, args.node.limits(), leaf.clone())?;
     let admission = leaf.admission().clone();
@@ -116,7 +120,7 @@ pub fn coordinator(args: &CoordinatorArgs) -> Result<()> {
 
 fn shared(node: &NodeArgs, membership: &Arc<Membership>, processes: &Arc<Processes>) -> Result<Shared> {
     let defaults = EngineSetup::from_env();
-    let leaves = Arc::new(LeafPool::new(Io::start("stoa-leaves")?, node.security()?));
+    let leaves = Arc::new(LeafPool::new(Io::start("stoa-leaves")?, node.security()?).with_silence(node.leaf_silence()));
     let (memory_limit, query_memory) = node.memory(defaults.memory_limit);
     Ok(Shared {
         control: Arc::new(Control::new(membership.clone(), leaves.clone(), processes.clone())),

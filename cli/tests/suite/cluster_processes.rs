@@ -159,6 +159,37 @@ fn a_leaf_that_dies_is_named_and_its_return_is_noticed() {
     assert_eq!(cluster.ok("SELECT sum(a) AS s FROM t"), "s\n36\n");
 }
 
+/// Sends a signal to a process.
+fn signal(name: &str, pid: &str) {
+    assert!(Command::new("kill").arg(name).arg(pid).status().unwrap().success());
+}
+
+#[test]
+fn a_leaf_that_hangs_is_named_in_time_and_others_go_on() {
+    let cluster = Cluster::start_with(1, 2, &[("STOA_LEAF_SILENCE", "1")]);
+    let values: Vec<String> = (0..150).map(|i| format!("({i})")).collect();
+    cluster.ok(&format!("CREATE TABLE few (a BIGINT); INSERT INTO few VALUES {}", values.join(", ")));
+    cluster.ok("CREATE TABLE t (a BIGINT, SHARD KEY (a)); INSERT INTO t SELECT x.a * 150 + y.a FROM few x, few y");
+    let endless = "SELECT count(*) FROM t x, t y, t z WHERE x.a + y.a + z.a = -1";
+    let child = cluster.command(&["sql", "-c", endless]).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    // Far longer than a leaf may be silent: one that works answers beside its work.
+    std::thread::sleep(Duration::from_secs(4));
+    assert!(cluster.ok("SHOW PROCESSLIST").contains("FROM t x"), "a long query counts as hung");
+    let (pid, address) = (cluster.pid(2), cluster.address(2));
+    signal("-STOP", &pid);
+    let stopped = Instant::now();
+    let output = child.wait_with_output().unwrap();
+    let took = stopped.elapsed();
+    assert_eq!(cluster.ok("SELECT 1 AS one"), "one\n1\n");
+    let again = cluster.sql("SELECT sum(a) FROM t");
+    signal("-CONT", &pid);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).contains(&address) && text(&output).contains("has said nothing for 1s"), "{}", text(&output));
+    assert!(took < Duration::from_secs(8), "{took:?}");
+    assert!(text(&again).contains(&address), "{}", text(&again));
+    assert_eq!(cluster.ok("SELECT count(*) AS n FROM t"), "n\n22500\n");
+}
+
 /// A query that would run for hours ends everywhere, whoever ends it.
 #[test]
 fn a_killed_query_ends_on_the_leaves_too() {
