@@ -1,0 +1,149 @@
+//! Messages of the interfaces as the first release wrote them: a change of a schema that other versions would misread shows here.
+//!
+//! A message is built with every field set and compared with the committed one, both ways of reading it included. A new field gets a new
+//! message; the old ones stay. `STOA_WRITE_GOLDEN=1` writes those that are not there.
+
+use std::fs;
+use std::path::Path;
+
+use capnp::message::{Builder, HeapAllocator};
+use capnp::serialize;
+use stoa_schema::admin_capnp::{admin, listing, said};
+use stoa_schema::common_capnp::{done, failure, hello};
+use stoa_schema::coordinator_capnp::{decided, described, gate, loaded, peer_status, session};
+use stoa_schema::leaf_capnp::{change, fragment, query_setup, ran, status};
+
+type Message = Builder<HeapAllocator>;
+
+fn message(fill: impl FnOnce(&mut Message)) -> Vec<u8> {
+    let mut message = Message::new_default();
+    fill(&mut message);
+    serialize::write_message_to_words(&message)
+}
+
+fn common() -> Vec<(&'static str, Vec<u8>)> {
+    let hello = message(|m| {
+        let mut to: hello::Builder<'_> = m.init_root();
+        to.set_major(1);
+        to.set_minor(2);
+        to.set_secret(b"secret");
+    });
+    let failed = message(|m| {
+        let to: done::Builder<'_> = m.init_root();
+        let mut to = to.init_failure();
+        to.set_kind(failure::Kind::Retryable);
+        to.set_message("later");
+    });
+    let enter = message(|m| {
+        let mut to: gate::enter_params::Builder<'_> = m.init_root();
+        to.set_user("ada");
+        to.set_password("lovelace");
+        to.set_database("d");
+        to.init_hello().set_major(1);
+    });
+    let load = message(|m| m.init_root::<session::load_params::Builder<'_>>().set_table("t"));
+    vec![("hello", hello), ("done-failure", failed), ("gate-enter", enter), ("session-load", load)]
+}
+
+fn coordinators() -> Vec<(&'static str, Vec<u8>)> {
+    let decided = message(|m| {
+        let mut to = m.init_root::<decided::Builder<'_>>().init_done();
+        to.set_text("table t created");
+        to.set_version(7);
+    });
+    let status = message(|m| {
+        let mut to: peer_status::Builder<'_> = m.init_root();
+        to.set_node(3);
+        to.set_leader("127.0.0.1:1");
+        to.set_version(9);
+    });
+    let described = message(|m| m.init_root::<described::Builder<'_>>().set_columns(&[1, 2, 3]));
+    let loaded = message(|m| m.init_root::<loaded::Builder<'_>>().set_rows(5));
+    let create = message(|m| {
+        let mut to: admin::create_database_params::Builder<'_> = m.init_root();
+        to.set_name("d");
+        to.set_if_not_exists(true);
+        to.set_partitions(8);
+        to.set_redundancy(2);
+    });
+    let text = message(|m| m.init_root::<said::Builder<'_>>().set_text("done"));
+    let rows = message(|m| m.init_root::<listing::Builder<'_>>().set_rows(&[4, 5]));
+    vec![
+        ("peer-decided", decided),
+        ("peer-status", status),
+        ("session-described", described),
+        ("load-loaded", loaded),
+        ("admin-create-database", create),
+        ("admin-said", text),
+        ("admin-listing", rows),
+    ]
+}
+
+fn leaves() -> Vec<(&'static str, Vec<u8>)> {
+    let setup = message(|m| {
+        let mut to: query_setup::Builder<'_> = m.init_root();
+        to.set_query(0x0102_0304_0506_0708);
+        to.set_database("d");
+        to.set_address("127.0.0.1:2");
+        to.set_ordinals(&[0, 3][..]).unwrap();
+    });
+    let broadcast = message(|m| {
+        let mut to: fragment::Builder<'_> = m.init_root();
+        to.set_plan(b"plan");
+        let mut filter = to.reborrow().init_filters(1).get(0);
+        filter.set_id(4);
+        filter.set_min(-5);
+        filter.set_max(6);
+        filter.set_keys(7);
+        filter.init_members().set_bits(&[8][..]).unwrap();
+        let mut to = to.init_destination().init_leaves();
+        to.set_number(9);
+        to.init_addresses(1).set(0, "a:1");
+    });
+    let shuffle = message(|m| {
+        let mut to = m.init_root::<fragment::Builder<'_>>().init_destination().init_shuffle();
+        to.set_shuffle_number(1);
+        to.set_keys(&[2][..]).unwrap();
+        to.set_owners(&[0, 1][..]).unwrap();
+        to.init_to(2).set(1, "b:2");
+    });
+    let ran = message(|m| {
+        let mut to = m.init_root::<ran::Builder<'_>>().init_profile();
+        to.set_wall_nanos(10);
+        to.set_peak_memory(11);
+        to.set_sent_bytes(12);
+        to.init_nodes(1).get(0).set_rows(13);
+    });
+    let change = message(|m| {
+        let mut to = m.init_root::<change::Builder<'_>>().init_create_table();
+        to.set_database("d");
+        to.set_definition(b"definition");
+    });
+    let status = message(|m| {
+        let mut to = m.init_root::<status::Builder<'_>>().init_databases(1).get(0);
+        to.set_name("d");
+        to.set_bytes(14);
+        to.set_ordinals(&[15][..]).unwrap();
+    });
+    vec![
+        ("leaf-setup", setup),
+        ("leaf-fragment-broadcast", broadcast),
+        ("leaf-fragment-shuffle", shuffle),
+        ("leaf-ran", ran),
+        ("leaf-change", change),
+        ("leaf-status", status),
+    ]
+}
+
+#[test]
+fn messages_are_what_they_were() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    for (name, bytes) in [common(), coordinators(), leaves()].into_iter().flatten() {
+        let path = folder.join(format!("{name}-v1.message"));
+        if std::env::var_os("STOA_WRITE_GOLDEN").is_some() && !path.exists() {
+            fs::write(&path, &bytes).unwrap();
+        }
+        let golden = fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        assert_eq!(golden, bytes, "{name} is written in another way");
+    }
+}
