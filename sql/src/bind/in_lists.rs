@@ -79,7 +79,7 @@ fn is_null(expr: &Expr) -> bool {
 }
 
 /// The expression itself, in a form that rules do not see through. The conversion to a plan takes it off.
-fn opaque(expr: Expr) -> Expr {
+pub(super) fn opaque(expr: Expr) -> Expr {
     static FUNCTION: OnceLock<Arc<ScalarUDF>> = OnceLock::new();
     let make = || Arc::new(ScalarUDF::from(Opaque { signature: Signature::any(1, Volatility::Immutable) }));
     Expr::ScalarFunction(ScalarFunction { func: Arc::clone(FUNCTION.get_or_init(make)), args: vec![expr] })

@@ -15,6 +15,7 @@ use datafusion_expr::{
 use datafusion_sql::sqlparser::ast::{CastKind, DataType as SqlType, Expr as Ast, UnaryOperator};
 use stoa_plan::DataType;
 
+use super::in_lists::opaque;
 use super::rewrite::call;
 use crate::types;
 
@@ -94,8 +95,12 @@ pub(super) fn unmark(expr: Expr, ty: impl FnOnce(&Expr) -> Result<Arrow>) -> Res
     };
     let Some(input) = args.pop() else { return internal_err!("a marker without an argument") };
     Ok(match marker.syntax {
-        Syntax::Cast { ty, safe: false } => cast(input, types::front_end_type(ty)),
-        Syntax::Cast { ty, safe: true } => Expr::TryCast(TryCast::new(Box::new(input), types::front_end_type(ty))),
+        Syntax::Cast { ty: to, safe } => {
+            let (from, to) = (ty(&input)?, types::front_end_type(to));
+            let rounds = rounds(&from, &to) && input.any_column_refs();
+            let made = if safe { Expr::TryCast(TryCast::new(Box::new(input), to)) } else { cast(input, to) };
+            if rounds { opaque(made) } else { made }
+        }
         Syntax::Minus => {
             let from = ty(&input)?;
             let to = negated(&from)?;
@@ -103,6 +108,17 @@ pub(super) fn unmark(expr: Expr, ty: impl FnOnce(&Expr) -> Result<Arrow>) -> Res
         }
         Syntax::Row => return internal_err!("a row is no value"),
     })
+}
+
+/// Whether several values become one by a cast. The front end would compare what is under such a cast with the constant on the other
+/// side: `CAST(2.4 AS INT) = 2` is true, `2.4 = 2` is not.
+fn rounds(from: &Arrow, to: &Arrow) -> bool {
+    let scale = |ty: &Arrow| match ty {
+        Arrow::Decimal32(_, scale) | Arrow::Decimal64(_, scale) | Arrow::Decimal128(_, scale) => Some(*scale),
+        ty if ty.is_integer() => Some(0),
+        _ => None,
+    };
+    scale(from).zip(scale(to)).is_some_and(|(from, to)| to < from)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
