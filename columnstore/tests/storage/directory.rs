@@ -47,9 +47,11 @@ fn what_is_not_finished_leaves_nothing() {
     let mut writer = database.writer("kept").unwrap();
     writer.push(&wide_rows(&wide_table("kept"), 500, 2000)).unwrap();
     drop(writer);
-    // Segments that were being written remove themselves when they are done.
-    for _ in 0..500 {
-        if count_files(folder.path()) == files {
+    // Segments that were being written remove themselves when they are done; one that waits for a thread is yet to begin.
+    let mut quiet = 0;
+    for _ in 0..3000 {
+        quiet = if count_files(folder.path()) == files { quiet + 1 } else { 0 };
+        if quiet == 50 {
             break;
         }
         std::thread::sleep(std::time::Duration::from_millis(10));
