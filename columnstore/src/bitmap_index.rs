@@ -22,7 +22,7 @@ use roaring::RoaringBitmap;
 
 use crate::encoding::{Encoded, EncodedColumn, Encoding, encode};
 use crate::summary::{Codes, NULL_CODE};
-use crate::{Predicate, Result};
+use crate::{Error, Predicate, Result};
 
 /// Distinct values up to which the writer considers an index of its own accord.
 pub(crate) const AUTO_VALUES: usize = 64;
@@ -202,6 +202,24 @@ impl ValueIndex {
             }
         }
         mask.iter_mut().zip(passing).for_each(|(word, passing)| *word &= passing);
+    }
+
+    /// Refuses an index that is not that of the column's values.
+    pub(crate) fn check(&self, column: &ArrayRef) -> Result<()> {
+        let differs = || Error::Invalid("the bitmap index differs from the values".into());
+        let bitmaps = self.bitmaps().ok_or_else(differs)?;
+        let mut codes: Vec<Option<u32>> = vec![None; column.len()];
+        for (code, bitmap) in (0u32..).zip(bitmaps) {
+            for row in bitmap {
+                if codes.get_mut(row as usize).ok_or_else(differs)?.replace(code).is_some() {
+                    return Err(differs());
+                }
+            }
+        }
+        let values = self.values.read(0, self.rows.len(), None)?;
+        let indexed = arrow::compute::take(&values, &UInt32Array::from(codes), None)?;
+        let different = arrow::compute::kernels::cmp::distinct(&indexed, column)?;
+        if different.true_count() == 0 { Ok(()) } else { Err(differs()) }
     }
 
     /// `None` if a bitmap cannot be read: the index then declines and the column itself answers.

@@ -55,6 +55,15 @@ impl ColumnDef {
     }
 }
 
+/// Columns whose values no two rows share.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UniqueKey {
+    /// Its name; `PRIMARY` is that of the primary key.
+    pub name: String,
+    /// Ordinals of its columns; the shard key's are among them.
+    pub columns: Vec<u32>,
+}
+
 /// A table as declared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableDef {
@@ -66,6 +75,8 @@ pub struct TableDef {
     pub shard_key: Vec<u32>,
     /// Ordinals of the columns that every segment is sorted by.
     pub sort_key: Vec<u32>,
+    /// Its unique keys; the primary key is the first.
+    pub unique_keys: Vec<UniqueKey>,
     /// Whether every leaf has the whole table; it has one partition then.
     pub reference: bool,
     /// Number of partitions; 0 takes the data directory's default.
@@ -107,7 +118,15 @@ impl TableDef {
             sql_type: field.metadata().get(SQL_TYPE).cloned().unwrap_or_default(),
         };
         let columns = schema.fields().iter().map(column).collect();
-        TableDef { name: name.to_owned(), columns, shard_key: vec![], sort_key: vec![], reference: false, partitions: 0 }
+        TableDef {
+            name: name.to_owned(),
+            columns,
+            shard_key: vec![],
+            sort_key: vec![],
+            unique_keys: vec![],
+            reference: false,
+            partitions: 0,
+        }
     }
 
     /// Refuses a definition that cannot be stored.
@@ -127,11 +146,17 @@ impl TableDef {
                 return invalid(format!("column '{}' is there twice", column.name));
             }
         }
-        for (what, key) in [("SHARD KEY", &self.shard_key), ("SORT KEY", &self.sort_key)] {
+        let unique = self.unique_keys.iter().map(|key| (key.name.as_str(), &key.columns));
+        for (what, key) in [("SHARD KEY", &self.shard_key), ("SORT KEY", &self.sort_key)].into_iter().chain(unique) {
             for (i, &ordinal) in key.iter().enumerate() {
                 if ordinal as usize >= self.columns.len() || key[..i].contains(&ordinal) {
                     return invalid(format!("{what} names a column that is not there, or one twice"));
                 }
+            }
+        }
+        for key in &self.unique_keys {
+            if !self.reference && (self.shard_key.is_empty() || self.shard_key.iter().any(|c| !key.columns.contains(c))) {
+                return invalid(format!("unique key '{}' must contain the columns of the SHARD KEY", key.name));
             }
         }
         if self.partitions > MAX_PARTITIONS {
@@ -148,6 +173,14 @@ pub struct Options {
     pub segment_rows: usize,
     /// Partitions of a table that does not say. `STOA_PARTITIONS`; otherwise one a core.
     pub default_partitions: u32,
+    /// Rows in memory of a partition that make the flusher seal them into a segment. `STOA_FLUSH_ROWS`.
+    pub flush_rows: usize,
+    /// Bytes of rows in memory of a partition that do so.
+    pub flush_bytes: usize,
+    /// Bytes of the log that make a checkpoint. `STOA_CHECKPOINT_BYTES`.
+    pub checkpoint_bytes: u64,
+    /// Flushes, merges and writes a manifest after every commit, before it returns: for tests. `STOA_EAGER_MAINTENANCE=1`.
+    pub eager_maintenance: bool,
     /// Whether commits wait for the disk. Only tests that open thousands of directories turn it off. `STOA_FSYNC=0`.
     pub fsync: bool,
 }
@@ -155,7 +188,15 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Options {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
-        Options { segment_rows: MAX_SEGMENT_ROWS, default_partitions: cores, fsync: true }
+        Options {
+            segment_rows: MAX_SEGMENT_ROWS,
+            default_partitions: cores,
+            flush_rows: 1 << 16,
+            flush_bytes: 64 << 20,
+            checkpoint_bytes: 256 << 20,
+            eager_maintenance: false,
+            fsync: true,
+        }
     }
 }
 
@@ -169,6 +210,10 @@ impl Options {
             segment_rows: number("STOA_SEGMENT_ROWS").map_or(defaults.segment_rows, |n| n.min(MAX_SEGMENT_ROWS)),
             default_partitions: number("STOA_PARTITIONS")
                 .map_or(defaults.default_partitions, |n| n.min(MAX_PARTITIONS as usize) as u32),
+            flush_rows: number("STOA_FLUSH_ROWS").unwrap_or(defaults.flush_rows),
+            flush_bytes: defaults.flush_bytes,
+            checkpoint_bytes: number("STOA_CHECKPOINT_BYTES").map_or(defaults.checkpoint_bytes, |n| n as u64),
+            eager_maintenance: std::env::var("STOA_EAGER_MAINTENANCE").is_ok_and(|v| v == "1"),
             fsync: std::env::var("STOA_FSYNC").map_or(defaults.fsync, |v| v != "0"),
         }
     }

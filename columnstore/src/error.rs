@@ -50,12 +50,35 @@ pub enum Error {
     /// The request does not fit the table: a NULL in a NOT NULL column, a wrong type, ...
     #[error("{0}")]
     Invalid(String),
+    /// A unique key that is there already.
+    #[error("{0}")]
+    DuplicateKey(String),
+    /// Another transaction committed first. Trying again may succeed.
+    #[error("{0} by another transaction that committed first: nothing was changed, run the transaction again")]
+    Conflict(String),
     /// The function of a [`crate::Predicate::Function`] found values that it cannot take, a division by zero for example.
     #[error("{0}")]
     Function(String),
     /// Arrow refused.
     #[error(transparent)]
     Arrow(#[from] arrow::error::ArrowError),
+}
+
+impl Error {
+    /// The request is at fault: another one may do.
+    #[must_use]
+    pub fn is_users(&self) -> bool {
+        matches!(
+            self,
+            Error::NoSuchTable(_) | Error::AlreadyExists(_) | Error::Invalid(_) | Error::DuplicateKey(_) | Error::Function(_)
+        )
+    }
+
+    /// The same may succeed when it is tried again.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Error::Conflict(_))
+    }
 }
 
 /// Result of a storage call.

@@ -1,18 +1,24 @@
 //! Compressed column segments on disk: encodings, zone maps, bitmap indexes, partitions, the data directory.
 //!
-//! A [`Database`] is one locked data directory with a catalog of tables. A [`Table`] is an immutable snapshot: per [`Partition`] a
-//! list of [`Segment`]s, each one mmapped file of up to 2^20 rows. A [`Column`] of a segment filters and reads itself in its encoded
+//! A [`Database`] is one locked data directory with a catalog of tables and a log of commits. A [`Table`] is an immutable snapshot: per
+//! [`Partition`] a list of [`Segment`]s, each one mmapped file of up to 2^20 rows, with the rows that are deleted, and the rows that
+//! are in memory only. A [`Column`] of a segment filters and reads itself in its encoded
 //! form. Rows are addressed in blocks of [`BLOCK_ROWS`].
 //!
 //! Column types are the canonical Arrow types of the plan (`Utf8View` for strings, `Decimal64` up to 18 digits, `Decimal128` above,
 //! `Date32`, `Timestamp(Microsecond)`, `Binary`, integers, floats, `Boolean`).
 
+mod address;
 mod bitmap_index;
 mod checksum;
 mod database;
 mod definition;
+pub mod disk;
 pub mod encoding;
 mod error;
+mod keys;
+mod log;
+mod memory;
 mod native;
 pub mod predicate;
 mod segment;
@@ -25,10 +31,14 @@ mod types;
 mod writer;
 mod zone;
 
+pub use address::partition_of_address;
 pub use bitmap_index::ValueIndex;
 pub use checksum::checksum;
-pub use database::{Database, FORMAT_VERSION, decode_definition, encode_definition, lock_file};
-pub use definition::{BitmapIndex, ColumnDef, MAX_PARTITIONS, MAX_SEGMENT_ROWS, Options, TableDef};
+pub use database::{
+    CheckReport, Damage, Database, FORMAT_VERSION, MergeStatus, Snapshot, Transaction, decode_definition, encode_definition,
+    lock_file,
+};
+pub use definition::{BitmapIndex, ColumnDef, MAX_PARTITIONS, MAX_SEGMENT_ROWS, Options, TableDef, UniqueKey};
 pub use encoding::{Encoded, EncodedColumn, Encoding, PreparedPredicate, encode, encode_as};
 pub use error::{Error, Result};
 pub use predicate::{Datum, KeySet, Predicate};
@@ -36,7 +46,7 @@ pub use segment::{Column, ColumnInfo, FilterCounters, PreparedFilter, Segment};
 pub use sharding::{partition_of, shard_hashes};
 pub use sketch::Sketch;
 pub use statistics::{ColumnStatistics, TableStatistics};
-pub use table::{Partition, Table};
+pub use table::{Partition, Scanned, Stored, Table};
 pub use types::is_storable;
 pub use writer::{RowNames, TableWriter, conform};
 pub use zone::{Verdict, Zone};

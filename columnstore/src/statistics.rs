@@ -60,7 +60,8 @@ fn column_statistics(table: &Table, ordinal: usize) -> Result<ColumnStatistics> 
     let mut merged = ColumnStatistics { exact: true, ..Default::default() };
     let mut sketch = Sketch::default();
     let (mut low_known, mut high_known) = (true, true);
-    for segment in table.segments() {
+    let units = (0..table.partitions.len()).map(|p| table.scanned(p)).collect::<Result<Vec<_>>>()?;
+    for segment in units.iter().flatten().map(|unit| &unit.segment) {
         let zone = segment.zone(ordinal)?;
         if !zone.is_all_null() {
             low_known &= zone.min.is_some();
@@ -77,6 +78,7 @@ fn column_statistics(table: &Table, ordinal: usize) -> Result<ColumnStatistics> 
     }
     merged.min = merged.min.filter(|_| low_known);
     merged.max = merged.max.filter(|_| high_known);
+    // Deleted NULLs count still.
     let values = table.rows().saturating_sub(merged.nulls);
     merged.distinct = sketch.estimate().min(values);
     if domain(&table.def.columns[ordinal].ty) == Domain::Bytes && values > 0 {

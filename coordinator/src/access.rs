@@ -7,13 +7,16 @@ use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use parking_lot::Mutex;
 use stoa_rpc::{Failure, FailureKind};
-use stoa_sql::{ClusterStatement, Statement, UserStatement};
+use stoa_sql::{ClusterStatement, Insert, OnDuplicate, Statement, UserStatement};
 
 use crate::catalog::{Catalog, Privilege, Scope};
 use crate::{Error, Result};
 
 /// The user of what a cluster does by itself; clients cannot have this name.
 pub(crate) const CLUSTER: &str = "";
+
+/// The hash of nobody's password.
+const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$c3RvYXN0b2FzdG9h$wnP7Gp8WzSxS9dYsKp8ZVhnvFZGpu1iB8xZ4Y7p5Y0I";
 
 /// A password is checked with 19 MiB of memory: one at a time.
 static CHECKING: Mutex<()> = Mutex::new(());
@@ -38,10 +41,8 @@ pub(crate) fn enter(catalog: &Catalog, user: &str, password: &str) -> Result<()>
     if catalog.users.is_empty() {
         return Ok(());
     }
-    /// Of nobody's password.
-    const NONE: &str = "$argon2id$v=19$m=19456,t=2,p=1$c3RvYXN0b2FzdG9h$wnP7Gp8WzSxS9dYsKp8ZVhnvFZGpu1iB8xZ4Y7p5Y0I";
     let known = catalog.user(user);
-    let right = fits(password, known.map_or(NONE, |user| &user.password_hash));
+    let right = fits(password, known.map_or(NOBODY, |user| &user.password_hash));
     if right && known.is_some() { Ok(()) } else { Err(denied(format!("user '{user}' or the password is wrong"))) }
 }
 
@@ -98,12 +99,30 @@ impl Asker<'_> {
             Statement::DropTable { names, .. } | Statement::DropView { names, .. } => {
                 names.iter().try_for_each(|name| self.check_table(Privilege::Drop, name))
             }
-            Statement::Insert(insert) => self.check_table(Privilege::Insert, &insert.table),
+            Statement::Insert(insert) => self.check_insert(insert),
+            Statement::Update(update) => self.check_table(Privilege::Update, &update.table),
+            Statement::Delete(delete) => self.check_table(Privilege::Delete, &delete.table),
+            Statement::Truncate { table } => self.check_table(Privilege::Drop, table),
+            Statement::Alter(alter) => self.check_table(Privilege::Alter, &alter.table),
+            Statement::Optimize { table, .. } => self.check_table(Privilege::Alter, table),
+            Statement::Begin | Statement::Commit | Statement::Rollback => Ok(()),
+            Statement::ShowMergeStatus { table: Some(table) } => self.check_described(table),
+            Statement::ShowMergeStatus { table: None } => self.check(Privilege::Cluster, &Scope::Everywhere),
+            Statement::Backup { .. } | Statement::Restore { .. } => self.check(Privilege::Cluster, &Scope::Everywhere),
             Statement::Describe { name } => self.check_described(name),
             Statement::Cluster(statement) => self.check_cluster(statement),
             Statement::User(UserStatement::SetPassword { name, .. }) if name.eq_ignore_ascii_case(self.user) => Ok(()),
             Statement::User(UserStatement::ShowGrants { user: None }) => Ok(()),
             Statement::User(_) => self.check(Privilege::Cluster, &Scope::Everywhere),
+        }
+    }
+
+    fn check_insert(&self, insert: &Insert) -> Result<()> {
+        self.check_table(Privilege::Insert, &insert.table)?;
+        match insert.on_duplicate {
+            OnDuplicate::Refuse => Ok(()),
+            OnDuplicate::Replace => self.check_table(Privilege::Delete, &insert.table),
+            OnDuplicate::Update => self.check_table(Privilege::Update, &insert.table),
         }
     }
 
@@ -153,9 +172,6 @@ mod tests {
 
     #[test]
     fn the_hash_of_nobody_is_one() {
-        assert!(
-            PasswordHash::new("$argon2id$v=19$m=19456,t=2,p=1$c3RvYXN0b2FzdG9h$wnP7Gp8WzSxS9dYsKp8ZVhnvFZGpu1iB8xZ4Y7p5Y0I")
-                .is_ok()
-        );
+        assert!(PasswordHash::new(NOBODY).is_ok());
     }
 }

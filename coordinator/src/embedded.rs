@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use stoa_columnstore::{Database, Options, Table, TableDef, TableWriter};
+use stoa_columnstore::{Database, Options, Snapshot, Table, TableDef, TableWriter};
 use stoa_exec::{CancelToken, MemoryBudget, Progress, QueryContext, QueryResult, Settings};
 use stoa_plan::{Query, TableStatistics, distribute};
 
@@ -92,9 +92,10 @@ impl Store for Embedded {
         &self.plans
     }
 
-    /// Every commit may change definitions and statistics.
+    /// Loads, flushes and merges change statistics; small writes do not change them by much.
     fn plan_basis(&self) -> Option<PlanBasis> {
-        Some(PlanBasis { scope: String::new(), definitions: self.database.version(), statistics: 0 })
+        let (definitions, statistics) = self.database.plan_versions();
+        Some(PlanBasis { scope: String::new(), definitions, statistics })
     }
 
     fn distribute(&self, query: Query) -> Query {
@@ -107,7 +108,7 @@ impl Store for Embedded {
             cancel: cancel.clone(),
             memory: MemoryBudget::new(self.memory_limit),
         };
-        Ok(self.pool.install(|| stoa_exec::execute_with(query, &Tables(&self.database), &context, progress))?)
+        Ok(self.pool.install(|| stoa_exec::execute_with(query, &Tables(self.database.snapshot()), &context, progress))?)
     }
 
     fn create_table_rows(&self, def: TableDef) -> Result<Box<dyn Rows>> {
@@ -121,9 +122,9 @@ impl Store for Embedded {
     }
 }
 
-struct Tables<'a>(&'a Arc<Database>);
+struct Tables(Snapshot);
 
-impl stoa_exec::Storage for Tables<'_> {
+impl stoa_exec::Storage for Tables {
     fn table(&self, name: &str) -> stoa_exec::Result<Arc<Table>> {
         self.0.table(name).ok_or_else(|| stoa_columnstore::Error::NoSuchTable(name.to_owned()).into())
     }

@@ -48,7 +48,8 @@ impl Error {
                 Severity::Fatal => FailureKind::Fatal,
             },
             Error::Sql(_) | Error::Plan(_) | Error::Invalid(_) => FailureKind::User,
-            Error::Storage(stoa_columnstore::Error::Invalid(_) | stoa_columnstore::Error::NoSuchTable(_)) => FailureKind::User,
+            Error::Storage(error) if error.is_users() => FailureKind::User,
+            Error::Storage(error) if error.is_retryable() => FailureKind::Retryable,
             Error::Storage(_) => FailureKind::Fatal,
         };
         Failure::new(kind, self.to_string())

@@ -125,7 +125,7 @@ impl Databases {
     pub fn tables(&self, name: &str, ordinals: &[u32]) -> Result<Tables> {
         let parts = self.parts(name)?;
         let partitions = ordinals.iter().map(|o| parts.get(name, *o).cloned()).collect::<Result<_>>()?;
-        Ok(Tables { reference: parts.reference, partitions, seen: Mutex::default() })
+        Ok(Tables { reference: parts.reference, partitions, ordinals: ordinals.to_vec(), seen: Mutex::default() })
     }
 
     fn parts(&self, name: &str) -> Result<Parts> {
@@ -150,6 +150,7 @@ impl Parts {
 pub(crate) struct Tables {
     reference: Arc<Database>,
     partitions: Vec<Arc<Database>>,
+    ordinals: Vec<u32>,
     seen: Mutex<HashMap<String, Arc<Table>>>,
 }
 
@@ -163,7 +164,7 @@ impl Tables {
         }
         let table = match self.reference.table(name) {
             Some(table) => table,
-            None => Arc::new(assemble(&self.partitions, name)?),
+            None => Arc::new(assemble(&self.partitions, &self.ordinals, name)?),
         };
         seen.insert(key, table.clone());
         Some(table)
@@ -189,12 +190,12 @@ impl stoa_exec::Storage for Tables {
 }
 
 /// The partitions of a table as one.
-fn assemble(databases: &[Arc<Database>], name: &str) -> Option<Table> {
+fn assemble(databases: &[Arc<Database>], ordinals: &[u32], name: &str) -> Option<Table> {
     let tables: Vec<Arc<Table>> = databases.iter().map(|d| d.table(name)).collect::<Option<_>>()?;
     let first = tables.first()?;
     let partitions: Vec<_> = tables.iter().flat_map(|t| t.partitions.iter().cloned()).collect();
     let def = TableDef { partitions: partitions.len() as u32, ..TableDef::clone(&first.def) };
-    Some(Table::of_partitions(Arc::new(def), partitions))
+    Some(Table::of_partitions(Arc::new(def), partitions, ordinals.to_vec()))
 }
 
 fn copy_definitions(from: &Database, to: &Arc<Database>) -> Result<()> {

@@ -148,9 +148,9 @@ impl LeafService for Leaf {
 
 /// A storage error as a failure of a call.
 fn storage_failure(error: &stoa_columnstore::Error) -> Failure {
-    use stoa_columnstore::Error;
     let kind = match error {
-        Error::Invalid(_) | Error::NoSuchTable(_) | Error::Function(_) => FailureKind::User,
+        error if error.is_users() => FailureKind::User,
+        error if error.is_retryable() => FailureKind::Retryable,
         _ => FailureKind::Fatal,
     };
     Failure::new(kind, error.to_string())

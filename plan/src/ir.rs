@@ -167,10 +167,13 @@ pub struct Scan {
     pub shard_key: Vec<u32>,
 }
 
+/// The address of a row in its table, as an ordinal of a scan: a UInt64 that UPDATE and DELETE name their rows by.
+pub const ROW_ADDRESS: u32 = u32::MAX;
+
 /// A column that a scan reads.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ScanColumn {
-    /// Position in the table.
+    /// Position in the table, or [`ROW_ADDRESS`].
     pub ordinal: u32,
     /// Output column.
     pub field: Field,

@@ -1,4 +1,5 @@
-# The manifest of a data directory: which tables exist and which segment files are theirs. Replaced as a whole by every commit.
+# The manifest of a data directory: which tables exist and which segment files are theirs. Together they are the state
+# of the directory at one moment; the log has what came later.
 @0xd6f0a2b7c4183e55;
 
 using Segment = import "segment.capnp";
@@ -9,6 +10,8 @@ struct Manifest {
   nextSegmentId @2 :UInt64;
   tables @3 :List(Table);
   views @4 :List(View);
+  firstLog @5 :UInt64;       # the log file with the records after this state; those of a smaller number are done with
+  term @6 :UInt64;
 }
 
 enum BitmapIndex {
@@ -33,10 +36,25 @@ struct Table {
   sortKey @4 :List(UInt32);
   reference @5 :Bool;
   partitions @6 :List(Partition);
+  uniqueKeys @7 :List(UniqueKey);
+}
+
+struct UniqueKey {
+  name @0 :Text;
+  columns @1 :List(UInt32);
 }
 
 struct Partition {
   segments @0 :List(SegmentEntry);
+  firstRow @1 :UInt64;       # the number of the first row in memory
+  memory @2 :List(MemoryRows);
+  deleted @3 :Data;          # a Roaring bitmap of the numbers of deleted rows in memory
+}
+
+# Consecutive rows in memory: an Arrow IPC record batch of the table's columns, without schema.
+struct MemoryRows {
+  batch @0 :Data;
+  body @1 :Data;
 }
 
 struct SegmentEntry {
@@ -44,6 +62,7 @@ struct SegmentEntry {
   rows @1 :UInt64;
   length @2 :UInt64;         # of the file, in bytes
   footerChecksum @3 :UInt64; # as the file's trailer has it
+  deleted @4 :Data;          # a Roaring bitmap of deleted rows; empty: none
 }
 
 struct View {

@@ -42,4 +42,9 @@ pub mod coordinator_capnp;
 #[allow(missing_docs, clippy::all, clippy::pedantic, clippy::unimplemented, rust_2018_idioms)]
 pub mod admin_capnp;
 
+#[rustfmt::skip]
+#[path = "generated/log_capnp.rs"]
+#[allow(missing_docs, clippy::all, clippy::pedantic, clippy::unimplemented, rust_2018_idioms)]
+pub mod log_capnp;
+
 pub mod limits;

@@ -11,7 +11,7 @@ use datafusion_sql::sqlparser::parser::{Parser, ParserError};
 #[derive(Debug)]
 pub(crate) struct StoaDialect;
 
-/// What the generic dialect answers with yes, as far as queries and INSERT see it.
+/// What the generic dialect answers with yes, as far as queries and changes of rows see it.
 macro_rules! supports {
     ($($name:ident)*) => {
         $(fn $name(&self) -> bool {
@@ -69,6 +69,7 @@ impl Dialect for StoaDialect {
         supports_parens_around_table_factor
         supports_values_as_table_factor
         supports_limit_comma
+        supports_update_order_by
         supports_from_first_select
         supports_projection_trailing_commas
         supports_try_convert

@@ -1,6 +1,6 @@
 //! SQL text to plans.
 //!
-//! [`parse`] splits a text into [`Statement`]s; [`bind_query`] and [`bind_insert`] turn the ones that read rows into a
+//! [`parse`] splits a text into [`Statement`]s; [`bind_query`], [`bind_insert`], [`bind_update`] and [`bind_delete`] turn the ones that read rows into a
 //! [`stoa_plan::Query`]. Parsing, name resolution, typing and the logical rewrites (decorrelation, simplification, push-down,
 //! pruning) are DataFusion's; this is the only crate that knows it. Join order, statistics and distribution come later, in
 //! `stoa-plan`.
@@ -18,10 +18,11 @@ mod statement;
 mod token;
 mod types;
 
-pub use bind::{bind_insert, bind_query, bind_query_once};
+pub use bind::{DUPLICATES, bind_delete, bind_duplicate_update, bind_insert, bind_query, bind_query_once, bind_update};
 pub use catalog::{Catalog, TableColumn, TableInfo};
 pub use error::{Location, SqlError};
 pub use parse::{parse, split};
 pub use statement::{
-    BitmapIndex, ClusterStatement, ColumnDef, CreateTable, Grant, GrantScope, Insert, QueryText, Statement, UserStatement,
+    Alter, AlterTable, BitmapIndex, ClusterStatement, ColumnDef, CreateTable, Delete, Durability, Grant, GrantScope, Insert,
+    OnDuplicate, Optimize, QueryText, Statement, Update, UserStatement,
 };

@@ -1,11 +1,14 @@
 //! The statements that a text may hold.
 
+mod change;
+
 use std::sync::Arc;
 
 use datafusion_sql::sqlparser::tokenizer::TokenWithSpan;
 use stoa_plan::DataType;
 
 use crate::{SqlError, TableColumn, TableInfo};
+pub use change::{Alter, AlterTable, Delete, Insert, OnDuplicate, Optimize, Update};
 
 /// A query as it was written, ready to be bound.
 #[derive(Clone, PartialEq)]
@@ -80,8 +83,53 @@ pub enum Statement {
         /// Whether a missing view is fine.
         if_exists: bool,
     },
-    /// `INSERT INTO`.
+    /// `INSERT INTO`, `REPLACE INTO`.
     Insert(Insert),
+    /// `UPDATE`.
+    Update(Update),
+    /// `DELETE FROM`.
+    Delete(Delete),
+    /// `TRUNCATE [TABLE]`.
+    Truncate {
+        /// The table.
+        table: String,
+    },
+    /// `ALTER TABLE`.
+    Alter(Alter),
+    /// `OPTIMIZE TABLE`.
+    Optimize {
+        /// The table.
+        table: String,
+        /// What is done to it.
+        how: Optimize,
+    },
+    /// `BEGIN`, `START TRANSACTION`.
+    Begin,
+    /// `COMMIT`.
+    Commit,
+    /// `ROLLBACK`.
+    Rollback,
+    /// `SHOW COLUMNAR MERGE STATUS [FOR table]`.
+    ShowMergeStatus {
+        /// The table; otherwise all.
+        table: Option<String>,
+    },
+    /// `BACKUP DATABASE`.
+    Backup {
+        /// The database; otherwise that of the session.
+        database: Option<String>,
+        /// The directory that it goes to.
+        to: String,
+        /// Only what the backups that are there already lack: `WITH DIFFERENTIAL`.
+        incremental: bool,
+    },
+    /// `RESTORE DATABASE`.
+    Restore {
+        /// The database; otherwise that of the session.
+        database: Option<String>,
+        /// The directory that a backup is in.
+        from: String,
+    },
     /// `SHOW TABLES`.
     ShowTables,
     /// `DESCRIBE table`, `SHOW COLUMNS FROM table`.
@@ -104,12 +152,23 @@ impl Statement {
             | Statement::CreateTableAs { .. }
             | Statement::DropTable { .. }
             | Statement::CreateView { .. }
-            | Statement::DropView { .. } => true,
+            | Statement::DropView { .. }
+            | Statement::Truncate { .. }
+            | Statement::Alter(_) => true,
             Statement::Cluster(statement) => statement.changes_catalog(),
             Statement::User(statement) => !matches!(statement, UserStatement::ShowUsers | UserStatement::ShowGrants { .. }),
             Statement::Query(_)
             | Statement::Explain { .. }
             | Statement::Insert(_)
+            | Statement::Update(_)
+            | Statement::Delete(_)
+            | Statement::Optimize { .. }
+            | Statement::Begin
+            | Statement::Commit
+            | Statement::Rollback
+            | Statement::ShowMergeStatus { .. }
+            | Statement::Backup { .. }
+            | Statement::Restore { .. }
             | Statement::ShowTables
             | Statement::Describe { .. } => false,
         }
@@ -136,6 +195,15 @@ impl ClusterStatement {
     }
 }
 
+/// Where a change is when it is reported as done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// On disk.
+    Sync,
+    /// In memory, and soon on disk.
+    Async,
+}
+
 /// Statements that manage a cluster. Addresses are HOST:PORT.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClusterStatement {
@@ -149,6 +217,8 @@ pub enum ClusterStatement {
         partitions: Option<u32>,
         /// Copies of every partition.
         redundancy: Option<u32>,
+        /// Where a change is when it is reported as done; otherwise what the cluster does by default.
+        durability: Option<Durability>,
     },
     /// `DROP DATABASE`, with all that is in it.
     DropDatabase {
@@ -279,15 +349,6 @@ pub enum GrantScope {
     Table(Option<String>, String),
 }
 
-/// `INSERT INTO table [(columns)] VALUES ... | query`, for [`crate::bind_insert`].
-#[derive(Clone, Debug, PartialEq)]
-pub struct Insert {
-    /// The table.
-    pub table: String,
-    /// The whole statement.
-    pub(crate) source: QueryText,
-}
-
 /// The definition of a table.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct CreateTable {
@@ -303,8 +364,10 @@ pub struct CreateTable {
     pub shard_key: Vec<String>,
     /// Column names of `SORT KEY (...)`.
     pub sort_key: Vec<String>,
-    /// Column names of `PRIMARY KEY (...)`; recorded, not enforced.
+    /// Column names of `PRIMARY KEY (...)`; they are NOT NULL.
     pub primary_key: Vec<String>,
+    /// Column names of each `UNIQUE KEY (...)`.
+    pub unique_keys: Vec<Vec<String>>,
 }
 
 impl CreateTable {

@@ -26,9 +26,9 @@ pub fn run(args: &InspectArgs) -> Result<()> {
         None => overview(&engine),
         Some(name) => {
             let table = engine.database().table(name).ok_or_else(|| stoa_columnstore::Error::NoSuchTable(name.clone()))?;
-            for (number, partition) in table.partitions.iter().enumerate() {
-                for segment in &partition.segments {
-                    show_segment(&table, number, segment)?;
+            for number in 0..table.partitions.len() {
+                for scanned in table.scanned(number)? {
+                    show_segment(&table, number, &scanned.segment)?;
                 }
             }
             Ok(())
@@ -54,7 +54,10 @@ fn overview(engine: &Engine) -> Result<()> {
     ]);
     let mut total = 0;
     for table in engine.database().tables() {
-        let segments: Vec<_> = table.partitions.iter().flat_map(|p| &p.segments).collect();
+        let mut segments = Vec::new();
+        for number in 0..table.partitions.len() {
+            segments.extend(table.scanned(number)?.into_iter().map(|scanned| scanned.segment));
+        }
         let statistics = table.statistics();
         for (i, (column, statistics)) in table.def.columns.iter().zip(&statistics.columns).enumerate() {
             let mut sum = Sum::default();

@@ -4,77 +4,109 @@ use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::database::manifest::{Catalog, MANIFEST, TEMPORARY, sync_folder};
+use super::catalog::{Catalog, Files};
+use super::manifest::{MANIFEST, TEMPORARY};
+use crate::disk::Disk;
+use crate::log;
 use crate::segment::{corrupt, io_error};
 use crate::{Error, Result};
 
-/// Version of the data directory as a whole.
-pub const FORMAT_VERSION: u32 = 1;
+/// Version of the data directory as a whole. Version 1 had no log; it is read, and becomes this one.
+pub const FORMAT_VERSION: u32 = 2;
+const OLDEST_VERSION: u32 = 1;
 
 const VERSION_FILE: &str = "stoa.version";
+const VERSION_TEMPORARY: &str = "stoa.version.new";
 const LOCK_FILE: &str = "LOCK";
 const TABLES: &str = "tables";
+/// How long closing a directory may take.
+const CLOSING: std::time::Duration = std::time::Duration::from_secs(2);
 
-/// Checks the version, takes the lock, creates what a new directory needs. The lock lasts as long as the file.
-pub(crate) fn open_folder(root: &Path, fsync: bool) -> Result<File> {
-    fs::create_dir_all(root).map_err(io_error(root))?;
-    let known = check_version(root)?;
-    if !known {
-        check_empty(root)?;
+/// Refuses a folder that is not ours before a file is made in it.
+pub(crate) fn check_before_lock(disk: &dyn Disk, root: &Path) -> Result<()> {
+    match version(disk, root)? {
+        Some(_) => Ok(()),
+        None => check_empty(disk, root),
     }
-    let lock = take_lock(root)?;
-    let tables = root.join(TABLES);
-    fs::create_dir_all(&tables).map_err(io_error(&tables))?;
-    // Another process may have made it between the check and the lock.
-    if !known && !check_version(root)? {
-        if !root.join(MANIFEST).exists() {
-            Catalog::default().store(root, fsync).map_err(|e| e.error)?;
-        }
-        let path = root.join(VERSION_FILE);
-        let write = || -> std::io::Result<()> {
-            let mut file = File::create(&path)?;
-            file.write_all(format!("{FORMAT_VERSION}\n").as_bytes())?;
-            file.sync_all()
-        };
-        write().map_err(io_error(&path))?;
-        sync_folder(root)?;
-    }
-    Ok(lock)
 }
 
-/// Whether there is a version, which then is this program's.
-fn check_version(root: &Path) -> Result<bool> {
+/// Checks the version, and creates what a new directory needs.
+pub(crate) fn prepare(files: &Arc<Files>, fsync: bool) -> Result<()> {
+    let Files { disk, root } = &**files;
+    disk.create_folder(root).map_err(io_error(root))?;
+    let known = version(&**disk, root)?;
+    if known.is_none() {
+        check_empty(&**disk, root)?;
+    }
+    let tables = files.tables();
+    disk.create_folder(&tables).map_err(io_error(&tables))?;
+    if known.is_none() && !disk.list(root).map_err(io_error(root))?.iter().any(|(name, _)| name == MANIFEST) {
+        Catalog::new(Arc::clone(files)).store(1, fsync)?;
+    }
+    if known != Some(FORMAT_VERSION) {
+        write_version(&**disk, root, fsync)?;
+    }
+    Ok(())
+}
+
+fn write_version(disk: &dyn Disk, root: &Path, fsync: bool) -> Result<()> {
+    let (path, temporary) = (root.join(VERSION_FILE), root.join(VERSION_TEMPORARY));
+    let _ = disk.remove(&temporary);
+    let write = || -> std::io::Result<()> {
+        let file = disk.create(&temporary)?;
+        file.append(format!("{FORMAT_VERSION}\n").as_bytes())?;
+        if fsync {
+            file.sync()?;
+        }
+        disk.rename(&temporary, &path)?;
+        if fsync { disk.sync_folder(root) } else { Ok(()) }
+    };
+    write().map_err(io_error(&path))
+}
+
+/// The version, if there is one; it is one that this program reads.
+fn version(disk: &dyn Disk, root: &Path) -> Result<Option<u32>> {
     let path = root.join(VERSION_FILE);
-    let text = match fs::read(&path) {
+    let text = match disk.read(&path) {
         Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(io_error(&path)(e)),
     };
     let found = std::str::from_utf8(&text).ok().and_then(|t| t.strip_suffix('\n')).and_then(|t| t.parse().ok());
     match found {
-        Some(FORMAT_VERSION) => Ok(true),
+        Some(found) if (OLDEST_VERSION..=FORMAT_VERSION).contains(&found) => Ok(Some(found)),
         Some(found) => Err(Error::Version { path: root.to_path_buf(), found, expected: FORMAT_VERSION }),
         None => Err(corrupt(&path, "it does not hold a version number")),
     }
 }
 
 /// A folder without a version may only hold what an interrupted creation left.
-fn check_empty(root: &Path) -> Result<()> {
-    for entry in fs::read_dir(root).map_err(io_error(root))? {
-        let name = entry.map_err(io_error(root))?.file_name();
-        if ![LOCK_FILE, MANIFEST, TEMPORARY, TABLES].iter().any(|known| name == *known) {
-            let what = format!("{} is not a Stoa data directory, and not empty: it holds {}", root.display(), name.display());
+fn check_empty(disk: &dyn Disk, root: &Path) -> Result<()> {
+    let known = [LOCK_FILE, MANIFEST, TEMPORARY, TABLES, VERSION_TEMPORARY];
+    for (name, _) in disk.list(root).map_err(io_error(root))? {
+        if !known.contains(&name.as_str()) {
+            let what = format!("{} is not a Stoa data directory, and not empty: it holds {name}", root.display());
             return Err(Error::Invalid(what));
         }
     }
     Ok(())
 }
 
-fn take_lock(root: &Path) -> Result<File> {
+/// Takes the lock of a data directory: held as long as the file.
+pub(crate) fn take_lock(root: &Path) -> Result<File> {
     let path = root.join(LOCK_FILE);
-    let Some(mut file) = lock_file(&path)? else {
-        let pid = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
+    let holder = || fs::read_to_string(&path).ok().and_then(|text| text.trim().parse::<u32>().ok());
+    let mut found = lock_file(&path)?;
+    // This process may have closed it and still be about to finish what it did in the background.
+    let until = std::time::Instant::now() + CLOSING;
+    while found.is_none() && holder() == Some(std::process::id()) && std::time::Instant::now() < until {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        found = lock_file(&path)?;
+    }
+    let Some(mut file) = found else {
+        let pid = holder();
         return Err(Error::Locked { path: root.to_path_buf(), pid });
     };
     file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(io_error(&path))?;
@@ -95,21 +127,29 @@ pub fn lock_file(path: &Path) -> Result<Option<File>> {
     }
 }
 
-/// Removes what the manifest does not name: files of loads that did not commit, folders of dropped tables.
-pub(crate) fn remove_leftovers(root: &Path, catalog: &Catalog) -> Result<()> {
-    let _ = fs::remove_file(root.join(TEMPORARY));
-    let named: BTreeSet<&Path> = catalog.tables.values().flat_map(|t| t.segments()).map(|s| s.path()).collect();
-    let tables = root.join(TABLES);
-    for table in entries(&tables)? {
+/// Removes what the catalog does not name: files of loads that did not commit, folders of dropped tables.
+pub(crate) fn remove_leftovers(catalog: &Catalog) -> Result<()> {
+    let files = &catalog.files;
+    let _ = files.disk.remove(&files.root.join(TEMPORARY));
+    let named: BTreeSet<&Path> = catalog.segments().map(|s| s.path()).collect();
+    let entries = |folder: &Path| -> Result<Vec<(PathBuf, bool)>> {
+        let entries = files.disk.list(folder).map_err(io_error(folder))?;
+        Ok(entries.into_iter().map(|(name, is_folder)| (folder.join(name), is_folder)).collect())
+    };
+    let remove = |path: &Path, is_folder: bool| {
+        let removed = if is_folder { files.disk.remove_folder(path) } else { files.disk.remove(path) };
+        removed.map_err(io_error(path))
+    };
+    for (table, is_folder) in entries(&files.tables())? {
         let known = catalog.tables.values().any(|t| table.file_name().is_some_and(|n| n == t.id.to_string().as_str()));
-        if !known {
-            remove(&table)?;
+        if !known || !is_folder {
+            remove(&table, is_folder)?;
             continue;
         }
-        for partition in entries(&table)? {
-            for file in if partition.is_dir() { entries(&partition)? } else { vec![partition] } {
+        for (partition, is_folder) in entries(&table)? {
+            for (file, is_folder) in if is_folder { entries(&partition)? } else { vec![(partition, false)] } {
                 if !named.contains(file.as_path()) {
-                    remove(&file)?;
+                    remove(&file, is_folder)?;
                 }
             }
         }
@@ -117,11 +157,11 @@ pub(crate) fn remove_leftovers(root: &Path, catalog: &Catalog) -> Result<()> {
     Ok(())
 }
 
-fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(folder).map_err(io_error(folder))?;
-    entries.map(|entry| entry.map(|e| e.path()).map_err(io_error(folder))).collect()
-}
-
-fn remove(path: &Path) -> Result<()> {
-    if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }.map_err(io_error(path))
+/// Removes the files of the log that are done with, by their numbers.
+pub(crate) fn remove_logs(files: &Files, done: impl Fn(u64) -> bool) -> Result<()> {
+    for number in log::files(&*files.disk, &files.root)?.into_iter().filter(|number| done(*number)) {
+        let path = log::file_path(&files.root, number);
+        files.disk.remove(&path).map_err(io_error(&path))?;
+    }
+    Ok(())
 }

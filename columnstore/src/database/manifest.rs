@@ -1,24 +1,24 @@
-//! The manifest: the one file that says what exists. A commit replaces it as a whole.
+//! The manifest: what exists at one moment, its LSN. What came later is in the log; now and then a new manifest takes its place.
 //!
 //! ```text
 //! magic "STOAMANI", u32 version, u32 zero, u64 length of the message, the message, u64 checksum of all before
 //! ```
 
-use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::Write;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use capnp::message::{Builder, ReaderOptions};
-use stoa_schema::manifest_capnp::{self, manifest, partition, table};
+use roaring::{RoaringBitmap, RoaringTreemap};
+use stoa_schema::manifest_capnp::{self, manifest, partition, table, unique_key};
 
+use crate::Result;
 use crate::checksum::checksum;
-use crate::definition::{BitmapIndex, ColumnDef, TableDef};
-use crate::segment::{Segment, Written, corrupt, io_error};
+use crate::database::catalog::{Catalog, Files};
+use crate::definition::{BitmapIndex, ColumnDef, TableDef, UniqueKey};
+use crate::log::{Entry, InsertedRows, read_entry, treemap_bytes, write_entry};
+use crate::memory::MemoryRows;
+use crate::segment::{corrupt, io_error};
 use crate::table::{Partition, Table};
 use crate::types::{read_type, write_type};
-use crate::{Error, Result};
 
 const MAGIC: [u8; 8] = *b"STOAMANI";
 const VERSION: u32 = 1;
@@ -29,91 +29,49 @@ pub(crate) const MANIFEST: &str = "manifest";
 /// Its name while it is being written.
 pub(crate) const TEMPORARY: &str = "manifest.new";
 
-/// What exists: immutable, replaced by every commit. Keys are names in lower case.
-#[derive(Clone, Default)]
-pub(crate) struct Catalog {
-    pub(crate) sequence: u64,
-    pub(crate) next_table_id: u64,
-    pub(crate) next_segment_id: u64,
-    pub(crate) tables: BTreeMap<String, Arc<Table>>,
-    /// Name as written, and text.
-    pub(crate) views: BTreeMap<String, (String, String)>,
-}
-
-/// The folder of a partition.
-pub(crate) fn partition_folder(root: &Path, table: u64, partition: usize) -> PathBuf {
-    root.join("tables").join(table.to_string()).join(partition.to_string())
-}
-
-/// The file of a segment.
-pub(crate) fn segment_path(root: &Path, table: u64, partition: usize, segment: u64) -> PathBuf {
-    partition_folder(root, table, partition).join(format!("{segment}.segment"))
-}
-
-/// Syncs a folder, so that names in it last.
-pub(crate) fn sync_folder(path: &Path) -> Result<()> {
-    File::open(path).and_then(|f| f.sync_all()).map_err(io_error(path))
-}
-
-/// How far storing got when it failed.
-pub(crate) struct StoreError {
-    pub(crate) error: crate::Error,
-    /// The new manifest is in place, but may not outlast a power cut.
-    pub(crate) replaced: bool,
-}
-
 impl Catalog {
-    /// [`Error::AlreadyExists`] if a table or view has this name.
-    pub(crate) fn check_free(&self, name: &str) -> Result<()> {
-        let key = name.to_lowercase();
-        if self.tables.contains_key(&key) || self.views.contains_key(&key) {
-            return Err(Error::AlreadyExists(name.into()));
-        }
-        Ok(())
-    }
-
-    /// Adds a table whose name is free.
-    pub(crate) fn add(&mut self, table: Arc<Table>) -> Result<()> {
-        self.check_free(table.name())?;
-        self.tables.insert(table.name().to_lowercase(), table);
-        Ok(())
-    }
-
-    /// Replaces the manifest of the data directory `root`. Until the rename the old one stands, whatever goes wrong.
-    pub(crate) fn store(&self, root: &Path, fsync: bool) -> std::result::Result<(), StoreError> {
+    /// Replaces the manifest of the data directory, for good when this returns. Until the rename the old one stands, whatever
+    /// goes wrong; after an error either may stand.
+    pub(crate) fn store(&self, first_log: u64, fsync: bool) -> Result<()> {
+        let Files { disk, root } = &*self.files;
         let (path, temporary) = (root.join(MANIFEST), root.join(TEMPORARY));
+        let bytes = self.encode(first_log)?;
+        // One that a crash left.
+        let _ = disk.remove(&temporary);
         let write = || -> std::io::Result<()> {
-            let mut file = File::create(&temporary)?;
-            file.write_all(&self.encode())?;
-            if fsync { file.sync_all() } else { Ok(()) }
+            let file = disk.create(&temporary)?;
+            file.append(&bytes)?;
+            if fsync { file.sync() } else { Ok(()) }
         };
         if let Err(source) = write() {
-            let _ = fs::remove_file(&temporary);
-            return Err(StoreError { error: io_error(&temporary)(source), replaced: false });
+            let _ = disk.remove(&temporary);
+            return Err(io_error(&temporary)(source));
         }
-        fs::rename(&temporary, &path).map_err(|e| StoreError { error: io_error(&path)(e), replaced: false })?;
-        if fsync { sync_folder(root).map_err(|error| StoreError { error, replaced: true }) } else { Ok(()) }
+        disk.rename(&temporary, &path).map_err(io_error(&path))?;
+        if fsync { disk.sync_folder(root).map_err(io_error(root)) } else { Ok(()) }
     }
 
-    /// Reads the manifest of the data directory `root`.
-    pub(crate) fn load(root: &Path) -> Result<Catalog> {
-        let path = root.join(MANIFEST);
-        let bytes = fs::read(&path).map_err(|e| match e.kind() {
+    /// Reads the manifest of a data directory: its state, and the number of the first log file with what came later.
+    pub(crate) fn load(files: &Arc<Files>) -> Result<(Catalog, u64)> {
+        let path = files.root.join(MANIFEST);
+        let bytes = files.disk.read(&path).map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => corrupt(&path, "the file is missing"),
             _ => io_error(&path)(e),
         })?;
-        Catalog::decode(&bytes, root).map_err(|what| corrupt(&path, &what))
+        Catalog::decode(&bytes, files).map_err(|what| corrupt(&path, &what))
     }
 
-    fn encode(&self) -> Vec<u8> {
+    fn encode(&self, first_log: u64) -> Result<Vec<u8>> {
         let mut message = Builder::new_default();
         let mut root = message.init_root::<manifest::Builder<'_>>();
         root.set_sequence(self.sequence);
         root.set_next_table_id(self.next_table_id);
         root.set_next_segment_id(self.next_segment_id);
+        root.set_first_log(first_log);
+        root.set_term(self.term);
         let mut tables = root.reborrow().init_tables(self.tables.len() as u32);
         for (i, table) in self.tables.values().enumerate() {
-            write_table(table, tables.reborrow().get(i as u32));
+            write_table(table, tables.reborrow().get(i as u32))?;
         }
         let mut views = root.init_views(self.views.len() as u32);
         for (i, (name, sql)) in self.views.values().enumerate() {
@@ -128,10 +86,10 @@ impl Catalog {
         out.extend((message.len() as u64).to_le_bytes());
         out.extend(message);
         out.extend(checksum(&out).to_le_bytes());
-        out
+        Ok(out)
     }
 
-    fn decode(bytes: &[u8], root: &Path) -> std::result::Result<Catalog, String> {
+    fn decode(bytes: &[u8], files: &Arc<Files>) -> std::result::Result<(Catalog, u64), String> {
         let number = |at: usize| bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes);
         let end = bytes.len().checked_sub(8).filter(|end| *end >= HEADER).ok_or("it is cut short")?;
         if bytes[..8] != MAGIC {
@@ -148,14 +106,13 @@ impl Catalog {
         options.traversal_limit_in_words(Some(bytes.len().saturating_mul(2)));
         let message = capnp::serialize::read_message(&bytes[HEADER..end], options).map_err(damaged)?;
         let from = message.get_root::<manifest::Reader<'_>>().map_err(damaged)?;
-        let mut catalog = Catalog {
-            sequence: from.get_sequence(),
-            next_table_id: from.get_next_table_id(),
-            next_segment_id: from.get_next_segment_id(),
-            ..Catalog::default()
-        };
+        let mut catalog = Catalog::new(Arc::clone(files));
+        catalog.sequence = from.get_sequence();
+        catalog.term = from.get_term();
+        catalog.next_table_id = from.get_next_table_id();
+        catalog.next_segment_id = from.get_next_segment_id();
         for table in from.get_tables().map_err(damaged)? {
-            let table = read_table(table, root).map_err(damaged)??;
+            let table = read_table(table, files).map_err(damaged)??;
             catalog.tables.insert(table.name().to_lowercase(), Arc::new(table));
         }
         for view in from.get_views().map_err(damaged)? {
@@ -163,7 +120,7 @@ impl Catalog {
             let name = text(view.get_name())?;
             catalog.views.insert(name.to_lowercase(), (name, text(view.get_sql())?));
         }
-        Ok(catalog)
+        Ok((catalog, from.get_first_log()))
     }
 }
 
@@ -189,7 +146,7 @@ pub fn decode_definition(bytes: &[u8]) -> Result<TableDef> {
     Ok(def)
 }
 
-fn write_definition(def: &TableDef, mut to: table::Builder<'_>) {
+pub(crate) fn write_definition(def: &TableDef, mut to: table::Builder<'_>) {
     to.set_name(&def.name);
     to.set_reference(def.reference);
     let mut columns = to.reborrow().init_columns(def.columns.len() as u32);
@@ -207,28 +164,52 @@ fn write_definition(def: &TableDef, mut to: table::Builder<'_>) {
     }
     let mut shard_key = to.reborrow().init_shard_key(def.shard_key.len() as u32);
     def.shard_key.iter().enumerate().for_each(|(i, ordinal)| shard_key.set(i as u32, *ordinal));
-    let mut sort_key = to.init_sort_key(def.sort_key.len() as u32);
+    let mut sort_key = to.reborrow().init_sort_key(def.sort_key.len() as u32);
     def.sort_key.iter().enumerate().for_each(|(i, ordinal)| sort_key.set(i as u32, *ordinal));
-}
-
-fn write_table(from: &Table, mut to: table::Builder<'_>) {
-    to.set_id(from.id);
-    write_definition(&from.def, to.reborrow());
-    let mut partitions = to.init_partitions(from.partitions.len() as u32);
-    for (i, partition) in from.partitions.iter().enumerate() {
-        let mut segments = partitions.reborrow().get(i as u32).init_segments(partition.segments.len() as u32);
-        for (j, segment) in partition.segments.iter().enumerate() {
-            let mut out = segments.reborrow().get(j as u32);
-            out.set_id(segment.id());
-            out.set_rows(segment.rows() as u64);
-            out.set_length(segment.written().length);
-            out.set_footer_checksum(segment.written().footer_checksum);
-        }
+    let mut keys = to.init_unique_keys(def.unique_keys.len() as u32);
+    for (i, key) in def.unique_keys.iter().enumerate() {
+        let mut out = keys.reborrow().get(i as u32);
+        out.set_name(&key.name);
+        let mut columns = out.init_columns(key.columns.len() as u32);
+        key.columns.iter().enumerate().for_each(|(i, ordinal)| columns.set(i as u32, *ordinal));
     }
 }
 
+fn write_table(from: &Table, mut to: table::Builder<'_>) -> Result<()> {
+    to.set_id(from.id);
+    write_definition(&from.def, to.reborrow());
+    let schema = from.def.schema();
+    let mut partitions = to.init_partitions(from.partitions.len() as u32);
+    for (i, partition) in from.partitions.iter().enumerate() {
+        let mut out = partitions.reborrow().get(i as u32);
+        let mut segments = out.reborrow().init_segments(partition.segments.len() as u32);
+        for (j, stored) in partition.segments.iter().enumerate() {
+            let deleted = stored.deleted.as_ref().map(|deleted| RoaringBitmap::clone(deleted)).unwrap_or_default();
+            write_entry(&Entry::of(&stored.segment, deleted), segments.reborrow().get(j as u32));
+        }
+        let memory = &partition.memory;
+        out.set_first_row(memory.first());
+        if !memory.deleted().is_empty() {
+            out.set_deleted(&treemap_bytes(memory.deleted()));
+        }
+        let mut runs = out.init_memory(memory.runs().len() as u32);
+        for (j, run) in memory.runs().iter().enumerate() {
+            let rows = InsertedRows::new(&schema, Arc::clone(&run.columns))?;
+            let (batch, body) = rows.encoded();
+            let mut out = runs.reborrow().get(j as u32);
+            out.set_batch(batch);
+            out.set_body(body);
+        }
+    }
+    Ok(())
+}
+
+fn read_key(from: unique_key::Reader<'_>) -> capnp::Result<UniqueKey> {
+    Ok(UniqueKey { name: from.get_name()?.to_string()?, columns: from.get_columns()?.iter().collect() })
+}
+
 /// The outer error is the message's, the inner one the content's.
-fn read_definition(from: table::Reader<'_>, partitions: u32) -> capnp::Result<std::result::Result<TableDef, String>> {
+pub(crate) fn read_definition(from: table::Reader<'_>, partitions: u32) -> capnp::Result<std::result::Result<TableDef, String>> {
     let mut columns = Vec::new();
     for column in from.get_columns()? {
         let ty = match read_type(column.get_type()?) {
@@ -252,6 +233,7 @@ fn read_definition(from: table::Reader<'_>, partitions: u32) -> capnp::Result<st
         columns,
         shard_key: from.get_shard_key()?.iter().collect(),
         sort_key: from.get_sort_key()?.iter().collect(),
+        unique_keys: from.get_unique_keys()?.iter().map(read_key).collect::<capnp::Result<_>>()?,
         reference: from.get_reference(),
         partitions,
     };
@@ -259,14 +241,14 @@ fn read_definition(from: table::Reader<'_>, partitions: u32) -> capnp::Result<st
 }
 
 /// The outer error is the message's, the inner one the content's.
-fn read_table(from: table::Reader<'_>, root: &Path) -> capnp::Result<std::result::Result<Table, String>> {
+fn read_table(from: table::Reader<'_>, files: &Arc<Files>) -> capnp::Result<std::result::Result<Table, String>> {
     let def = match read_definition(from, from.get_partitions()?.len())? {
         Ok(def) => def,
         Err(what) => return Ok(Err(what)),
     };
     let (def, mut partitions) = (Arc::new(def), Vec::new());
     for (number, partition) in from.get_partitions()?.iter().enumerate() {
-        match read_partition(partition, &def, root, from.get_id(), number)? {
+        match read_partition(partition, &def, files, (from.get_id(), number))? {
             Ok(partition) => partitions.push(Arc::new(partition)),
             Err(what) => return Ok(Err(what)),
         }
@@ -280,19 +262,29 @@ fn read_table(from: table::Reader<'_>, root: &Path) -> capnp::Result<std::result
 fn read_partition(
     from: partition::Reader<'_>,
     def: &Arc<TableDef>,
-    root: &Path,
-    table: u64,
-    number: usize,
+    files: &Arc<Files>,
+    (table, number): (u64, usize),
 ) -> capnp::Result<std::result::Result<Partition, String>> {
-    let mut partition = Partition::default();
+    let mut partition = Partition { memory: MemoryRows::starting_at(from.get_first_row()), ..Partition::default() };
     for entry in from.get_segments()? {
-        let rows = entry.get_rows() as usize;
-        if rows == 0 || rows > crate::MAX_SEGMENT_ROWS {
-            return Ok(Err(format!("segment {} of table '{}' has {rows} rows", entry.get_id(), def.name)));
+        match read_entry(entry)? {
+            Ok(entry) => partition.segments.push(files.stored(def, table, number, &entry)),
+            Err(what) => return Ok(Err(format!("table '{}': {what}", def.name))),
         }
-        let written = Written { length: entry.get_length(), footer_checksum: entry.get_footer_checksum() };
-        let path = segment_path(root, table, number, entry.get_id());
-        partition.segments.push(Arc::new(Segment::new(entry.get_id(), rows, path, written, def)));
+    }
+    let schema = def.schema();
+    for run in from.get_memory()? {
+        let rows = InsertedRows::encoded_as(run.get_batch()?, run.get_body()?).columns(&schema);
+        if let Err(what) = rows.and_then(|rows| partition.memory.push(rows).map_err(|e| e.to_string())) {
+            return Ok(Err(format!("table '{}': {what}", def.name)));
+        }
+    }
+    if let bytes @ [_, ..] = from.get_deleted()? {
+        let Ok(deleted) = RoaringTreemap::deserialize_from(bytes) else {
+            return Ok(Err(format!("table '{}': deleted rows cannot be read", def.name)));
+        };
+        let here = partition.memory.first()..partition.memory.next();
+        partition.memory.delete(deleted.iter().filter(|number| here.contains(number)));
     }
     Ok(Ok(partition))
 }

@@ -1,60 +1,111 @@
-//! A data directory: a locked folder with a catalog of tables and views.
+//! A data directory: a locked folder with tables and views, which commits change and readers see as it was when they came.
 //!
-//! Readers take the catalog as it is and keep it as long as they like; a commit makes a new catalog, stores it as the manifest, and
-//! only then shows it. Commits are one at a time; nothing else is locked.
+//! Its state at one moment is a [`Catalog`]. A commit makes the next one, appends the record of its changes to the log and waits until
+//! the log is on disk; then the new state is shown. Many commits that come together wait for one sync. Readers take the state that is
+//! shown and keep it as long as they like; nothing that they do waits for a writer, or makes one wait.
+//!
+//! In the background rows in memory go to segments, small segments are merged, and a manifest takes the place of the log so far
+//! ([`maintenance`]).
 
+mod catalog;
+mod check;
+mod commit;
 mod folder;
+mod maintenance;
 mod manifest;
+mod rewrite;
+mod transaction;
 
-use std::fs::File;
+use std::any::Any;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, RwLock};
 
+pub(crate) use catalog::{Catalog, Files};
+pub use check::{CheckReport, Damage};
+use commit::{Head, Syncing};
 pub use folder::{FORMAT_VERSION, lock_file};
-use manifest::Catalog;
+use maintenance::Maintenance;
+pub use maintenance::MergeStatus;
 pub use manifest::{decode_definition, encode_definition};
-pub(crate) use manifest::{partition_folder, segment_path, sync_folder};
+pub(crate) use manifest::{read_definition, write_definition};
+pub use transaction::Transaction;
 
 use crate::definition::{Options, TableDef};
-use crate::segment::Segment;
+use crate::disk::{Disk, LocalDisk};
+use crate::log::{self, Change, LogWriter};
+use crate::segment::{corrupt, io_error};
 use crate::table::{Partition, Table};
 use crate::writer::TableWriter;
 use crate::{Error, Result};
 
 /// An open data directory. Only one process has it open at a time.
 pub struct Database {
-    root: PathBuf,
+    files: Arc<Files>,
     options: Options,
-    catalog: RwLock<Arc<Catalog>>,
-    /// Held during a commit.
-    committing: Mutex<()>,
+    /// What readers see: all of it is on disk.
+    visible: RwLock<Arc<Catalog>>,
+    head: Mutex<Head>,
+    syncing: Mutex<Syncing>,
+    synced: Condvar,
     next_table_id: AtomicU64,
     next_segment_id: AtomicU64,
+    /// Transactions that may write, by number: the LSN of what they see.
+    writers: Mutex<BTreeMap<u64, u64>>,
+    next_writer: AtomicU64,
+    maintenance: Maintenance,
     /// Locked as long as it is open.
-    _lock: File,
+    _lock: Box<dyn Any + Send + Sync>,
 }
 
 impl Database {
     /// Opens a data directory, or creates it.
     ///
     /// # Errors
-    /// [`Error::Version`], [`Error::Locked`], [`Error::Corrupt`] naming the manifest, [`Error::Io`], and [`Error::Invalid`] if the
-    /// folder holds something else.
+    /// [`Error::Version`], [`Error::Locked`], [`Error::Corrupt`] naming the manifest or a file of the log, [`Error::Io`], and
+    /// [`Error::Invalid`] if the folder holds something else.
     pub fn open(root: impl AsRef<Path>, options: Options) -> Result<Arc<Database>> {
-        let root = root.as_ref().to_path_buf();
-        let lock = folder::open_folder(&root, options.fsync)?;
-        let catalog = Catalog::load(&root)?;
-        folder::remove_leftovers(&root, &catalog)?;
+        let root = root.as_ref();
+        std::fs::create_dir_all(root).map_err(io_error(root))?;
+        folder::check_before_lock(&LocalDisk, root)?;
+        let lock = folder::take_lock(root)?;
+        Database::open_on(Arc::new(LocalDisk), root, options, Box::new(lock))
+    }
+
+    /// As [`Database::open`], on any disk; `lock` is held as long as the directory is open.
+    ///
+    /// # Errors
+    /// As [`Database::open`].
+    pub fn open_on(
+        disk: Arc<dyn Disk>,
+        root: &Path,
+        options: Options,
+        lock: Box<dyn Any + Send + Sync>,
+    ) -> Result<Arc<Database>> {
+        let files = Arc::new(Files { disk, root: root.to_path_buf() });
+        folder::prepare(&files, options.fsync)?;
+        let (mut catalog, first_log) = Catalog::load(&files)?;
+        let cut = &mut |path: &Path, length| cut_file(&*files.disk, path, length, options.fsync);
+        let last_log = recover(&mut catalog, first_log, cut)?;
+        folder::remove_logs(&files, |number| number < first_log || number > last_log)?;
+        folder::remove_leftovers(&catalog)?;
+        let log = LogWriter::create(&*files.disk, root, last_log + 1, options.fsync)?;
+        let catalog = Arc::new(catalog);
         Ok(Arc::new(Database {
             next_table_id: AtomicU64::new(catalog.next_table_id),
             next_segment_id: AtomicU64::new(catalog.next_segment_id),
-            root,
+            files,
             options,
-            catalog: RwLock::new(Arc::new(catalog)),
-            committing: Mutex::new(()),
+            syncing: Mutex::new(Syncing::at(catalog.sequence)),
+            synced: Condvar::new(),
+            visible: RwLock::new(Arc::clone(&catalog)),
+            head: Mutex::new(Head::new(catalog, log, last_log + 1)),
+            writers: Mutex::default(),
+            next_writer: AtomicU64::new(0),
+            maintenance: Maintenance::default(),
             _lock: lock,
         }))
     }
@@ -62,7 +113,11 @@ impl Database {
     /// The folder.
     #[must_use]
     pub fn root(&self) -> &Path {
-        &self.root
+        &self.files.root
+    }
+
+    pub(crate) fn files(&self) -> &Arc<Files> {
+        &self.files
     }
 
     /// Its settings.
@@ -71,13 +126,20 @@ impl Database {
         &self.options
     }
 
-    /// Counts commits: as long as it stays, so does everything that is stored.
+    /// The log sequence number of the last commit that is shown.
     #[must_use]
-    pub fn version(&self) -> u64 {
+    pub fn lsn(&self) -> u64 {
         self.catalog().sequence
     }
 
-    /// Every table, by name.
+    /// Counts changes of definitions, and changes of which segments there are: what plans hang on.
+    #[must_use]
+    pub fn plan_versions(&self) -> (u64, u64) {
+        let catalog = self.catalog();
+        (catalog.definitions, catalog.stored)
+    }
+
+    /// Every table, by name, all as of one moment.
     #[must_use]
     pub fn tables(&self) -> Vec<Arc<Table>> {
         self.catalog().tables.values().cloned().collect()
@@ -86,7 +148,13 @@ impl Database {
     /// A table as it is now; its name is compared without regard to case.
     #[must_use]
     pub fn table(&self, name: &str) -> Option<Arc<Table>> {
-        self.catalog().tables.get(&name.to_lowercase()).cloned()
+        self.catalog().table(name).cloned()
+    }
+
+    /// All tables as they are now, for a reader that looks at several.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot(self.catalog())
     }
 
     /// Every view: its name as written, and its text.
@@ -105,9 +173,9 @@ impl Database {
     ///
     /// # Errors
     /// [`Error::AlreadyExists`], [`Error::Invalid`] if it cannot be stored, [`Error::Io`].
-    pub fn create_table(&self, def: TableDef) -> Result<Arc<Table>> {
+    pub fn create_table(self: &Arc<Self>, def: TableDef) -> Result<Arc<Table>> {
         let table = self.new_table(def)?;
-        self.commit(|catalog| catalog.add(Arc::clone(&table)))?;
+        self.commit(|_| Ok((vec![Change::CreateTable { id: table.id, def: Arc::clone(&table.def) }], ())))?;
         Ok(table)
     }
 
@@ -137,29 +205,39 @@ impl Database {
     ///
     /// # Errors
     /// [`Error::NoSuchTable`] unless `if_exists`, [`Error::Io`].
-    pub fn drop_table(&self, name: &str, if_exists: bool) -> Result<bool> {
-        let Some(table) = self.change_if(if_exists, |catalog| {
-            catalog.tables.remove(&name.to_lowercase()).ok_or_else(|| Error::NoSuchTable(name.into()))
-        })?
-        else {
-            return Ok(false);
-        };
+    pub fn drop_table(self: &Arc<Self>, name: &str, if_exists: bool) -> Result<bool> {
+        let table = self.commit(|head| match head.catalog.table(name) {
+            Some(table) => Ok((vec![Change::DropTable(table.id)], Some(Arc::clone(table)))),
+            None if if_exists => Ok((vec![], None)),
+            None => Err(Error::NoSuchTable(name.into())),
+        })?;
+        table.iter().flat_map(|table| table.segments()).for_each(|segment| segment.set_doomed(true));
+        Ok(table.is_some())
+    }
+
+    /// Removes all rows of a table. Queries that read them finish in peace.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchTable`], [`Error::Io`].
+    pub fn truncate_table(self: &Arc<Self>, name: &str) -> Result<()> {
+        let table = self.commit(|head| {
+            let table = head.catalog.table(name).ok_or_else(|| Error::NoSuchTable(name.into()))?;
+            Ok((vec![Change::TruncateTable(table.id)], Arc::clone(table)))
+        })?;
         table.segments().for_each(|segment| segment.set_doomed(true));
-        Ok(true)
+        Ok(())
     }
 
     /// Creates a view, or replaces one.
     ///
     /// # Errors
     /// [`Error::AlreadyExists`], [`Error::Io`].
-    pub fn create_view(&self, name: &str, sql: &str, or_replace: bool) -> Result<()> {
-        let key = name.to_lowercase();
-        self.commit(|catalog| {
-            if catalog.tables.contains_key(&key) || (catalog.views.contains_key(&key) && !or_replace) {
-                return Err(Error::AlreadyExists(name.into()));
+    pub fn create_view(self: &Arc<Self>, name: &str, sql: &str, or_replace: bool) -> Result<()> {
+        self.commit(|head| {
+            if !or_replace {
+                head.catalog.check_free(name)?;
             }
-            catalog.views.insert(key.clone(), (name.into(), sql.into()));
-            Ok(())
+            Ok((vec![Change::CreateView { name: name.into(), sql: sql.into() }], ()))
         })
     }
 
@@ -167,11 +245,12 @@ impl Database {
     ///
     /// # Errors
     /// [`Error::NoSuchTable`] unless `if_exists`, [`Error::Io`].
-    pub fn drop_view(&self, name: &str, if_exists: bool) -> Result<bool> {
-        let dropped = self.change_if(if_exists, |catalog| {
-            catalog.views.remove(&name.to_lowercase()).ok_or_else(|| Error::NoSuchTable(name.into()))
-        })?;
-        Ok(dropped.is_some())
+    pub fn drop_view(self: &Arc<Self>, name: &str, if_exists: bool) -> Result<bool> {
+        self.commit(|head| match head.catalog.views.contains_key(&name.to_lowercase()) {
+            true => Ok((vec![Change::DropView(name.into())], true)),
+            false if if_exists => Ok((vec![], false)),
+            false => Err(Error::NoSuchTable(name.into())),
+        })
     }
 
     /// A writer that adds rows to a table.
@@ -184,52 +263,66 @@ impl Database {
     }
 
     fn catalog(&self) -> Arc<Catalog> {
-        Arc::clone(&self.catalog.read())
+        Arc::clone(&self.visible.read())
     }
 
     pub(crate) fn new_segment_id(&self) -> u64 {
         self.next_segment_id.fetch_add(1, Ordering::Relaxed)
     }
+}
 
-    /// Adds segments, each to its partition, to the table that was `table` when they were written.
-    pub(crate) fn append(&self, table: &Table, segments: &[(usize, Arc<Segment>)]) -> Result<()> {
-        self.commit(|catalog| {
-            let current = catalog.tables.get_mut(&table.name().to_lowercase()).filter(|t| t.id == table.id);
-            let current = current.ok_or_else(|| Error::NoSuchTable(table.name().into()))?;
-            *current = Arc::new(current.with_segments(segments));
+/// The tables of a data directory at one moment.
+#[derive(Clone)]
+pub struct Snapshot(Arc<Catalog>);
+
+impl Snapshot {
+    /// A table; its name is compared without regard to case.
+    #[must_use]
+    pub fn table(&self, name: &str) -> Option<Arc<Table>> {
+        self.0.table(name).cloned()
+    }
+}
+
+/// Makes the changes of the log on the manifest's state; the number of the last log file with a record. A file with a torn tail is given to `cut`,
+/// with the length that is whole.
+fn recover(catalog: &mut Catalog, first_log: u64, cut: &mut dyn FnMut(&Path, u64) -> Result<()>) -> Result<u64> {
+    let files = Arc::clone(&catalog.files);
+    let numbers = log::files(&*files.disk, &files.root)?;
+    let mut last = first_log.saturating_sub(1);
+    let mut torn: Option<(PathBuf, String)> = None;
+    for number in numbers.iter().filter(|number| **number >= first_log) {
+        let path = log::file_path(&files.root, *number);
+        let bytes = files.disk.read(&path).map_err(io_error(&path))?;
+        if let Some((path, what)) = torn.as_ref().filter(|_| !bytes.is_empty()) {
+            return Err(corrupt(path, what));
+        }
+        let next = catalog.sequence + 1;
+        let read = log::read_file(&path, &bytes, next, &mut |record| {
+            let changes = log::decode_changes(record.body).map_err(|what| corrupt(&path, &what))?;
+            let lsn = record.lsn;
+            for change in &changes {
+                catalog.apply(change).map_err(|e| corrupt(&path, &format!("record {lsn} cannot be applied ({e})")))?;
+            }
+            (catalog.sequence, catalog.term) = (lsn, record.term);
             Ok(())
-        })
-    }
-
-    /// Adds a new table with its first segments, each in its partition.
-    pub(crate) fn add(&self, table: &Table, segments: &[(usize, Arc<Segment>)]) -> Result<()> {
-        self.commit(|catalog| catalog.add(Arc::new(table.with_segments(segments))))
-    }
-
-    fn change_if<T>(&self, if_exists: bool, change: impl FnOnce(&mut Catalog) -> Result<T>) -> Result<Option<T>> {
-        match self.commit(change) {
-            Ok(changed) => Ok(Some(changed)),
-            Err(Error::NoSuchTable(_)) if if_exists => Ok(None),
-            Err(error) => Err(error),
+        })?;
+        drop(bytes);
+        if read.whole > 0 {
+            last = *number;
+        }
+        if let Some(what) = read.torn {
+            cut(&path, read.whole)?;
+            torn = Some((path, what));
         }
     }
+    Ok(last)
+}
 
-    /// Changes the catalog: on disk first, then in memory. An error changes nothing.
-    fn commit<T>(&self, change: impl FnOnce(&mut Catalog) -> Result<T>) -> Result<T> {
-        let _committing = self.committing.lock();
-        let before = self.catalog();
-        let mut catalog = Catalog::clone(&before);
-        let changed = change(&mut catalog)?;
-        catalog.sequence += 1;
-        catalog.next_table_id = self.next_table_id.load(Ordering::Relaxed);
-        catalog.next_segment_id = self.next_segment_id.load(Ordering::Relaxed);
-        let stored = catalog.store(&self.root, self.options.fsync);
-        if stored.as_ref().is_ok_and(|()| true) || stored.as_ref().is_err_and(|e| e.replaced) {
-            // What the manifest names must stay from now on.
-            catalog.tables.values().flat_map(|t| t.segments()).for_each(|s| s.set_doomed(false));
-            *self.catalog.write() = Arc::new(catalog);
-        }
-        stored.map_err(|e| e.error)?;
-        Ok(changed)
-    }
+fn cut_file(disk: &dyn Disk, path: &Path, length: u64, fsync: bool) -> Result<()> {
+    let cut = || {
+        let file = disk.open(path)?;
+        file.truncate(length)?;
+        if fsync { file.sync() } else { Ok(()) }
+    };
+    cut().map_err(io_error(path))
 }

@@ -1,15 +1,12 @@
 //! The bytes of a segment file: header, blobs, footer, trailer; see docs/format.md.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::ptr::NonNull;
-use std::sync::Arc;
 
 use arrow::buffer::Buffer;
-use memmap2::Mmap;
 
 use crate::checksum::checksum;
+use crate::disk::{Disk, DiskFile};
 use crate::{Error, Result};
 
 /// The first bytes of a segment file.
@@ -37,24 +34,45 @@ pub(crate) fn io_error(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
     move |source| Error::Io { path, source }
 }
 
-/// Writes a segment file blob by blob.
-pub(crate) struct SegmentWriter {
-    path: PathBuf,
-    file: BufWriter<File>,
-    position: u64,
-}
-
 /// What a written segment file is known by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Written {
     pub(crate) length: u64,
     pub(crate) footer_checksum: u64,
 }
 
-impl SegmentWriter {
-    pub(crate) fn create(path: &Path) -> Result<SegmentWriter> {
-        let file = File::options().write(true).create_new(true).open(path).map_err(io_error(path))?;
-        let mut writer = SegmentWriter { path: path.to_path_buf(), file: BufWriter::with_capacity(1 << 16, file), position: 0 };
+/// A file of a disk as a [`Write`].
+pub(crate) struct Appending(pub(crate) Box<dyn DiskFile>);
+
+impl Write for Appending {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.append(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes a segment blob by blob, into a file or into memory.
+pub(crate) struct SegmentWriter<W: Write> {
+    path: PathBuf,
+    to: W,
+    position: u64,
+}
+
+impl SegmentWriter<BufWriter<Appending>> {
+    pub(crate) fn create(disk: &dyn Disk, path: &Path) -> Result<Self> {
+        let file = disk.create(path).map_err(io_error(path))?;
+        SegmentWriter::new(path, BufWriter::with_capacity(1 << 16, Appending(file)))
+    }
+}
+
+impl<W: Write> SegmentWriter<W> {
+    /// A writer that names `path` in its errors.
+    pub(crate) fn new(path: &Path, to: W) -> Result<Self> {
+        let mut writer = SegmentWriter { path: path.to_path_buf(), to, position: 0 };
         let mut header = MAGIC.to_vec();
         header.extend(SEGMENT_VERSION.to_le_bytes());
         header.resize(HEADER, 0);
@@ -63,7 +81,7 @@ impl SegmentWriter {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).map_err(io_error(&self.path))?;
+        self.to.write_all(bytes).map_err(io_error(&self.path))?;
         self.position += bytes.len() as u64;
         Ok(())
     }
@@ -84,8 +102,8 @@ impl SegmentWriter {
         self.write(&[0; ALIGNMENT][..gap])
     }
 
-    /// Writes footer and trailer. The file is not yet synced to disk.
-    pub(crate) fn finish(mut self, footer: &[u8]) -> Result<(File, Written)> {
+    /// Writes footer and trailer, and gives back where all was written to, which is not yet synced.
+    pub(crate) fn finish(mut self, footer: &[u8]) -> Result<(W, Written)> {
         self.align()?;
         self.write(footer)?;
         let footer_checksum = checksum(footer);
@@ -95,9 +113,8 @@ impl SegmentWriter {
         trailer.extend([0; 4]);
         trailer.extend(END_MAGIC);
         self.write(&trailer)?;
-        let SegmentWriter { path, file, position } = self;
-        let file = file.into_inner().map_err(|e| io_error(&path)(e.into_error()))?;
-        Ok((file, Written { length: position, footer_checksum }))
+        self.to.flush().map_err(io_error(&self.path))?;
+        Ok((self.to, Written { length: self.position, footer_checksum }))
     }
 }
 
@@ -108,17 +125,12 @@ pub(crate) struct SegmentFile {
 }
 
 impl SegmentFile {
-    /// Maps the file and checks its ends and the footer's checksum against what the manifest expects.
-    pub(crate) fn open(path: &Path, expected: Written) -> Result<SegmentFile> {
-        let file = File::open(path).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => corrupt(path, "the file is missing"),
-            _ => io_error(path)(e),
-        })?;
-        let length = file.metadata().map_err(io_error(path))?.len();
+    /// Checks the ends of a segment's bytes, and the footer's checksum against what is expected.
+    pub(crate) fn open(path: &Path, bytes: Buffer, expected: Written) -> Result<SegmentFile> {
+        let length = bytes.len() as u64;
         if length != expected.length || length < (HEADER + TRAILER) as u64 {
             return Err(corrupt(path, &format!("it has {length} bytes instead of {}", expected.length)));
         }
-        let bytes = map(&file).map_err(io_error(path))?;
         let footer = check_ends(&bytes, expected).map_err(|what| corrupt(path, &what))?;
         Ok(SegmentFile { bytes, footer })
     }
@@ -165,16 +177,4 @@ fn check_ends(bytes: &[u8], expected: Written) -> std::result::Result<(usize, us
 
 pub(crate) fn corrupt(path: &Path, what: &str) -> Error {
     Error::Corrupt { path: path.to_path_buf(), what: what.to_string() }
-}
-
-fn map(file: &File) -> std::io::Result<Buffer> {
-    // SAFETY: segment files are immutable: Stoa creates each once, never writes to it again, and holds the directory's lock, so
-    // the mapped bytes do not change. (Another program that truncates the file can stop this process, not corrupt it.)
-    let map = unsafe { Mmap::map(file)? };
-    let length = map.len();
-    let Some(start) = NonNull::new(map.as_ptr().cast_mut()) else {
-        return Ok(Buffer::from_vec(Vec::<u8>::new()));
-    };
-    // SAFETY: `start` is valid for reads of `length` bytes as long as the map lives, which the buffer keeps alive.
-    Ok(unsafe { Buffer::from_custom_allocation(start, length, Arc::new(map)) })
 }

@@ -1,4 +1,5 @@
-//! A segment: up to 2^20 rows of a partition in one immutable file, read through a memory map.
+//! A segment: up to 2^20 rows of a partition in one immutable file, read through a memory map. Rows that are not in a file yet are
+//! read as a segment too, whose bytes are in memory.
 
 mod build;
 mod column;
@@ -9,14 +10,20 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-pub(crate) use build::{BuiltSegment, build_segment};
+use arrow::array::ArrayRef;
+use arrow::buffer::Buffer;
+use parking_lot::Mutex;
+
+pub(crate) use build::{BuiltSegment, build_in_memory, build_segment};
 pub use column::{Column, FilterCounters, PreparedFilter};
 use file::SegmentFile;
 pub(crate) use file::{Written, corrupt, io_error};
 use footer::ColumnFooter;
 
-use crate::definition::TableDef;
+use crate::definition::{TableDef, UniqueKey};
+use crate::disk::Disk;
 use crate::encoding::Encoding;
+use crate::keys::KeyIndex;
 use crate::sketch::Sketch;
 use crate::zone::{Verdict, Zone};
 use crate::{Error, Predicate, Result};
@@ -26,11 +33,20 @@ pub struct Segment {
     id: u64,
     rows: usize,
     path: PathBuf,
+    home: Home,
     written: Written,
     def: Arc<TableDef>,
     opened: OnceLock<Opened>,
+    /// By the number of the unique key: made when a write first asks.
+    keys: Mutex<Vec<Option<Arc<KeyIndex>>>>,
     /// The file goes away with the last user of this segment: its table was dropped.
     doomed: AtomicBool,
+}
+
+/// Where the bytes of a segment are.
+enum Home {
+    Disk(Arc<dyn Disk>),
+    Memory(Buffer),
 }
 
 struct Opened {
@@ -60,9 +76,43 @@ pub struct ColumnInfo {
 
 impl Segment {
     /// A segment of table `def` whose file is written. It is there to stay.
-    pub(crate) fn new(id: u64, rows: usize, path: PathBuf, written: Written, def: &Arc<TableDef>) -> Segment {
+    pub(crate) fn new(
+        disk: &Arc<dyn Disk>,
+        id: u64,
+        rows: usize,
+        path: PathBuf,
+        written: Written,
+        def: &Arc<TableDef>,
+    ) -> Segment {
+        let home = Home::Disk(Arc::clone(disk));
         let doomed = AtomicBool::new(false);
-        Segment { id, rows, path, written, def: Arc::clone(def), opened: OnceLock::new(), doomed }
+        Segment { id, rows, path, home, written, def: Arc::clone(def), opened: OnceLock::new(), keys: Mutex::default(), doomed }
+    }
+
+    /// A segment of rows in memory, of canonical types. It has no file and no number.
+    pub(crate) fn in_memory(def: &Arc<TableDef>, columns: &[ArrayRef]) -> Result<Segment> {
+        let path = PathBuf::from(format!("rows of table '{}' in memory", def.name));
+        let (bytes, written) = build_in_memory(&path, &def.columns, columns)?;
+        let rows = columns.first().map_or(0, |c| c.len());
+        let doomed = AtomicBool::new(false);
+        let home = Home::Memory(bytes);
+        Ok(Segment {
+            id: 0,
+            rows,
+            path,
+            home,
+            written,
+            def: Arc::clone(def),
+            opened: OnceLock::new(),
+            keys: Mutex::default(),
+            doomed,
+        })
+    }
+
+    /// Whether its rows are only in memory.
+    #[must_use]
+    pub fn is_in_memory(&self) -> bool {
+        matches!(self.home, Home::Memory(_))
     }
 
     /// Its number, unique in the data directory.
@@ -107,6 +157,16 @@ impl Segment {
         }
         let column = Column::open(&opened.file, footer, self.rows).map_err(|what| self.column_error(ordinal, &what))?;
         Ok(slot.get_or_init(|| column))
+    }
+
+    /// Rows of a column in its canonical type, whatever their encoding gives; see [`Column::read`].
+    ///
+    /// # Errors
+    /// As [`Segment::column`].
+    pub fn values(&self, ordinal: usize, first_row: usize, rows: usize, selection: Option<&[u32]>) -> Result<ArrayRef> {
+        let read = self.column(ordinal)?.read(first_row, rows, selection)?;
+        let wanted = &self.def.columns[ordinal].ty;
+        if read.data_type() == wanted { Ok(read) } else { Ok(arrow::compute::cast(&read, wanted)?) }
     }
 
     fn column_error(&self, ordinal: usize, what: &str) -> Error {
@@ -174,7 +234,14 @@ impl Segment {
         if let Some(opened) = self.opened.get() {
             return Ok(opened);
         }
-        let file = SegmentFile::open(&self.path, self.written)?;
+        let bytes = match &self.home {
+            Home::Disk(disk) => disk.read(&self.path).map_err(|e| match e.kind() {
+                std::io::ErrorKind::NotFound => corrupt(&self.path, "the file is missing"),
+                _ => io_error(&self.path)(e),
+            })?,
+            Home::Memory(bytes) => bytes.clone(),
+        };
+        let file = SegmentFile::open(&self.path, bytes, self.written)?;
         let damaged = |what: String| corrupt(&self.path, &what);
         let (rows, footers) = footer::decode_footer(file.footer()).map_err(damaged)?;
         if rows != self.rows as u64 {
@@ -192,6 +259,20 @@ impl Segment {
         Ok(self.opened.get_or_init(|| Opened { file, footers, columns }))
     }
 
+    /// The index of the table's unique key with this number.
+    pub(crate) fn key_index(&self, number: usize, key: &UniqueKey) -> Result<Arc<KeyIndex>> {
+        let mut keys = self.keys.lock();
+        if let Some(Some(index)) = keys.get(number) {
+            return Ok(Arc::clone(index));
+        }
+        let read = |column: &u32| self.values(*column as usize, 0, self.rows, None);
+        let index = Arc::new(KeyIndex::of(&key.columns.iter().map(read).collect::<Result<Vec<_>>>()?));
+        let length = keys.len().max(number + 1);
+        keys.resize(length, None);
+        keys[number] = Some(Arc::clone(&index));
+        Ok(index)
+    }
+
     /// Whether the file goes away with the last user of this segment: until its commit, and after its table was dropped.
     pub(crate) fn set_doomed(&self, doomed: bool) {
         self.doomed.store(doomed, Ordering::Relaxed);
@@ -200,9 +281,11 @@ impl Segment {
 
 impl Drop for Segment {
     fn drop(&mut self) {
-        if self.doomed.load(Ordering::Relaxed) {
+        if let Home::Disk(disk) = &self.home
+            && self.doomed.load(Ordering::Relaxed)
+        {
             // What cannot be removed now is removed by the next open.
-            let _ = std::fs::remove_file(&self.path);
+            let _ = disk.remove(&self.path);
         }
     }
 }

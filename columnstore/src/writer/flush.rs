@@ -1,8 +1,7 @@
 //! Turning buffered rows into segment files, in the background.
 
-use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
@@ -11,7 +10,7 @@ use arrow::array::{Array, ArrayRef, UInt32Array};
 use arrow::compute::{SortColumn, lexsort_to_indices, take};
 use rayon::prelude::*;
 
-use crate::database::{partition_folder, segment_path};
+use crate::database::Files;
 use crate::definition::TableDef;
 use crate::segment::{BuiltSegment, Segment, build_segment, io_error};
 use crate::table::Table;
@@ -20,6 +19,7 @@ use crate::{Error, Result};
 
 /// Rows that become one segment.
 pub(crate) struct Flush {
+    files: Arc<Files>,
     def: Arc<TableDef>,
     partition: usize,
     id: u64,
@@ -35,44 +35,47 @@ struct Flushed {
 }
 
 impl Flush {
-    pub(crate) fn new(root: &Path, table: &Table, partition: usize, id: u64, rows: Vec<Rows>) -> Result<Flush> {
-        let folder = partition_folder(root, table.id, partition);
-        fs::create_dir_all(&folder).map_err(io_error(&folder))?;
-        Ok(Flush { def: Arc::clone(&table.def), partition, id, path: segment_path(root, table.id, partition, id), rows })
+    pub(crate) fn new(files: &Arc<Files>, table: &Table, partition: usize, id: u64, rows: Vec<Rows>) -> Result<Flush> {
+        let folder = files.partition_folder(table.id, partition);
+        files.disk.create_folder(&folder).map_err(io_error(&folder))?;
+        let path = files.segment_path(table.id, partition, id);
+        Ok(Flush { files: Arc::clone(files), def: Arc::clone(&table.def), partition, id, path, rows })
     }
 
     fn run(self, fsync: bool) -> Result<Flushed> {
         let gathered = (0..self.def.columns.len()).into_par_iter().map(|ordinal| gather(&self.rows, ordinal));
-        let columns = sorted(gathered.collect::<Result<Vec<ArrayRef>>>()?, &self.def)?;
+        let mut columns = gathered.collect::<Result<Vec<ArrayRef>>>()?;
+        if let Some(order) = sort_order(&columns, &self.def)? {
+            columns = columns.par_iter().map(|c| take(c, &order, None)).collect::<std::result::Result<_, _>>()?;
+        }
         drop(self.rows);
         let rows = columns.first().map_or(0, Array::len);
-        let built = build_segment(&self.path, &self.def.columns, &columns).inspect_err(|_| {
-            let _ = fs::remove_file(&self.path);
+        let disk = &self.files.disk;
+        let built = build_segment(&**disk, &self.path, &self.def.columns, &columns).inspect_err(|_| {
+            let _ = disk.remove(&self.path);
         })?;
         drop(columns);
         let BuiltSegment { file, written } = built;
-        let segment = Arc::new(Segment::new(self.id, rows, self.path, written, &self.def));
+        let segment = Arc::new(Segment::new(disk, self.id, rows, self.path, written, &self.def));
         // Only the commit makes it stay.
         segment.set_doomed(true);
-        let sync = fsync.then(|| std::thread::spawn(move || file.sync_all()));
+        let sync = fsync.then(|| std::thread::spawn(move || file.sync()));
         Ok(Flushed { partition: self.partition, segment, sync })
     }
 }
 
-/// Rows in the order of the sort key; rows with equal keys keep theirs.
-fn sorted(columns: Vec<ArrayRef>, def: &TableDef) -> Result<Vec<ArrayRef>> {
+/// The order of the sort key, if rows are not in it; rows with equal keys keep theirs.
+pub(crate) fn sort_order(columns: &[ArrayRef], def: &TableDef) -> Result<Option<UInt32Array>> {
     if def.sort_key.is_empty() {
-        return Ok(columns);
+        return Ok(None);
     }
-    let rows = columns.first().map_or(0, Array::len);
+    let rows = columns.first().map_or(0, |c| c.len());
     let column = |values: ArrayRef| SortColumn { values, options: None };
     let mut keys: Vec<SortColumn> = def.sort_key.iter().map(|k| column(Arc::clone(&columns[*k as usize]))).collect();
     keys.push(column(Arc::new(UInt32Array::from_iter_values(0..rows as u32))));
     let order = lexsort_to_indices(&keys, None)?;
-    if order.values().iter().enumerate().all(|(i, row)| i == *row as usize) {
-        return Ok(columns);
-    }
-    Ok(columns.par_iter().map(|c| take(c, &order, None)).collect::<std::result::Result<_, _>>()?)
+    let in_order = order.values().iter().enumerate().all(|(i, row)| i == *row as usize);
+    Ok((!in_order).then_some(order))
 }
 
 /// The flushes of one writer. A few run at a time, so that memory stays bounded.

@@ -4,18 +4,22 @@
 mod buffer;
 mod flush;
 mod prepare;
+mod unique;
 
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
 
-use crate::database::{Database, partition_folder, sync_folder};
+use crate::database::Database;
+use crate::log::{Change, Entry};
 use crate::segment::Segment;
 use crate::sharding::{partition_of, shard_hashes};
 use crate::table::Table;
 use crate::{Error, MAX_SEGMENT_ROWS, Result};
 use buffer::{RowBuffer, Rows};
+pub(crate) use flush::sort_order;
 use flush::{Flush, Flushes};
+pub(crate) use prepare::canonical_columns;
 pub use prepare::{RowNames, conform};
 
 /// Rows of a batch that go to one partition when there is no shard key.
@@ -136,8 +140,7 @@ impl TableWriter {
     fn flush(&mut self, partition: usize, rows: usize) -> Result<()> {
         let batches = self.buffers[partition].take(rows);
         let id = self.database.new_segment_id();
-        let root = self.database.root();
-        self.flushes.start(Flush::new(root, &self.table, partition, id, batches)?)
+        self.flushes.start(Flush::new(self.database.files(), &self.table, partition, id, batches)?)
     }
 
     /// Commits all rows; how many they are. All segments are on disk before the manifest names them.
@@ -167,8 +170,10 @@ impl TableWriter {
             }
         }
         self.prepared.extend(self.flushes.finish()?);
-        if self.database.options().fsync && !self.prepared.is_empty() {
-            self.sync_folders(self.prepared.iter().map(|(partition, _)| *partition))?;
+        self.prepared.sort_by_key(|(partition, segment)| (*partition, segment.id()));
+        if self.database.options().fsync {
+            let partitions: std::collections::BTreeSet<usize> = self.prepared.iter().map(|(partition, _)| *partition).collect();
+            partitions.into_iter().try_for_each(|partition| self.database.sync_partition(self.table.id, partition))?;
         }
         Ok(())
     }
@@ -178,23 +183,24 @@ impl TableWriter {
     /// # Errors
     /// As [`TableWriter::finish`].
     pub fn commit(self) -> Result<u64> {
-        if self.creates {
-            self.database.add(&self.table, &self.prepared)?;
-        } else if !self.prepared.is_empty() {
-            self.database.append(&self.table, &self.prepared)?;
-        }
+        let table = &self.table;
+        let checked = unique::check(table, &self.database.table(table.name()), &self.prepared)?;
+        self.database.commit(|head| {
+            let mut changes = Vec::new();
+            if self.creates {
+                head.catalog.check_free(table.name())?;
+                changes.push(Change::CreateTable { id: table.id, def: Arc::clone(&table.def) });
+            } else {
+                let now = head.catalog.table_of(table.id).filter(|now| now.def == table.def);
+                let now = now.ok_or_else(|| Error::NoSuchTable(table.name().into()))?;
+                checked.again(now, &self.prepared)?;
+            }
+            for part in self.prepared.chunk_by(|a, b| a.0 == b.0) {
+                let segments = part.iter().map(|(_, segment)| Entry::of(segment, Default::default())).collect();
+                changes.push(Change::Attach { table: table.id, partition: part[0].0, segments });
+            }
+            Ok((changes, ()))
+        })?;
         Ok(self.rows)
-    }
-
-    fn sync_folders(&self, partitions: impl Iterator<Item = usize>) -> Result<()> {
-        let root = self.database.root();
-        let mut partitions: Vec<usize> = partitions.collect();
-        partitions.sort_unstable();
-        partitions.dedup();
-        for partition in partitions {
-            sync_folder(&partition_folder(root, self.table.id, partition))?;
-        }
-        sync_folder(&root.join("tables").join(self.table.id.to_string()))?;
-        sync_folder(&root.join("tables"))
     }
 }

@@ -72,7 +72,8 @@ fn leftovers_of_a_crash_are_removed() {
     fs::create_dir_all(folder.path().join("tables/17/0")).unwrap();
     fs::write(folder.path().join("tables/17/0/5.segment"), "of a dropped table").unwrap();
     let database = Database::open(folder.path(), options(64)).unwrap();
-    assert_eq!(count_files(folder.path()), files);
+    // With the log file that is new.
+    assert_eq!(count_files(folder.path()), files + 1);
     assert_eq!(read_sorted(&database.table("kept").unwrap()).unwrap(), expected);
 }
 
@@ -189,17 +190,17 @@ fn a_manifest_that_cannot_be_written_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let database = Database::open(folder.path(), options(64)).unwrap();
     fill(&database, "t", 100);
-    let files = count_files(folder.path());
     // A folder of this name cannot be opened as a file.
     fs::create_dir(folder.path().join("manifest.new")).unwrap();
-    let error = database.create_table(wide_table("u")).err().unwrap();
+    let error = database.checkpoint().err().unwrap();
     assert!(matches!(&error, Error::Io { path, .. } if path.ends_with("manifest.new")), "{error:?}");
-    let mut writer = database.writer("t").unwrap();
-    writer.push(&wide_rows(&wide_table("t"), 100, 300)).unwrap();
-    assert!(matches!(writer.finish(), Err(Error::Io { .. })));
-    assert_eq!(database.tables().len(), 1);
-    assert_eq!(database.table("t").unwrap().rows(), 100);
-    fs::remove_dir(folder.path().join("manifest.new")).unwrap();
-    assert_eq!(count_files(folder.path()), files);
     database.create_table(wide_table("u")).unwrap();
+    fs::remove_dir(folder.path().join("manifest.new")).unwrap();
+    drop(database);
+    let database = Database::open(folder.path(), options(64)).unwrap();
+    assert_eq!((database.tables().len(), database.table("t").unwrap().rows()), (2, 100));
+    database.checkpoint().unwrap();
+    drop(database);
+    let database = Database::open(folder.path(), options(64)).unwrap();
+    assert_eq!((database.tables().len(), database.table("t").unwrap().rows()), (2, 100));
 }

@@ -1,4 +1,4 @@
-//! The format pinned: what this program writes is what it always wrote, and what it always wrote it reads.
+//! The format pinned: what this program writes is what this version always wrote, and what older ones wrote it reads.
 //!
 //! `STOA_REGENERATE=1 cargo test -p stoa-columnstore golden` writes the files anew. Files of a released format are not written anew:
 //! a change of the format gets a new version and files of its own.
@@ -6,14 +6,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use stoa_columnstore::{BitmapIndex, Database, Options, TableDef};
+use stoa_columnstore::{BitmapIndex, CheckReport, Database, FORMAT_VERSION, Options, RowNames, TableDef};
 
 use crate::tables::{options, read_sorted, wide_rows, wide_table};
 
 const ROWS: i64 = 1500;
 
-fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1")
+fn golden(version: u32) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/v{version}"))
 }
 
 fn definition() -> TableDef {
@@ -22,7 +22,8 @@ fn definition() -> TableDef {
     def
 }
 
-/// A directory with two partitions, several segments, every column type, block zones, bitmap indexes and a view.
+/// A directory with two partitions, several segments, every column type, block zones, bitmap indexes, a view, rows in memory and
+/// deleted rows in the manifest and in the log.
 fn write(root: &Path) {
     let database = Database::open(root, Options { default_partitions: 2, ..options(1 << 20) }).unwrap();
     let def = definition();
@@ -32,6 +33,21 @@ fn write(root: &Path) {
         let mut writer = database.writer("wide").unwrap();
         writer.push(&wide_rows(&def, from, to)).unwrap();
         writer.finish().unwrap();
+    }
+    for from in [ROWS, ROWS + 20] {
+        let mut transaction = database.begin();
+        transaction.insert("wide", &wide_rows(&def, from, from + 20), RowNames { unit: "row", first: 1 }).unwrap();
+        transaction.commit().unwrap();
+        let table = database.table("wide").unwrap();
+        // A row of a segment and one in memory.
+        let scanned = table.scanned(0).unwrap();
+        let addresses = [scanned[0].address, scanned[scanned.len() - 1].address].map(|first| first + (from - ROWS) as u64 / 20);
+        let mut transaction = database.begin();
+        transaction.delete("wide", &addresses).unwrap();
+        transaction.commit().unwrap();
+        if from == ROWS {
+            database.checkpoint().unwrap();
+        }
     }
 }
 
@@ -63,10 +79,10 @@ fn golden_files_are_written_byte_for_byte() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path());
     if std::env::var("STOA_REGENERATE").is_ok_and(|v| v == "1") {
-        let _ = fs::remove_dir_all(golden());
-        copy(folder.path(), &golden());
+        let _ = fs::remove_dir_all(golden(FORMAT_VERSION));
+        copy(folder.path(), &golden(FORMAT_VERSION));
     }
-    let (written, pinned) = (files(folder.path(), folder.path()), files(&golden(), &golden()));
+    let (written, pinned) = (files(folder.path(), folder.path()), files(&golden(FORMAT_VERSION), &golden(FORMAT_VERSION)));
     let names = |files: &[(PathBuf, Vec<u8>)]| files.iter().map(|f| f.0.clone()).collect::<Vec<_>>();
     assert_eq!(names(&written), names(&pinned));
     for ((path, written), (_, pinned)) in written.iter().zip(&pinned) {
@@ -77,11 +93,21 @@ fn golden_files_are_written_byte_for_byte() {
 
 #[test]
 fn golden_files_are_read() {
-    let folder = tempfile::tempdir().unwrap();
-    copy(&golden(), folder.path());
-    let database = Database::open(folder.path(), options(64)).unwrap();
-    let table = database.table("wide").unwrap();
-    assert_eq!(*table.def, definition());
-    assert_eq!(read_sorted(&table).unwrap(), wide_rows(&definition(), 0, ROWS));
-    assert_eq!(database.view("few").unwrap(), "SELECT * FROM wide WHERE id < 10");
+    for (version, rows) in [(1, ROWS as u64), (2, ROWS as u64 + 36)] {
+        let folder = tempfile::tempdir().unwrap();
+        copy(&golden(version), folder.path());
+        let database = Database::open(folder.path(), options(64)).unwrap();
+        let table = database.table("wide").unwrap();
+        assert_eq!(*table.def, definition());
+        assert_eq!(table.rows(), rows, "version {version}");
+        let found = read_sorted(&table).unwrap();
+        assert_eq!(found.num_rows() as u64, rows);
+        if version == 1 {
+            assert_eq!(found, wide_rows(&definition(), 0, ROWS));
+        }
+        assert_eq!(database.view("few").unwrap(), "SELECT * FROM wide WHERE id < 10");
+        drop((table, database));
+        let report = CheckReport::of(folder.path(), &|_, _| ()).unwrap();
+        assert_eq!((report.damages, report.segments), (vec![], 4));
+    }
 }

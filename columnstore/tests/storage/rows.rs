@@ -105,7 +105,15 @@ fn bitmap_indexes_answer_rare_values() {
     let mut kind = column("kind", DataType::Utf8View);
     kind.bitmap_index = BitmapIndex::Declared;
     let columns = vec![column("id", DataType::Int64), kind];
-    let def = TableDef { name: "t".into(), columns, shard_key: vec![], sort_key: vec![], reference: true, partitions: 0 };
+    let def = TableDef {
+        name: "t".into(),
+        columns,
+        shard_key: vec![],
+        sort_key: vec![],
+        unique_keys: vec![],
+        reference: true,
+        partitions: 0,
+    };
     database.create_table(def.clone()).unwrap();
     let rows = 70_000i64;
     let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..rows));
@@ -118,7 +126,7 @@ fn bitmap_indexes_answer_rare_values() {
     writer.finish().unwrap();
     let table = database.table("t").unwrap();
     let segment = &table.partitions[0].segments[0];
-    let index = segment.column(1).unwrap().bitmap_index().expect("declared");
+    let index = segment.segment.column(1).unwrap().bitmap_index().expect("declared");
     assert_eq!(index.values(), 3);
     let is_rare = Predicate::In(vec![Datum::Bytes(b"rare".to_vec())]);
     let expected: Vec<i64> = (0..rows).filter(|i| rare(*i) && i % 10 != 9).collect();
@@ -135,7 +143,7 @@ fn bitmap_indexes_answer_rare_values() {
 fn segments_are_sorted_and_rows_sharded_alike() {
     let folder = tempfile::tempdir().unwrap();
     let database = Database::open(folder.path(), options(200)).unwrap();
-    let def = TableDef { sort_key: vec![2, 1], ..wide_table("sorted") };
+    let def = TableDef { sort_key: vec![2, 1], unique_keys: vec![], ..wide_table("sorted") };
     database.create_table(def.clone()).unwrap();
     let mut writer = database.writer("sorted").unwrap();
     writer.push(&wide_rows(&def, 0, 3000)).unwrap();
@@ -156,7 +164,15 @@ fn one_key_fills_one_partition() {
     let folder = tempfile::tempdir().unwrap();
     let database = Database::open(folder.path(), options(500)).unwrap();
     let columns = vec![column("id", DataType::Int64), column("key", DataType::Int64), column("s", DataType::Utf8View)];
-    let def = TableDef { name: "t".into(), columns, shard_key: vec![1], sort_key: vec![], reference: false, partitions: 16 };
+    let def = TableDef {
+        name: "t".into(),
+        columns,
+        shard_key: vec![1],
+        sort_key: vec![],
+        unique_keys: vec![],
+        reference: false,
+        partitions: 16,
+    };
     database.create_table(def.clone()).unwrap();
     let rows = |from: i64, to: i64| {
         let key = |i: i64| if i % 100 == 0 { Some(i) } else { None };
@@ -181,7 +197,15 @@ fn a_null_in_a_not_null_column_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let database = Database::open(folder.path(), options(64)).unwrap();
     let columns = vec![ColumnDef { nullable: false, ..column("id", DataType::Int64) }];
-    let def = TableDef { name: "t".into(), columns, shard_key: vec![], sort_key: vec![], reference: false, partitions: 0 };
+    let def = TableDef {
+        name: "t".into(),
+        columns,
+        shard_key: vec![],
+        sort_key: vec![],
+        unique_keys: vec![],
+        reference: false,
+        partitions: 0,
+    };
     database.create_table(def).unwrap();
     let mut writer = database.writer("t").unwrap();
     let batch = |values: Vec<Option<i64>>| {
@@ -215,7 +239,7 @@ proptest! {
         let folder = tempfile::tempdir().unwrap();
         let database = Database::open(folder.path(), options(64)).unwrap();
         let columns = vec![column("id", DataType::Int64), column("v", DataType::Int64), column("s", DataType::Utf8View)];
-        let def = TableDef { name: "t".into(), columns, shard_key: vec![1], sort_key: vec![2], reference: false, partitions };
+        let def = TableDef { name: "t".into(), columns, shard_key: vec![1], sort_key: vec![2], unique_keys: vec![], reference: false, partitions };
         database.create_table(def.clone()).unwrap();
         let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..values.len() as i64));
         let v: ArrayRef = Arc::new(Int64Array::from_iter(values.iter().map(|r| r.0)));

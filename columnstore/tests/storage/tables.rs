@@ -11,7 +11,7 @@ use stoa_columnstore::{BitmapIndex, ColumnDef, Database, Options, Result, Table,
 
 /// Options of tests: small segments, no waiting for the disk.
 pub fn options(segment_rows: usize) -> Options {
-    Options { segment_rows, default_partitions: 3, fsync: false }
+    Options { segment_rows, default_partitions: 3, fsync: false, ..Options::default() }
 }
 
 pub fn column(name: &str, ty: DataType) -> ColumnDef {
@@ -36,7 +36,15 @@ pub fn wide_table(name: &str) -> TableDef {
     ];
     columns[0].nullable = false;
     columns[3].bitmap_index = BitmapIndex::Declared;
-    TableDef { name: name.into(), columns, shard_key: vec![0], sort_key: vec![], reference: false, partitions: 0 }
+    TableDef {
+        name: name.into(),
+        columns,
+        shard_key: vec![0],
+        sort_key: vec![],
+        unique_keys: vec![],
+        reference: false,
+        partitions: 0,
+    }
 }
 
 /// Rows `from..to` of the wide table.
@@ -78,15 +86,19 @@ pub fn fill(database: &Arc<Database>, name: &str, rows: i64) -> Arc<Table> {
     database.table(name).unwrap()
 }
 
-/// Every row of a table in its canonical types, segment by segment.
+/// Every row of a table that is not deleted, in no order that matters.
 pub fn read_all(table: &Table) -> Result<Vec<RecordBatch>> {
+    let schema = table.def.schema();
     let mut batches = Vec::new();
-    for segment in table.segments() {
-        let columns = table.def.columns.iter().enumerate().map(|(ordinal, column)| {
-            let array = segment.column(ordinal)?.read(0, segment.rows(), None)?;
-            Ok(arrow::compute::cast(&array, &column.ty)?)
-        });
-        batches.push(RecordBatch::try_new(table.def.schema(), columns.collect::<Result<_>>()?)?);
+    for partition in 0..table.partitions.len() {
+        for scanned in table.scanned(partition)? {
+            let rows = scanned.segment.rows();
+            let live: Vec<u32> =
+                (0..rows as u32).filter(|row| !scanned.deleted.as_ref().is_some_and(|deleted| deleted.contains(*row))).collect();
+            let read = |i: usize| scanned.segment.values(i, 0, rows, Some(&live));
+            let columns = (0..table.def.columns.len()).map(read).collect::<Result<Vec<_>>>()?;
+            batches.push(RecordBatch::try_new(schema.clone(), columns)?);
+        }
     }
     Ok(batches)
 }

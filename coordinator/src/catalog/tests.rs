@@ -19,6 +19,7 @@ fn definition(name: &str) -> Definition {
         columns,
         shard_key: vec![0],
         sort_key: vec![],
+        unique_keys: vec![],
         reference: false,
         partitions: 0,
     })

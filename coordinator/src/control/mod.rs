@@ -165,7 +165,10 @@ impl Control {
     /// Runs a statement that manages the cluster, for a user's session.
     pub(crate) fn statement(&self, statement: &ClusterStatement, shared: &Shared, asker: &Asker<'_>) -> Result<Outcome> {
         let done = match statement {
-            ClusterStatement::CreateDatabase { name, if_not_exists, partitions, redundancy } => {
+            ClusterStatement::CreateDatabase { durability: Some(_), .. } => {
+                return Err(Error::Invalid("DURABILITY is not supported yet".into()));
+            }
+            ClusterStatement::CreateDatabase { name, if_not_exists, partitions, redundancy, durability: None } => {
                 if *if_not_exists && self.catalog().database(name).is_ok() {
                     format!("database {name} is there already")
                 } else {

@@ -43,6 +43,9 @@ pub(super) fn table_def(create: &CreateTable) -> Result<TableDef> {
     // As in SingleStore, a primary key without a shard key is the shard key.
     let shard_key = if create.shard_key.is_empty() { &create.primary_key } else { &create.shard_key };
     create.ordinals("PRIMARY KEY", &create.primary_key)?;
+    if !create.unique_keys.is_empty() {
+        return Err(Error::Invalid("UNIQUE KEY is not supported yet".into()));
+    }
     Ok(TableDef {
         name: create.name.clone(),
         columns: columns.collect(),

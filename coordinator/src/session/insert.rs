@@ -8,6 +8,9 @@ use super::{Session, View, ddl};
 use crate::{Error, Result, Rows};
 
 pub(super) fn insert(session: &Session, insert: &Insert, cancel: &CancelToken) -> Result<String> {
+    if insert.on_duplicate != stoa_sql::OnDuplicate::Refuse {
+        return Err(Error::Invalid("REPLACE and ON DUPLICATE KEY UPDATE are not supported yet".into()));
+    }
     let query = stoa_sql::bind_insert(insert, &View(&*session.store))?;
     let rows = write(session, session.store.rows(&insert.table)?, query, cancel)?;
     Ok(format!("{rows} rows inserted"))

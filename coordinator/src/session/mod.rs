@@ -153,6 +153,7 @@ impl Session {
             Statement::Describe { name } => ddl::describe(self, name),
             Statement::Cluster(statement) => self.store.cluster(statement),
             Statement::User(statement) => self.store.users(statement),
+            _ => Err(Error::Invalid("this statement is not supported yet".into())),
         }
     }
 

@@ -9,8 +9,8 @@ mod predicates;
 
 use std::sync::{Arc, OnceLock};
 
-use stoa_columnstore::{BLOCK_ROWS, Datum, Segment, Table};
-use stoa_plan::{ColumnId, Expr, NodeId, Plan, Scan, ScanColumn};
+use stoa_columnstore::{BLOCK_ROWS, Datum, Scanned, Table};
+use stoa_plan::{ColumnId, Expr, NodeId, Plan, ROW_ADDRESS, Scan, ScanColumn};
 
 use crate::executor::{Executor, Scope};
 use crate::expression::Expression;
@@ -41,7 +41,7 @@ pub(crate) struct ScanSource {
 
 /// A segment and what the predicates are in its terms, once a worker has asked.
 struct SegmentSource {
-    segment: Arc<Segment>,
+    scanned: Scanned,
     prepared: OnceLock<std::result::Result<Prepared, Arc<stoa_columnstore::Error>>>,
 }
 
@@ -74,20 +74,25 @@ impl ScanSource {
     pub fn new(exec: &Executor<'_>, plan: &Plan, scan: &Scan, scope: &Scope) -> Result<(ScanSource, Layout)> {
         let table = exec.storage.table(&scan.table)?;
         let every: Vec<ScanColumn> = scan.columns.iter().chain(&scan.filter_columns).cloned().collect();
-        if let Some(bad) = every.iter().find(|c| c.ordinal as usize >= table.def.columns.len()) {
+        if let Some(bad) = every.iter().find(|c| c.ordinal != ROW_ADDRESS && c.ordinal as usize >= table.def.columns.len()) {
             return Err(Error::Internal(format!("table '{}' has no column {}", scan.table, bad.ordinal)));
         }
         let mut predicates = Vec::new();
         let mut rest = Vec::new();
         for filter in &scan.filters {
             match crate::expression::scan_predicate(filter, &every, &exec.parameters, &exec.ctx.settings)? {
-                Some((id, predicate)) => predicates.push(ScanPredicate::new(ordinal(&every, id)?, predicate)),
-                None => rest.push(filter),
+                Some((id, predicate)) if ordinal(&every, id)? != ROW_ADDRESS as usize => {
+                    predicates.push(ScanPredicate::new(ordinal(&every, id)?, predicate));
+                }
+                _ => rest.push(filter),
             }
         }
         for (id, column) in &scan.runtime_filters {
             if let Some(keys) = exec.filter(scope, *id) {
                 let ordinal = ordinal(&every, *column)?;
+                if ordinal == ROW_ADDRESS as usize {
+                    continue;
+                }
                 predicates.extend(ScanPredicate::of_keys(ordinal, keys, bounds(&table, ordinal)));
             }
         }
@@ -99,7 +104,7 @@ impl ScanSource {
             layout.columns.push(layout_column(&table, column));
         }
         let residual = residual(exec, &table, &every, &rest, &outputs)?;
-        let segments = segments_of(&table, scan, scope);
+        let segments = segments_of(&table, scan, scope)?;
         let (morsels, rows) = morsels(&segments);
         let source = ScanSource {
             node: plan.id,
@@ -145,7 +150,7 @@ impl ScanSource {
             }
         }
         let read = |ordinal: &usize| {
-            let name = &self.table.def.columns[*ordinal].name;
+            let name = &self.table.def.columns.get(*ordinal)?.name;
             self.encodings(*ordinal).map(|encodings| format!("{name} ({encodings})"))
         };
         let read: Vec<String> = self.outputs.iter().filter_map(read).collect();
@@ -169,7 +174,7 @@ impl ScanSource {
         let mut names: Vec<&str> = Vec::new();
         for source in &self.segments {
             if let Some(Ok(Prepared { none: false, .. })) = source.prepared.get()
-                && let Ok(encoding) = source.segment.encoding(ordinal)
+                && let Ok(encoding) = source.scanned.segment.encoding(ordinal)
                 && !names.contains(&encoding.name())
             {
                 names.push(encoding.name());
@@ -226,23 +231,27 @@ fn residual(
 }
 
 /// The segments that a scan reads: the partition's, or all.
-fn segments_of(table: &Table, scan: &Scan, scope: &Scope) -> Vec<SegmentSource> {
-    let of = |partition: usize| table.partitions.get(partition).map(|p| p.segments.clone()).unwrap_or_default();
-    let segments: Vec<Arc<Segment>> = match scope.partition {
-        Some(partition) if !scan.reference => of(partition),
-        _ => (0..table.partitions.len()).flat_map(of).collect(),
+fn segments_of(table: &Table, scan: &Scan, scope: &Scope) -> Result<Vec<SegmentSource>> {
+    let partitions = match scope.partition {
+        Some(partition) if !scan.reference => partition..partition + 1,
+        _ => 0..table.partitions.len(),
     };
-    segments.into_iter().map(|segment| SegmentSource { segment, prepared: OnceLock::new() }).collect()
+    let mut segments = Vec::new();
+    for partition in partitions {
+        segments
+            .extend(table.scanned(partition)?.into_iter().map(|scanned| SegmentSource { scanned, prepared: OnceLock::new() }));
+    }
+    Ok(segments)
 }
 
 /// Cuts segments into morsels.
 fn morsels(segments: &[SegmentSource]) -> (Vec<Morsel>, usize) {
     let mut morsels = Vec::new();
-    let total = segments.iter().map(|s| s.segment.rows()).sum::<usize>();
+    let total = segments.iter().map(|s| s.scanned.segment.rows()).sum::<usize>();
     let wanted = rayon::current_num_threads() * MORSELS_PER_WORKER;
     let step = (total / BLOCK_ROWS / wanted).clamp(*MORSEL_BLOCKS.start(), *MORSEL_BLOCKS.end()) * BLOCK_ROWS;
     for (i, source) in segments.iter().enumerate() {
-        let rows = source.segment.rows();
+        let rows = source.scanned.segment.rows();
         let cut = (0..rows).step_by(step).map(|first_row| Morsel { segment: i, first_row, rows: step.min(rows - first_row) });
         morsels.extend(cut);
     }

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use arrow::array::{Array, ArrayRef};
-use stoa_columnstore::{BLOCK_ROWS, FilterCounters, Segment};
+use arrow::array::{Array, ArrayRef, UInt64Array};
+use roaring::RoaringBitmap;
+use stoa_columnstore::{BLOCK_ROWS, FilterCounters, Scanned, Segment};
 use stoa_kernels::mask;
+use stoa_plan::ROW_ADDRESS;
 
 use super::predicates::{Measured, Prepared};
 use super::{Morsel, Residual, ScanSource};
@@ -59,7 +61,7 @@ impl ScanSource {
         state.counters.blocks += blocks;
         let first = morsel.first_row == 0;
         state.counters.segments += u64::from(first);
-        let prepared = source.prepared.get_or_init(|| Prepared::new(&self.predicates, &source.segment).map_err(Arc::new));
+        let prepared = source.prepared.get_or_init(|| Prepared::new(&self.predicates, &source.scanned.segment).map_err(Arc::new));
         let prepared = prepared.as_ref().map_err(|e| storage_error(e))?;
         state.morsel = None;
         if prepared.none {
@@ -74,7 +76,10 @@ impl ScanSource {
         {
             *last = (1 << (morsel.rows % 64)) - 1;
         }
-        state.counters.blocks_skipped += self.apply(state, &source.segment, prepared, morsel)?;
+        if let Some(deleted) = &source.scanned.deleted {
+            clear(&mut state.mask, deleted, morsel);
+        }
+        state.counters.blocks_skipped += self.apply(state, &source.scanned.segment, prepared, morsel)?;
         state.counters.rows_selected += count(&state.mask);
         state.morsel = Some(morsel);
         state.done = 0;
@@ -169,14 +174,14 @@ impl ScanSource {
 
     /// Reads the selected rows of blocks `first..end` of a morsel.
     fn read(&self, state: &mut ScanState, morsel: Morsel, first: usize, end: usize) -> Result<Batch> {
-        let segment = &self.segments[morsel.segment].segment;
+        let scanned = &self.segments[morsel.segment].scanned;
         let first_row = morsel.first_row + first * BLOCK_ROWS;
         let rows = (end * BLOCK_ROWS).min(morsel.rows) - first * BLOCK_ROWS;
         let words = first * BLOCK_WORDS..first * BLOCK_WORDS + rows.div_ceil(64);
         let mut selection = std::mem::take(&mut state.selection);
         selection.clear();
         mask::to_selection(&state.mask[words], &mut selection);
-        let piece = Piece { segment, first_row, rows };
+        let piece = Piece { scanned, first_row, rows };
         let batch = match &self.residual {
             None => self.outputs(&piece, &selection, &mut state.counters),
             Some(residual) => self.with_residual(&piece, residual, &mut selection, &mut state.counters),
@@ -233,15 +238,19 @@ impl ScanSource {
 
 /// Some blocks of a segment that are read together.
 struct Piece<'a> {
-    segment: &'a Segment,
+    scanned: &'a Scanned,
     first_row: usize,
     rows: usize,
 }
 
 impl Piece<'_> {
     fn read(&self, ordinal: usize, selection: &[u32]) -> Result<ArrayRef> {
+        if ordinal == ROW_ADDRESS as usize {
+            let first = self.scanned.address + self.first_row as u64;
+            return Ok(Arc::new(UInt64Array::from_iter_values(selection.iter().map(|row| first + u64::from(*row)))));
+        }
         let selection = (selection.len() < self.rows).then_some(selection);
-        let array = self.segment.column(ordinal)?.read(self.first_row, self.rows, selection)?;
+        let array = self.scanned.segment.column(ordinal)?.read(self.first_row, self.rows, selection)?;
         debug_assert_eq!(array.len(), selection.map_or(self.rows, <[u32]>::len));
         Ok(array)
     }
@@ -252,6 +261,15 @@ fn storage_error(error: &stoa_columnstore::Error) -> Error {
         stoa_columnstore::Error::Invalid(what) => Error::Internal(what.clone()),
         stoa_columnstore::Error::Function(what) => Error::User(what.clone()),
         other => Error::Storage(stoa_columnstore::Error::Invalid(other.to_string())),
+    }
+}
+
+/// Clears the bits of deleted rows.
+fn clear(mask: &mut [u64], deleted: &RoaringBitmap, morsel: Morsel) {
+    let first = morsel.first_row as u32;
+    for row in deleted.range(first..first + morsel.rows as u32) {
+        let bit = (row - first) as usize;
+        mask[bit / 64] &= !(1 << (bit % 64));
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! The front end would take every VALUES in the query for rows of the table.
 
+use arrow_schema::DataType as Arrow;
 use datafusion_common::{Column, DFSchema, DataFusionError, Result, ScalarValue};
 use datafusion_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, cast};
 use datafusion_sql::planner::SqlToRel;
@@ -46,17 +47,27 @@ pub(super) fn plan(insert: &Insert, query: &Query, provider: &Provider<'_>) -> R
     let empty = DFSchema::empty();
     let exprs = schema.fields().iter().zip(from).map(|(field, from)| {
         let value = match from {
-            // Cast even where the types agree: the source's may still widen.
-            Some(at) => {
-                let column = Expr::Column(Column::from(source.schema().qualified_field(at)));
-                cast(column.cast_to(field.data_type(), source.schema())?, field.data_type().clone())
-            }
+            Some(at) => cast_column(&source, at, field.data_type())?,
             None => Expr::Literal(ScalarValue::Null, None).cast_to(field.data_type(), &empty)?,
         };
         Ok(value.alias(field.name()))
     });
     let exprs = exprs.collect::<Result<Vec<Expr>>>()?;
     LogicalPlanBuilder::from(source).project(exprs)?.build()
+}
+
+/// A column of a plan as a value of a table's column; cast even where the types agree: the plan's may still widen.
+pub(super) fn cast_column(plan: &LogicalPlan, at: usize, ty: &Arrow) -> Result<Expr> {
+    let column = Expr::Column(Column::from(plan.schema().qualified_field(at)));
+    Ok(cast(column.cast_to(ty, plan.schema())?, ty.clone()))
+}
+
+/// Takes off what says what becomes of rows whose key is there already.
+pub(super) fn only_rows(ast: &mut Statement) {
+    if let Statement::Insert(insert) = ast {
+        insert.on = None;
+        insert.replace_into = false;
+    }
 }
 
 /// The name as the catalog has it.

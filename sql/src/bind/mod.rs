@@ -1,6 +1,8 @@
 //! From a parsed query to a plan: names and types by the front end, its logical rewrites, then [`crate::convert`].
 
 mod average;
+mod change;
+mod constant;
 mod floats;
 mod fold;
 mod in_lists;
@@ -25,6 +27,9 @@ use stoa_plan::Query;
 
 use crate::token::{self, on_deep_stack};
 use crate::{Catalog, Insert, QueryText, SqlError};
+pub(crate) use change::ROW_COLUMN;
+pub use change::{DUPLICATES, bind_delete, bind_duplicate_update, bind_update};
+pub(crate) use constant::constant;
 pub(crate) use in_lists::OPAQUE;
 use provider::Provider;
 pub(crate) use provider::Table;
@@ -52,14 +57,16 @@ pub fn bind_query_once(query: &QueryText, catalog: &dyn Catalog) -> Result<(Quer
 }
 
 /// Binds the source of an INSERT: the plan yields exactly the columns of the table, in their order and types; columns that the
-/// statement does not name are NULL.
+/// statement does not name are NULL. What becomes of rows whose key is there already is no part of it.
 ///
 /// # Errors
 /// What is wrong with the statement, with the place where it is known.
 pub fn bind_insert(insert: &Insert, catalog: &dyn Catalog) -> Result<Query, SqlError> {
     on_deep_stack(|| {
         let tokens = names::resolve_case(insert.source.tokens(), catalog);
-        Ok(bind(token::parse_statement(&tokens)?, &insert.source, catalog)?.0)
+        let mut ast = token::parse_statement(&tokens)?;
+        insert::only_rows(&mut ast);
+        Ok(bind(ast, &insert.source, catalog)?.0)
     })
 }
 
@@ -70,10 +77,14 @@ fn bind(mut ast: Ast, text: &QueryText, catalog: &dyn Catalog) -> Result<(Query,
     }
     let provider = Provider::new(catalog);
     let plan = logical_plan(ast, &provider).map_err(|error| names::locate(&error, text))?;
+    Ok((finish(plan, text, &provider)?, provider.timeless()))
+}
+
+/// The plan of what the front end has planned.
+fn finish(plan: LogicalPlan, text: &QueryText, provider: &Provider<'_>) -> Result<Query, SqlError> {
     let names: Vec<String> = plan.schema().fields().iter().map(|f| output::display_name(f.name())).collect();
-    let plan = rules::rewrite(plan, &provider).map_err(|error| names::locate(&error, text))?;
-    let query = crate::convert::query(&plan, &names).map_err(|error| names::locate_own(error, text))?;
-    Ok((query, provider.timeless()))
+    let plan = rules::rewrite(plan, provider).map_err(|error| names::locate(&error, text))?;
+    crate::convert::query(&plan, &names).map_err(|error| names::locate_own(error, text))
 }
 
 /// The front end's plan of a statement, before any rewrite.

@@ -2,7 +2,7 @@
 
 use datafusion_expr::TableScan;
 use datafusion_expr::utils::split_conjunction;
-use stoa_plan::{ColumnId, Node, Plan, Scan, ScanColumn};
+use stoa_plan::{ColumnId, Node, Plan, ROW_ADDRESS, Scan, ScanColumn};
 
 use super::{Converter, Relation, Scope, is_true};
 use crate::SqlError;
@@ -31,7 +31,9 @@ impl Converter {
             None => (0..all.len()).collect(),
         };
         let read: Vec<ColumnId> = filters.iter().flat_map(stoa_plan::Expr::columns).collect();
-        let column = |ordinal: usize| ScanColumn { ordinal: ordinal as u32, field: all[ordinal].clone() };
+        let address = table.addressed.then(|| all.len().saturating_sub(1));
+        let ordinal = |at: usize| if Some(at) == address { ROW_ADDRESS } else { at as u32 };
+        let column = |at: usize| ScanColumn { ordinal: ordinal(at), field: all[at].clone() };
         let columns: Vec<ScanColumn> = chosen.iter().map(|&i| column(i)).collect();
         let filter_columns = (0..all.len()).filter(|i| !chosen.contains(i) && read.contains(&all[*i].id)).map(column).collect();
         let fields = columns.iter().map(|c| c.field.clone()).collect();

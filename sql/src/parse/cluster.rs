@@ -3,9 +3,9 @@
 use datafusion_sql::sqlparser::tokenizer::Token;
 
 use super::cursor::Cursor;
-use crate::{ClusterStatement, SqlError, Statement};
+use crate::{ClusterStatement, Durability, SqlError, Statement};
 
-/// `CREATE DATABASE [IF NOT EXISTS] d [PARTITIONS n] [REDUNDANCY n]`, behind CREATE DATABASE.
+/// `CREATE DATABASE [IF NOT EXISTS] d [PARTITIONS n] [REDUNDANCY n] [DURABILITY SYNC | ASYNC]`, behind CREATE DATABASE.
 pub(super) fn create_database(mut cursor: Cursor<'_>) -> Result<Statement, SqlError> {
     let if_not_exists = cursor.take("IF");
     if if_not_exists {
@@ -13,8 +13,13 @@ pub(super) fn create_database(mut cursor: Cursor<'_>) -> Result<Statement, SqlEr
         cursor.expect("EXISTS")?;
     }
     let name = cursor.name()?;
-    let (mut partitions, mut redundancy) = (None, None);
+    let (mut partitions, mut redundancy, mut durability) = (None, None, None);
     loop {
+        if cursor.take("DURABILITY") {
+            cursor.take_token(&Token::Eq);
+            durability = Some(sync_or_async(&mut cursor)?);
+            continue;
+        }
         let slot = if cursor.take("PARTITIONS") {
             &mut partitions
         } else if cursor.take("REDUNDANCY") {
@@ -26,7 +31,14 @@ pub(super) fn create_database(mut cursor: Cursor<'_>) -> Result<Statement, SqlEr
         *slot = Some(number(&mut cursor)?);
     }
     cursor.expect_end()?;
-    Ok(Statement::Cluster(ClusterStatement::CreateDatabase { name, if_not_exists, partitions, redundancy }))
+    Ok(Statement::Cluster(ClusterStatement::CreateDatabase { name, if_not_exists, partitions, redundancy, durability }))
+}
+
+fn sync_or_async(cursor: &mut Cursor<'_>) -> Result<Durability, SqlError> {
+    if cursor.take("SYNC") {
+        return Ok(Durability::Sync);
+    }
+    if cursor.take("ASYNC") { Ok(Durability::Async) } else { Err(cursor.error("expected SYNC or ASYNC")) }
 }
 
 /// `DROP DATABASE [IF EXISTS] d`, behind DROP DATABASE.
@@ -136,7 +148,7 @@ fn number<N: std::str::FromStr>(cursor: &mut Cursor<'_>) -> Result<N, SqlError> 
 
 #[cfg(test)]
 mod tests {
-    use crate::{ClusterStatement, Statement, parse};
+    use crate::{ClusterStatement, Durability, Statement, parse};
 
     fn one(sql: &str) -> ClusterStatement {
         match parse(sql).unwrap().pop() {
@@ -160,7 +172,14 @@ mod tests {
             if_not_exists,
             partitions,
             redundancy,
+            durability: None,
         };
+        for (sql, expected) in [("SYNC", Durability::Sync), ("= ASYNC", Durability::Async)] {
+            let created = one(&format!("CREATE DATABASE d DURABILITY {sql} PARTITIONS 8"));
+            assert!(
+                matches!(created, ClusterStatement::CreateDatabase { durability: Some(d), partitions: Some(8), .. } if d == expected)
+            );
+        }
         assert_eq!(one("CREATE DATABASE d"), create(None, None, false));
         assert_eq!(one("CREATE DATABASE IF NOT EXISTS d REDUNDANCY 2 PARTITIONS = 8"), create(Some(8), Some(2), true));
         assert_eq!(one("ADD AGGREGATOR 'a:1'"), ClusterStatement::AddCoordinator { address: "a:1".into() });
@@ -177,6 +196,7 @@ mod tests {
             ("ADD LEAF 'nowhere'", "expected HOST:PORT"),
             ("ADD LEAF 'a:99999'", "expected HOST:PORT"),
             ("CREATE DATABASE d PARTITIONS many", "expected a number"),
+            ("CREATE DATABASE d DURABILITY 1", "expected SYNC or ASYNC"),
             ("KILL QUERY 99999999999999999999999", "expected a number"),
             ("SHOW LEAVES NOW", "expected the end"),
         ] {

@@ -6,6 +6,7 @@ use datafusion_sql::sqlparser::tokenizer::Token;
 use stoa_plan::DataType;
 
 use super::{Cursor, Lines, query};
+use crate::bind::ROW_COLUMN;
 use crate::{BitmapIndex, ColumnDef, CreateTable, SqlError, Statement, types};
 
 /// Parses what follows `CREATE [REFERENCE] TABLE`.
@@ -21,6 +22,7 @@ pub(super) fn create_table(mut cursor: Cursor<'_>, reference: bool, lines: &Line
     if has_body {
         body(&mut cursor, &mut table)?;
     }
+    primary_key_not_null(&mut table);
     let place = cursor.place();
     if cursor.take("AS") || starts_query(cursor.peek()) || cursor.peek() == Some(&Token::LParen) {
         check_keys(&table, false).map_err(|m| SqlError::at(m, place))?;
@@ -60,16 +62,33 @@ fn element(cursor: &mut Cursor<'_>, table: &mut CreateTable) -> Result<(), SqlEr
         return set_once(&mut table.sort_key, columns, "SORT KEY", cursor);
     }
     if cursor.take_two("PRIMARY", "KEY") {
-        let columns = key_columns(cursor)?;
+        let columns = hash_key_columns(cursor)?;
         return set_once(&mut table.primary_key, columns, "PRIMARY KEY", cursor);
     }
-    let followed = |next: Option<&Token>| matches!(next, Some(Token::LParen)) || is_word(next, "KEY") || is_word(next, "INDEX");
-    for clause in ["KEY", "INDEX", "UNIQUE", "CONSTRAINT", "FOREIGN", "CHECK", "FULLTEXT"] {
-        if is_word(cursor.peek(), clause) && (clause == "CONSTRAINT" || followed(cursor.peek_at(1))) {
+    if starts_key(cursor, "UNIQUE") {
+        cursor.next();
+        if !cursor.take("KEY") {
+            cursor.take("INDEX");
+        }
+        let columns = hash_key_columns(cursor)?;
+        if columns.is_empty() {
+            return Err(cursor.error("a UNIQUE KEY needs columns"));
+        }
+        table.unique_keys.push(columns);
+        return Ok(());
+    }
+    for clause in ["KEY", "INDEX", "CONSTRAINT", "FOREIGN", "CHECK", "FULLTEXT"] {
+        if is_word(cursor.peek(), clause) && (clause == "CONSTRAINT" || starts_key(cursor, clause)) {
             return Err(cursor.error(&format!("{clause} is not supported in CREATE TABLE")));
         }
     }
     column(cursor, table)
+}
+
+/// Whether `clause` is next, and not as the name of a column.
+pub(super) fn starts_key(cursor: &Cursor<'_>, clause: &str) -> bool {
+    let next = cursor.peek_at(1);
+    is_word(cursor.peek(), clause) && (next == Some(&Token::LParen) || is_word(next, "KEY") || is_word(next, "INDEX"))
 }
 
 /// `[name] (a, b)`.
@@ -78,6 +97,15 @@ fn key_columns(cursor: &mut Cursor<'_>) -> Result<Vec<String>, SqlError> {
         cursor.name()?;
     }
     cursor.names()
+}
+
+/// `[name] (a, b) [USING HASH]`: the index is Stoa's own either way.
+fn hash_key_columns(cursor: &mut Cursor<'_>) -> Result<Vec<String>, SqlError> {
+    let columns = key_columns(cursor)?;
+    if cursor.take("USING") {
+        cursor.expect("HASH")?;
+    }
+    Ok(columns)
 }
 
 fn set_once(key: &mut Vec<String>, columns: Vec<String>, what: &str, cursor: &Cursor<'_>) -> Result<(), SqlError> {
@@ -90,73 +118,112 @@ fn set_once(key: &mut Vec<String>, columns: Vec<String>, what: &str, cursor: &Cu
 
 fn column(cursor: &mut Cursor<'_>, table: &mut CreateTable) -> Result<(), SqlError> {
     let place = cursor.place();
-    let name = cursor.name()?;
+    let name = column_name(cursor)?;
     if table.columns.iter().any(|c| c.name.eq_ignore_ascii_case(&name)) {
         return Err(SqlError::at(format!("column '{name}' is declared twice"), place));
     }
-    let mut column =
-        ColumnDef { name, ty: DataType::Null, sql_type: String::new(), nullable: true, bitmap_index: BitmapIndex::Auto };
-    if !matches!(cursor.peek(), Some(Token::Comma | Token::RParen)) {
-        let place = cursor.place();
-        let declared = cursor.data_type()?;
-        column.ty = types::from_sql(&declared).map_err(|e| SqlError::at(e.message, place))?;
-        if column.ty == DataType::Interval {
-            return Err(SqlError::at("a table column cannot be an INTERVAL", place));
-        }
-        column.sql_type = declared.to_string();
-        options(cursor, &mut column, table)?;
+    if matches!(cursor.peek(), Some(Token::Comma | Token::RParen)) {
+        table.columns.push(untyped_column(name));
+        return Ok(());
+    }
+    let mut column = typed_column(cursor, name)?;
+    while option(cursor, &mut column, table)? {}
+    if !matches!(cursor.peek(), None | Some(Token::Comma | Token::RParen)) {
+        return Err(unknown_option(cursor, "PRIMARY KEY, UNIQUE"));
     }
     table.columns.push(column);
     Ok(())
 }
 
-fn options(cursor: &mut Cursor<'_>, column: &mut ColumnDef, table: &mut CreateTable) -> Result<(), SqlError> {
-    loop {
-        if cursor.take_two("NOT", "NULL") {
-            column.nullable = false;
-        } else if cursor.take("NULL") {
-            column.nullable = true;
-        } else if cursor.take_two("PRIMARY", "KEY") {
-            column.nullable = false;
-            set_once(&mut table.primary_key, vec![column.name.clone()], "PRIMARY KEY", cursor)?;
-        } else if cursor.take_two("SHARD", "KEY") {
-            set_once(&mut table.shard_key, vec![column.name.clone()], "SHARD KEY", cursor)?;
-        } else if cursor.take_two("SORT", "KEY") {
-            set_once(&mut table.sort_key, vec![column.name.clone()], "SORT KEY", cursor)?;
-        } else if is_word(cursor.peek(), "WITH") || is_word(cursor.peek(), "WITHOUT") {
-            let with = cursor.take("WITH");
-            if !with {
-                cursor.expect("WITHOUT")?;
-            }
-            let parenthesis = cursor.take_token(&Token::LParen);
-            cursor.expect("BITMAP")?;
-            cursor.expect("INDEX")?;
-            if parenthesis {
-                cursor.expect_token(&Token::RParen)?;
-            }
-            column.bitmap_index = if with { BitmapIndex::Declared } else { BitmapIndex::None };
-        } else if cursor.take("COMMENT") {
-            let Some(Token::SingleQuotedString(_)) = cursor.next() else {
-                return Err(cursor.error("expected a string after COMMENT"));
-            };
-        } else if matches!(cursor.peek(), None | Some(Token::Comma | Token::RParen)) {
-            return Ok(());
-        } else {
-            let what = cursor.peek().map(ToString::to_string).unwrap_or_default();
-            return Err(cursor.error(&format!(
-                "{what} is not supported for a column: expected NULL, NOT NULL, PRIMARY KEY or WITH (BITMAP INDEX)"
-            )));
-        }
+/// The name of a new column.
+pub(super) fn column_name(cursor: &mut Cursor<'_>) -> Result<String, SqlError> {
+    let place = cursor.place();
+    let name = cursor.name()?;
+    if name.eq_ignore_ascii_case(ROW_COLUMN) {
+        return Err(SqlError::at(format!("a column cannot have the name '{name}'"), place));
+    }
+    Ok(name)
+}
+
+fn untyped_column(name: String) -> ColumnDef {
+    ColumnDef { name, ty: DataType::Null, sql_type: String::new(), nullable: true, bitmap_index: BitmapIndex::Auto }
+}
+
+/// A column whose type is next.
+pub(super) fn typed_column(cursor: &mut Cursor<'_>, name: String) -> Result<ColumnDef, SqlError> {
+    let place = cursor.place();
+    let declared = cursor.data_type()?;
+    let ty = types::from_sql(&declared).map_err(|e| SqlError::at(e.message, place))?;
+    if ty == DataType::Interval {
+        return Err(SqlError::at("a table column cannot be an INTERVAL", place));
+    }
+    Ok(ColumnDef { ty, sql_type: declared.to_string(), ..untyped_column(name) })
+}
+
+/// Takes one option of a column if there is one.
+pub(super) fn option(cursor: &mut Cursor<'_>, column: &mut ColumnDef, table: &mut CreateTable) -> Result<bool, SqlError> {
+    if cursor.take_two("NOT", "NULL") {
+        column.nullable = false;
+    } else if cursor.take("NULL") {
+        column.nullable = true;
+    } else if cursor.take_two("PRIMARY", "KEY") {
+        set_once(&mut table.primary_key, vec![column.name.clone()], "PRIMARY KEY", cursor)?;
+    } else if cursor.take("UNIQUE") {
+        cursor.take("KEY");
+        table.unique_keys.push(vec![column.name.clone()]);
+    } else if cursor.take_two("SHARD", "KEY") {
+        set_once(&mut table.shard_key, vec![column.name.clone()], "SHARD KEY", cursor)?;
+    } else if cursor.take_two("SORT", "KEY") {
+        set_once(&mut table.sort_key, vec![column.name.clone()], "SORT KEY", cursor)?;
+    } else if is_word(cursor.peek(), "WITH") || is_word(cursor.peek(), "WITHOUT") {
+        column.bitmap_index = bitmap_index(cursor)?;
+    } else if cursor.take("COMMENT") {
+        let Some(Token::SingleQuotedString(_)) = cursor.next() else {
+            return Err(cursor.error("expected a string after COMMENT"));
+        };
+    } else {
+        return Ok(false);
+    }
+    Ok(true)
+}
+
+/// `WITH (BITMAP INDEX)`, `WITHOUT (BITMAP INDEX)`.
+fn bitmap_index(cursor: &mut Cursor<'_>) -> Result<BitmapIndex, SqlError> {
+    let with = cursor.take("WITH");
+    if !with {
+        cursor.expect("WITHOUT")?;
+    }
+    let parenthesis = cursor.take_token(&Token::LParen);
+    cursor.expect("BITMAP")?;
+    cursor.expect("INDEX")?;
+    if parenthesis {
+        cursor.expect_token(&Token::RParen)?;
+    }
+    Ok(if with { BitmapIndex::Declared } else { BitmapIndex::None })
+}
+
+/// The next token is no option of a column; `others`: what else it might be.
+pub(super) fn unknown_option(cursor: &Cursor<'_>, others: &str) -> SqlError {
+    let what = cursor.peek().map(ToString::to_string).unwrap_or_default();
+    cursor.error(&format!("{what} is not supported for a column: expected NULL, NOT NULL, {others} or WITH (BITMAP INDEX)"))
+}
+
+/// Columns of the primary key hold no NULLs.
+fn primary_key_not_null(table: &mut CreateTable) {
+    for column in &mut table.columns {
+        column.nullable &= !table.primary_key.contains(&column.name);
     }
 }
 
-/// Every key names columns of the table, each once. With a query, the columns may not be known yet.
+/// Every key names columns of the table, each once, and keys of one row hold the shard key. With a query, the columns may not be
+/// known yet.
 fn check_keys(table: &CreateTable, complete: bool) -> Result<(), String> {
     if complete && let Some(bare) = table.columns.iter().find(|c| c.ty == DataType::Null) {
         return Err(format!("column '{}' has no type", bare.name));
     }
     let known: HashSet<&str> = table.columns.iter().map(|c| c.name.as_str()).collect();
-    for (what, key) in [("SHARD KEY", &table.shard_key), ("SORT KEY", &table.sort_key), ("PRIMARY KEY", &table.primary_key)] {
+    let unique = || table.unique_keys.iter().map(|key| ("UNIQUE KEY", key)).chain([("PRIMARY KEY", &table.primary_key)]);
+    for (what, key) in [("SHARD KEY", &table.shard_key), ("SORT KEY", &table.sort_key)].into_iter().chain(unique()) {
         let mut seen = HashSet::new();
         for name in key {
             if complete && !known.contains(name.as_str()) {
@@ -165,6 +232,11 @@ fn check_keys(table: &CreateTable, complete: bool) -> Result<(), String> {
             if !seen.insert(name) {
                 return Err(format!("{what} names '{name}' twice"));
             }
+        }
+    }
+    for (what, key) in unique().filter(|(_, key)| !key.is_empty() && !table.reference) {
+        if table.shard_key.iter().any(|name| !key.contains(name)) {
+            return Err(format!("{what} ({}) must contain the shard key ({})", key.join(", "), table.shard_key.join(", ")));
         }
     }
     Ok(())

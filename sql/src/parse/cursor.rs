@@ -1,6 +1,6 @@
 //! A position in a list of tokens, for the clauses that are parsed by hand.
 
-use datafusion_sql::sqlparser::ast::{DataType as SqlType, ObjectName};
+use datafusion_sql::sqlparser::ast::{DataType as SqlType, Expr, ObjectName};
 use datafusion_sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 
 use crate::{SqlError, token};
@@ -120,6 +120,14 @@ impl<'a> Cursor<'a> {
         let ty = parser.parse_data_type().map_err(SqlError::from_parser)?;
         self.at += parser.index();
         Ok(ty)
+    }
+
+    /// An expression without operators outside of parentheses.
+    pub(super) fn operand(&mut self) -> Result<Expr, SqlError> {
+        let mut parser = token::parser(self.rest());
+        let expr = parser.parse_prefix().map_err(SqlError::from_parser)?;
+        self.at += parser.index();
+        Ok(expr)
     }
 
     /// Where the next token, or else the last, stands.

@@ -3,16 +3,18 @@
 //! Queries are only checked here; they are bound later, from their tokens. Definitions are parsed by hand, clause by clause,
 //! because their clauses (SHARD KEY, SORT KEY, bitmap indexes) are Stoa's own.
 
+mod alter;
+pub(crate) mod change;
 mod cluster;
 mod create_table;
 mod cursor;
+mod maintenance;
 mod users;
 
-use datafusion_sql::sqlparser::ast::{Statement as Ast, TableObject};
 use datafusion_sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use crate::token::{self, Lines, on_deep_stack};
-use crate::{Insert, QueryText, SqlError, Statement, UserStatement};
+use crate::{QueryText, SqlError, Statement, UserStatement};
 use cursor::Cursor;
 
 /// Splits a text at its semicolons and parses each statement.
@@ -50,7 +52,14 @@ fn statement(tokens: &[TokenWithSpan], lines: &Lines<'_>) -> Result<Statement, S
         "PROFILE" => Ok(Statement::Explain { analyze: true, query: query(&tokens[1..], lines)? }),
         "CREATE" => create(cursor, lines),
         "DROP" => drop(cursor),
-        "INSERT" => insert(tokens, lines),
+        "INSERT" | "REPLACE" => change::insert(tokens, lines),
+        "UPDATE" => change::update(tokens, lines),
+        "DELETE" => change::delete(tokens, lines),
+        "TRUNCATE" => maintenance::truncate(cursor),
+        "OPTIMIZE" => maintenance::optimize(cursor),
+        "BACKUP" => maintenance::backup(cursor),
+        "RESTORE" => maintenance::restore(cursor),
+        "BEGIN" | "START" | "COMMIT" | "ROLLBACK" => maintenance::transaction(cursor),
         "SHOW" => show(cursor),
         "ADD" => cluster::add(cursor),
         "REMOVE" => cluster::remove(cursor),
@@ -58,6 +67,10 @@ fn statement(tokens: &[TokenWithSpan], lines: &Lines<'_>) -> Result<Statement, S
         "GRANT" => users::grant(cursor),
         "REVOKE" => users::revoke(cursor),
         "ALTER" if cursor.take_two("ALTER", "USER") => users::alter(cursor),
+        "ALTER" => {
+            cursor.next();
+            alter::alter(cursor)
+        }
         "SET" if cursor.take_two("SET", "PASSWORD") => users::set_password(cursor),
         "DESCRIBE" | "DESC" => {
             cursor.next();
@@ -79,15 +92,13 @@ fn statement(tokens: &[TokenWithSpan], lines: &Lines<'_>) -> Result<Statement, S
     }
 }
 
-const STATEMENTS: [&str; 15] = [
+const STATEMENTS: [&str; 27] = [
     "SELECT", "WITH", "VALUES", "EXPLAIN", "PROFILE", "CREATE", "DROP", "INSERT", "SHOW", "DESCRIBE", "ADD", "REMOVE", "KILL",
-    "GRANT", "REVOKE",
+    "GRANT", "REVOKE", "REPLACE", "UPDATE", "DELETE", "TRUNCATE", "ALTER", "OPTIMIZE", "BEGIN", "START", "COMMIT", "ROLLBACK",
+    "BACKUP", "RESTORE",
 ];
 
-const OTHER_STATEMENTS: [&str; 16] = [
-    "UPDATE", "DELETE", "MERGE", "ALTER", "TRUNCATE", "COPY", "LOAD", "BEGIN", "COMMIT", "ROLLBACK", "SET", "USE", "ANALYZE",
-    "CALL", "REPLACE", "START",
-];
+const OTHER_STATEMENTS: [&str; 7] = ["MERGE", "COPY", "LOAD", "SET", "USE", "ANALYZE", "CALL"];
 
 /// Checks the syntax of a query and keeps its tokens.
 fn query(tokens: &[TokenWithSpan], lines: &Lines<'_>) -> Result<QueryText, SqlError> {
@@ -96,31 +107,6 @@ fn query(tokens: &[TokenWithSpan], lines: &Lines<'_>) -> Result<QueryText, SqlEr
     }
     token::parse_query(tokens)?;
     Ok(QueryText::new(tokens.to_vec(), lines.slice(tokens)))
-}
-
-fn insert(tokens: &[TokenWithSpan], lines: &Lines<'_>) -> Result<Statement, SqlError> {
-    let Ast::Insert(insert) = token::parse_statement(tokens)? else {
-        return Err(SqlError::at("expected INSERT INTO", tokens[0].span.start));
-    };
-    let plain = insert.or.is_none()
-        && !insert.ignore
-        && insert.on.is_none()
-        && insert.returning.is_none()
-        && insert.assignments.is_empty()
-        && !insert.overwrite
-        && insert.partitioned.is_none()
-        && !insert.replace_into;
-    if !plain {
-        return Err(SqlError::at("INSERT takes VALUES or a query, without further clauses", tokens[0].span.start));
-    }
-    if insert.source.is_none() {
-        return Err(SqlError::at("INSERT without VALUES or a query is not supported", tokens[0].span.start));
-    }
-    let TableObject::TableName(name) = &insert.table else {
-        return Err(SqlError::at("INSERT into a table function is not supported", tokens[0].span.start));
-    };
-    let table = cursor::plain_name(name, tokens[0].span.start)?;
-    Ok(Statement::Insert(Insert { table, source: QueryText::new(tokens.to_vec(), lines.slice(tokens)) }))
 }
 
 fn create(mut cursor: Cursor<'_>, lines: &Lines<'_>) -> Result<Statement, SqlError> {
@@ -209,6 +195,9 @@ fn show(mut cursor: Cursor<'_>) -> Result<Statement, SqlError> {
     if cursor.take("USERS") {
         cursor.expect_end()?;
         return Ok(Statement::User(UserStatement::ShowUsers));
+    }
+    if cursor.take("COLUMNAR") {
+        return maintenance::merge_status(cursor);
     }
     cursor.take("FULL");
     if cursor.take("TABLES") {

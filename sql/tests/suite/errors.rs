@@ -23,7 +23,7 @@ fn names() {
 fn syntax() {
     assert_eq!(error("SELECT a FROM t WHERE"), "expected an expression, found the end of the statement at line 1, column 22");
     assert_eq!(error("SELCT 1"), "'SELCT' does not start a statement; did you mean SELECT? at line 1, column 1");
-    assert_eq!(error("SELECT a FROM t; UPDATE t SET a = 1"), "the statement UPDATE is not supported at line 1, column 18");
+    assert_eq!(error("SELECT a FROM t; MERGE INTO t"), "the statement MERGE is not supported at line 1, column 18");
     assert_eq!(error("SELECT a # 1 FROM t"), "expected an operator, found Sharp at line 1, column 10");
     assert!(error("SELECT 'abc").contains("at line 1, column 8"));
     assert!(error("CREATE TABLE x (a INT, SHARD KEY (b))").contains("SHARD KEY names 'b', which is not a column"));

@@ -52,12 +52,37 @@ fn create_table_with_keys() {
     assert_eq!(keys.columns[0].bitmap_index, BitmapIndex::Declared);
     assert_eq!(keys.columns[1].bitmap_index, BitmapIndex::None);
     assert_eq!(keys.columns[2].bitmap_index, BitmapIndex::Auto);
-    let named = table("CREATE TABLE x (`key` INT PRIMARY KEY, sort INT SORT KEY, shard INT, SHARD KEY k (shard))");
+    let named = table("CREATE TABLE x (`key` INT PRIMARY KEY, sort INT SORT KEY, shard INT, SHARD KEY k (`key`))");
     assert_eq!(
         (named.primary_key, named.sort_key, named.shard_key),
-        (vec!["key".into()], vec!["sort".into()], vec!["shard".into()])
+        (vec!["key".into()], vec!["sort".into()], vec!["key".into()])
     );
     assert!(!named.columns[0].nullable);
+}
+
+#[test]
+fn create_table_with_unique_keys() {
+    let keys = table(
+        "CREATE TABLE x (a INT, b INT, c INT UNIQUE, d INT UNIQUE KEY, PRIMARY KEY (a, b) USING HASH, UNIQUE KEY k (a) USING HASH,
+         UNIQUE INDEX (b, a), UNIQUE (c, d), `unique` INT)",
+    );
+    assert_eq!(keys.primary_key, ["a", "b"]);
+    assert_eq!(keys.unique_keys, [vec!["c"], vec!["d"], vec!["a"], vec!["b", "a"], vec!["c", "d"]]);
+    let nullable: Vec<bool> = keys.columns.iter().map(|c| c.nullable).collect();
+    assert_eq!(nullable, [false, false, true, true, true]);
+    assert_eq!(table("CREATE TABLE x (a INT, b INT, SHARD KEY (a), UNIQUE KEY (b, a))").unique_keys.len(), 1);
+    assert_eq!(table("CREATE REFERENCE TABLE x (a INT, b INT, SHARD KEY (a), UNIQUE KEY (b))").unique_keys.len(), 1);
+    for (sql, message) in [
+        ("a INT, SHARD KEY (a), b INT UNIQUE", "UNIQUE KEY (b) must contain the shard key (a)"),
+        ("a INT, b INT, SHARD KEY (a, b), PRIMARY KEY (b)", "PRIMARY KEY (b) must contain the shard key (a, b)"),
+        ("a INT, UNIQUE KEY (z)", "UNIQUE KEY names 'z', which is not a column of the table"),
+        ("a INT, UNIQUE KEY (a, a)", "UNIQUE KEY names 'a' twice"),
+        ("a INT, UNIQUE KEY ()", "a UNIQUE KEY needs columns"),
+        ("a INT, UNIQUE KEY (a) USING BTREE", "expected HASH"),
+    ] {
+        let error = parse(&format!("CREATE TABLE x ({sql})")).unwrap_err().to_string();
+        assert!(error.contains(message), "{sql}: {error}");
+    }
 }
 
 #[test]

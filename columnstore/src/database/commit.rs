@@ -1,0 +1,234 @@
+//! Commits: the log first, then memory, then the disk, then everyone.
+//!
+//! Whoever finds that nobody syncs the log does so for all whose records are in it by then (group commit; DeWitt et al., 1984). After
+//! a sync that failed nobody can say what is on disk, so what it was to cover counts as not committed: the next commit begins a new
+//! log on a manifest of what had been shown.
+
+use std::sync::Arc;
+
+use super::folder::remove_logs;
+use super::rewrite::Forward;
+use super::{Catalog, Database};
+use crate::log::{self, Change, LogWriter, encode_changes};
+use crate::{Error, Result};
+
+/// The newest state, which may not be on disk yet, and the log that makes it last.
+pub(crate) struct Head {
+    pub(crate) catalog: Arc<Catalog>,
+    log: LogWriter,
+    log_number: u64,
+    /// Where rows went, for transactions that saw them elsewhere; with the LSN of the commit.
+    pub(crate) forwards: Vec<(u64, Arc<Forward>)>,
+}
+
+impl Head {
+    pub(crate) fn new(catalog: Arc<Catalog>, log: LogWriter, log_number: u64) -> Head {
+        Head { catalog, log, log_number, forwards: Vec::new() }
+    }
+}
+
+/// How far the log is on disk.
+pub(crate) struct Syncing {
+    /// The last LSN.
+    synced: u64,
+    /// Somebody syncs.
+    running: bool,
+    /// The last sync failed, and why.
+    failed: Option<String>,
+}
+
+impl Syncing {
+    pub(crate) fn at(lsn: u64) -> Syncing {
+        Syncing { synced: lsn, running: false, failed: None }
+    }
+}
+
+impl Database {
+    /// Commits the changes that `plan` makes from the newest state, all or none. They are on disk and shown when this returns.
+    ///
+    /// # Errors
+    /// Those of `plan`; [`Error::Io`], and then nothing was changed.
+    pub(crate) fn commit<T>(self: &Arc<Self>, plan: impl FnOnce(&Head) -> Result<(Vec<Change>, T)>) -> Result<T> {
+        self.commit_then(plan, |_| ())
+    }
+
+    /// As [`Database::commit`]; `then` is called before any other commit, with the newest state being this one's.
+    pub(super) fn commit_then<T>(
+        self: &Arc<Self>,
+        plan: impl FnOnce(&Head) -> Result<(Vec<Change>, T)>,
+        then: impl FnOnce(&mut Head),
+    ) -> Result<T> {
+        let (lsn, value) = {
+            let mut head = self.head.lock();
+            self.heal(&mut head)?;
+            let (changes, value) = plan(&head)?;
+            if changes.is_empty() {
+                return Ok(value);
+            }
+            let mut next = Catalog::clone(&head.catalog);
+            changes.iter().try_for_each(|change| next.apply(change))?;
+            next.sequence += 1;
+            let segments = || changes.iter().flat_map(added_segments);
+            // From here on the log may name them.
+            segments().for_each(|segment| segment.set_doomed(false));
+            let synced = self.syncing.lock().synced;
+            if let Err(error) = head.log.append(next.sequence, next.term, synced, &encode_changes(&changes)) {
+                segments().for_each(|segment| segment.set_doomed(true));
+                return Err(error);
+            }
+            head.catalog = Arc::new(next);
+            then(&mut head);
+            if !self.options.fsync {
+                self.show(&head.catalog);
+            }
+            (head.catalog.sequence, value)
+        };
+        if self.options.fsync {
+            self.wait_synced(lsn)?;
+        }
+        self.maintain_soon();
+        Ok(value)
+    }
+
+    fn show(&self, catalog: &Arc<Catalog>) {
+        let mut visible = self.visible.write();
+        if visible.sequence < catalog.sequence {
+            *visible = Arc::clone(catalog);
+        }
+    }
+
+    /// Waits until a record is on disk, or syncs it for all that wait.
+    fn wait_synced(&self, lsn: u64) -> Result<()> {
+        loop {
+            {
+                let mut syncing = self.syncing.lock();
+                loop {
+                    if syncing.synced >= lsn {
+                        return Ok(());
+                    }
+                    if let Some(why) = &syncing.failed {
+                        return Err(self.not_synced(why));
+                    }
+                    if !syncing.running {
+                        break;
+                    }
+                    self.synced.wait(&mut syncing);
+                }
+            }
+            let (file, catalog) = {
+                let head = self.head.lock();
+                let mut syncing = self.syncing.lock();
+                if syncing.running || syncing.synced >= lsn || syncing.failed.is_some() {
+                    continue;
+                }
+                syncing.running = true;
+                (head.log.file(), Arc::clone(&head.catalog))
+            };
+            let result = file.1.sync();
+            if result.is_ok() {
+                self.show(&catalog);
+            }
+            let mut syncing = self.syncing.lock();
+            syncing.running = false;
+            match result {
+                Ok(()) => syncing.synced = syncing.synced.max(catalog.sequence),
+                Err(e) => syncing.failed = Some(format!("{}: {e}", file.0.display())),
+            }
+            self.synced.notify_all();
+        }
+    }
+
+    fn not_synced(&self, why: &str) -> Error {
+        let source = std::io::Error::other(format!("the log could not be made to last, so nothing was committed ({why})"));
+        Error::Io { path: self.files.root.clone(), source }
+    }
+
+    /// After a failed sync or write, begins a new log on a manifest of what is shown.
+    fn heal(&self, head: &mut Head) -> Result<()> {
+        let failed = self.syncing.lock().failed.is_some();
+        if !failed && !head.log.is_broken() {
+            return Ok(());
+        }
+        self.quiet(head);
+        let before = self.catalog();
+        let number = self.next_log(head)?;
+        before.store(number.0, self.options.fsync)?;
+        (head.log_number, head.log) = number;
+        head.catalog = Arc::clone(&before);
+        {
+            let mut syncing = self.syncing.lock();
+            syncing.failed = None;
+            syncing.synced = before.sequence;
+        }
+        remove_logs(&self.files, |number| number < head.log_number)
+    }
+
+    /// Waits for whoever syncs, and then syncs what is written, if that still means something.
+    fn quiet(&self, head: &Head) {
+        let mut syncing = self.syncing.lock();
+        while syncing.running {
+            self.synced.wait(&mut syncing);
+        }
+        if syncing.failed.is_some() {
+            return;
+        }
+        let (path, file) = head.log.file();
+        match if self.options.fsync { file.sync() } else { Ok(()) } {
+            Ok(()) => {
+                self.show(&head.catalog);
+                syncing.synced = head.catalog.sequence;
+            }
+            Err(e) => syncing.failed = Some(format!("{}: {e}", path.display())),
+        }
+        self.synced.notify_all();
+    }
+
+    fn next_log(&self, head: &Head) -> Result<(u64, LogWriter)> {
+        let number = head.log_number + 1;
+        let path = log::file_path(&self.files.root, number);
+        // One that an earlier try left has nothing in it.
+        let _ = self.files.disk.remove(&path);
+        Ok((number, LogWriter::create(&*self.files.disk, &self.files.root, number, self.options.fsync)?))
+    }
+
+    /// Writes a manifest of the newest state and removes the log before it. Commits wait for one sync, not for the manifest.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; the old manifest and the log stay then.
+    pub fn checkpoint(self: &Arc<Self>) -> Result<()> {
+        let _alone = self.maintenance.alone();
+        let (catalog, number) = {
+            let mut head = self.head.lock();
+            self.heal(&mut head)?;
+            self.quiet(&head);
+            if let Some(why) = &self.syncing.lock().failed {
+                return Err(self.not_synced(why));
+            }
+            (head.log_number, head.log) = self.next_log(&head)?;
+            (Arc::clone(&head.catalog), head.log_number)
+        };
+        catalog.store(number, self.options.fsync)?;
+        remove_logs(&self.files, |older| older < number)
+    }
+
+    /// Forgets where rows went that no transaction can have seen at their old places.
+    pub(super) fn prune_forwards(&self, head: &mut Head) {
+        let writers = self.writers.lock();
+        let oldest = writers.values().min().copied().unwrap_or(u64::MAX).min(self.catalog().sequence);
+        head.forwards.retain(|(lsn, _)| oldest < *lsn);
+    }
+
+    /// Bytes of the log since the last checkpoint.
+    pub(crate) fn log_bytes(&self) -> u64 {
+        self.head.lock().log.length()
+    }
+}
+
+/// The segments that a change brings.
+fn added_segments(change: &Change) -> impl Iterator<Item = &Arc<crate::segment::Segment>> {
+    let entries = match change {
+        Change::Attach { segments, .. } | Change::Rewrite { segments, .. } => segments.as_slice(),
+        _ => &[],
+    };
+    entries.iter().filter_map(|entry| entry.segment.as_ref())
+}

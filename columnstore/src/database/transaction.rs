@@ -1,0 +1,385 @@
+//! Transactions: what they read is one state and their own changes; what they change, others see when they commit, all or none.
+//!
+//! Snapshot isolation, first committer wins: a commit fails if a row that it deletes was deleted since its snapshot, or a unique key
+//! that it adds was added (Berenson et al., "A Critique of ANSI SQL Isolation Levels", 1995).
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
+use arrow::compute::{concat, take};
+use roaring::RoaringTreemap;
+
+use super::commit::Head;
+use super::{Catalog, Database};
+use crate::address::Place;
+use crate::definition::TableDef;
+use crate::keys::{SoughtKeys, read_rows};
+use crate::log::{Change, Entry, InsertedRows};
+use crate::segment::Segment;
+use crate::sharding::{partition_of, shard_hashes};
+use crate::table::{OWN_ROWS, Partition, Table};
+use crate::writer::{RowNames, canonical_columns};
+use crate::{Error, Result};
+
+/// Reads and changes tables. Dropped without [`Transaction::commit`], it changed nothing.
+pub struct Transaction {
+    database: Arc<Database>,
+    number: u64,
+    snapshot: Arc<Catalog>,
+    /// The tables that it changed, by number.
+    changed: BTreeMap<u64, Changed>,
+}
+
+/// A table as the transaction changed it.
+struct Changed {
+    table: Arc<Table>,
+    /// By partition, the addresses of rows of others that it deleted.
+    deleted: Vec<RoaringTreemap>,
+}
+
+impl Database {
+    /// Begins a transaction on the state that is shown now.
+    #[must_use]
+    pub fn begin(self: &Arc<Self>) -> Transaction {
+        let number = self.next_writer.fetch_add(1, Ordering::Relaxed);
+        let mut writers = self.writers.lock();
+        let snapshot = self.catalog();
+        writers.insert(number, snapshot.sequence);
+        Transaction { database: Arc::clone(self), number, snapshot, changed: BTreeMap::new() }
+    }
+}
+
+impl Transaction {
+    /// A table as the transaction sees it; its name is compared without regard to case.
+    #[must_use]
+    pub fn table(&self, name: &str) -> Option<Arc<Table>> {
+        let table = self.snapshot.table(name)?;
+        Some(Arc::clone(self.changed.get(&table.id).map_or(table, |changed| &changed.table)))
+    }
+
+    fn existing(&self, name: &str) -> Result<Arc<Table>> {
+        self.table(name).ok_or_else(|| Error::NoSuchTable(name.into()))
+    }
+
+    /// Adds rows; how many. Columns are matched by position and cast to the table's types if they have others.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming table, column and row if a value does not fit; [`Error::DuplicateKey`] naming the row and the key.
+    /// Nothing was added then.
+    pub fn insert(&mut self, name: &str, batch: &RecordBatch, names: RowNames) -> Result<u64> {
+        let table = self.existing(name)?;
+        let columns = canonical_columns(&table.def, batch, names)?;
+        let found = self.duplicates_of(&table, &columns)?;
+        if let Some((row, key)) = found.repeated.or_else(|| found.there.first().map(|(row, _, key)| (*row, *key))) {
+            return Err(duplicate(&table.def, key, &columns, row, names));
+        }
+        self.add(&table, &columns)?;
+        Ok(batch.num_rows() as u64)
+    }
+
+    /// The rows of a batch of the table's types that have a unique key of a row that is there: pairs of the row and that one's address.
+    ///
+    /// # Errors
+    /// [`Error::DuplicateKey`] if two of the rows have the same key, naming the later one; storage errors.
+    pub fn duplicates(&self, name: &str, batch: &RecordBatch, names: RowNames) -> Result<Vec<(usize, u64)>> {
+        let table = self.existing(name)?;
+        let columns = canonical_columns(&table.def, batch, names)?;
+        let found = self.duplicates_of(&table, &columns)?;
+        match found.repeated {
+            Some((row, key)) => Err(duplicate(&table.def, key, &columns, row, names)),
+            None => Ok(found.there.into_iter().map(|(row, address, _)| (row, address)).collect()),
+        }
+    }
+
+    fn duplicates_of(&self, table: &Arc<Table>, columns: &[ArrayRef]) -> Result<Duplicates> {
+        let mut found = Duplicates::default();
+        if table.def.unique_keys.is_empty() {
+            return Ok(found);
+        }
+        for (number, key) in table.def.unique_keys.iter().enumerate() {
+            let sought = SoughtKeys::new(key, columns)?;
+            found.repeated = found.repeated.or_else(|| sought.repeated().map(|(row, _)| (row, number)));
+        }
+        for (partition, rows) in split(&table.def, columns, table.partitions.len()) {
+            let part = taken(columns, rows.as_deref())?;
+            for (number, key) in table.def.unique_keys.iter().enumerate() {
+                let places = SoughtKeys::new(key, &part)?.find(&table.def, number, &table.partitions[partition])?;
+                let ordinal = table.ordinal(partition);
+                found.there.extend(places.into_iter().map(|(row, place)| {
+                    let row = rows.as_ref().map_or(row, |rows| rows[row] as usize);
+                    (row, place.address(ordinal), number)
+                }));
+            }
+        }
+        found.there.sort_unstable();
+        Ok(found)
+    }
+
+    /// Adds rows of canonical columns whose keys are free.
+    fn add(&mut self, table: &Arc<Table>, columns: &[ArrayRef]) -> Result<()> {
+        let mut changed = Table::clone_of(table);
+        let parts = if table.def.shard_key.is_empty() && !table.def.reference {
+            let least = (0..table.partitions.len()).min_by_key(|p| table.partitions[*p].rows()).unwrap_or(0);
+            vec![(least, None)]
+        } else {
+            split(&table.def, columns, table.partitions.len())
+        };
+        for (partition, rows) in parts {
+            let rows = taken(columns, rows.as_deref())?;
+            changed = changed.with_partition(partition, |part| part.own.push(rows.into()))?;
+        }
+        self.change(table, changed);
+        Ok(())
+    }
+
+    /// Deletes rows by the addresses that a query in this transaction gave; how many. An address that comes twice counts once.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if a row is not there.
+    pub fn delete(&mut self, name: &str, addresses: &[u64]) -> Result<u64> {
+        let table = self.existing(name)?;
+        let mut of_partition: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
+        let addresses: HashSet<u64> = addresses.iter().copied().collect();
+        for address in &addresses {
+            of_partition.entry(Place::of(*address).0).or_default().push(*address);
+        }
+        let mut changed = Table::clone_of(&table);
+        for (ordinal, addresses) in &of_partition {
+            let partition = (0..table.partitions.len()).find(|p| table.ordinal(*p) == *ordinal);
+            let not_there = || Error::Invalid(format!("table '{name}' has no such row to delete"));
+            let partition = partition.ok_or_else(not_there)?;
+            let places: Vec<Place> = addresses.iter().map(|address| Place::of(*address).1).collect();
+            if !places.iter().all(|place| table.partitions[partition].is_live(*place)) {
+                return Err(not_there());
+            }
+            changed = changed.with_partition(partition, |part| part.delete(&places))?;
+        }
+        self.change(&table, changed);
+        let partitions = table.partitions.len();
+        if let Some(changed) = self.changed.get_mut(&table.id) {
+            changed.deleted.resize_with(partitions, RoaringTreemap::new);
+            for address in &addresses {
+                let (ordinal, place) = Place::of(*address);
+                if !matches!(place, Place::Memory(number) if number >= OWN_ROWS)
+                    && let Some(partition) = (0..partitions).find(|p| table.ordinal(*p) == ordinal)
+                {
+                    changed.deleted[partition].insert(*address);
+                }
+            }
+        }
+        Ok(addresses.len() as u64)
+    }
+
+    /// Rows by their addresses, in that order: all columns.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if a row is not there; storage errors.
+    pub fn read(&self, name: &str, addresses: &[u64]) -> Result<Vec<ArrayRef>> {
+        let table = self.existing(name)?;
+        let mut order: Vec<(u64, usize)> = addresses.iter().copied().zip(0..).collect();
+        order.sort_unstable();
+        let mut parts: Vec<Vec<ArrayRef>> = vec![vec![]; table.def.columns.len()];
+        let mut places = vec![0u32; addresses.len()];
+        for (at, (_, asked)) in order.iter().enumerate() {
+            places[*asked] = at as u32;
+        }
+        let sorted: Vec<u64> = order.iter().map(|(address, _)| *address).collect();
+        let scanned: Vec<_> = (0..table.partitions.len()).map(|p| table.scanned(p)).collect::<Result<_>>()?;
+        for unit in sorted.chunk_by(|a, b| unit_of(&scanned, *a) == unit_of(&scanned, *b)) {
+            let found = unit_of(&scanned, unit[0]).map(|(partition, unit)| &scanned[partition][unit]);
+            let found = found.ok_or_else(|| Error::Invalid(format!("table '{name}' has no such row")))?;
+            let mut rows: Vec<u32> = unit.iter().map(|address| (address - found.address) as u32).collect();
+            rows.dedup();
+            let again: Vec<u32> =
+                unit.iter().map(|a| rows.partition_point(|row| u64::from(*row) < a - found.address) as u32).collect();
+            for (ordinal, part) in parts.iter_mut().enumerate() {
+                let values = read_rows(&found.segment, ordinal, &rows)?;
+                part.push(take(&values, &UInt32Array::from(again.clone()), None)?);
+            }
+        }
+        let places = UInt32Array::from(places);
+        let column = |parts: Vec<ArrayRef>| {
+            let arrays: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
+            Ok(take(&concat(&arrays)?, &places, None)?)
+        };
+        parts.into_iter().map(column).collect()
+    }
+
+    fn change(&mut self, before: &Arc<Table>, table: Table) {
+        let table = Arc::new(table);
+        match self.changed.get_mut(&before.id) {
+            Some(changed) => changed.table = table,
+            None => {
+                let deleted = vec![RoaringTreemap::new(); table.partitions.len()];
+                self.changed.insert(before.id, Changed { table, deleted });
+            }
+        }
+    }
+
+    /// Makes the changes last and shows them to everyone.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if another transaction changed the same rows first, and [`Error::NoSuchTable`] if the table is gone;
+    /// [`Error::Io`]. Nothing was changed then.
+    pub fn commit(self) -> Result<()> {
+        let mut inserted = Vec::new();
+        for (id, changed) in &self.changed {
+            let schema = changed.table.def.schema();
+            for (partition, part) in changed.table.partitions.iter().enumerate().filter(|(_, part)| part.own.rows() > 0) {
+                let (columns, _) = part.own.live(u64::MAX)?;
+                let change = if part.own.rows() as usize >= self.database.options().flush_rows.max(1) {
+                    let segments = self.database.write_segments(&changed.table, partition, &columns)?;
+                    Change::Attach {
+                        table: *id,
+                        partition,
+                        segments: segments.iter().map(|s| Entry::of(s, Default::default())).collect(),
+                    }
+                } else {
+                    Change::Insert { table: *id, partition, rows: InsertedRows::new(&schema, columns.clone().into())? }
+                };
+                inserted.push((partition, columns, change));
+            }
+        }
+        self.database.make_room(&self.changed.keys().copied().collect::<Vec<_>>())?;
+        self.database.commit(|head| Ok((self.changes(head, inserted)?, ())))
+    }
+
+    /// The changes as they are on the newest state.
+    fn changes(&self, head: &Head, inserted: Vec<(usize, Vec<ArrayRef>, Change)>) -> Result<Vec<Change>> {
+        let mut changes = Vec::new();
+        for (id, changed) in &self.changed {
+            let name = changed.table.name();
+            let now = head.catalog.table_of(*id).ok_or_else(|| Error::NoSuchTable(name.into()))?;
+            if now.def != changed.table.def {
+                return Err(Error::Conflict(format!("table '{name}' was altered")));
+            }
+            for (partition, rows) in changed.deleted.iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {
+                let rows = moved(head, now, partition, rows)?;
+                changes.push(Change::Delete { table: *id, partition, rows });
+            }
+        }
+        for (partition, columns, change) in inserted {
+            let (Change::Insert { table: id, .. } | Change::Attach { table: id, .. }) = &change else { continue };
+            let now = head.catalog.table_of(*id).ok_or_else(|| Error::NoSuchTable(format!("number {id}")))?;
+            let seen = self.snapshot.table_of(*id).map(|table| &table.partitions[partition]);
+            // What was there at the snapshot has been looked at by the statement.
+            if !seen.is_some_and(|seen| Arc::ptr_eq(seen, &now.partitions[partition])) {
+                self.check_keys(now, partition, &columns, &changes)?;
+            }
+            changes.push(change);
+        }
+        Ok(changes)
+    }
+
+    /// No live row that this transaction does not delete has a key of the new rows.
+    fn check_keys(&self, now: &Arc<Table>, partition: usize, columns: &[ArrayRef], changes: &[Change]) -> Result<()> {
+        let ordinal = now.ordinal(partition);
+        let deletes = |place: Place| {
+            changes.iter().any(|change| match change {
+                Change::Delete { table, rows, .. } => *table == now.id && rows.contains(place.address(ordinal)),
+                _ => false,
+            })
+        };
+        for (number, key) in now.def.unique_keys.iter().enumerate() {
+            let there = SoughtKeys::new(key, columns)?.find(&now.def, number, &now.partitions[partition])?;
+            if there.iter().any(|(_, place)| !deletes(*place)) {
+                return Err(Error::Conflict(format!("a row with the same {} was added to table '{}'", key.name, now.name())));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        self.database.writers.lock().remove(&self.number);
+        let mut head = self.database.head.lock();
+        if !head.forwards.is_empty() {
+            self.database.prune_forwards(&mut head);
+        }
+    }
+}
+
+impl Database {
+    /// Writes rows as segments, which go with their last user unless they are committed.
+    pub(crate) fn write_segments(&self, table: &Table, partition: usize, columns: &[ArrayRef]) -> Result<Vec<Arc<Segment>>> {
+        let rows = columns.first().map_or(0, |c| c.len());
+        let cut = self.options.segment_rows.clamp(1, crate::MAX_SEGMENT_ROWS);
+        let order = crate::writer::sort_order(columns, &table.def)?;
+        let sorted = match &order {
+            None => columns.to_vec(),
+            Some(order) => columns.iter().map(|c| take(c, order, None)).collect::<std::result::Result<_, _>>()?,
+        };
+        let segment = |first: usize| {
+            let part: Vec<ArrayRef> = sorted.iter().map(|c| c.slice(first, cut.min(rows - first))).collect();
+            self.write_segment(table, partition, &part)
+        };
+        (0..rows).step_by(cut).map(segment).collect()
+    }
+}
+
+#[derive(Default)]
+struct Duplicates {
+    /// A row whose key another one of the same batch has, and the key's number.
+    repeated: Option<(usize, usize)>,
+    /// Rows whose key is there: the row, the address of the one that is there, the key's number.
+    there: Vec<(usize, u64, usize)>,
+}
+
+fn duplicate(def: &TableDef, key: usize, columns: &[ArrayRef], row: usize, names: RowNames) -> Error {
+    let key = &def.unique_keys[key];
+    let text = SoughtKeys::new(key, columns).map(|keys| keys.text(row)).unwrap_or_default();
+    let (unit, number) = (names.unit, names.first.saturating_add(row as u64));
+    Error::DuplicateKey(format!("table '{}', {unit} {number}: there is a row with {} {text} already", def.name, key.name))
+}
+
+/// Which rows go to which partition; `None`: all.
+fn split(def: &TableDef, columns: &[ArrayRef], partitions: usize) -> Vec<(usize, Option<Vec<u32>>)> {
+    if partitions == 1 || def.shard_key.is_empty() {
+        return vec![(0, None)];
+    }
+    let keys: Vec<ArrayRef> = def.shard_key.iter().map(|k| Arc::clone(&columns[*k as usize])).collect();
+    let mut rows_of: BTreeMap<usize, Vec<u32>> = BTreeMap::new();
+    for (row, hash) in (0u32..).zip(shard_hashes(&keys)) {
+        rows_of.entry(partition_of(hash, partitions)).or_default().push(row);
+    }
+    rows_of.into_iter().map(|(partition, rows)| (partition, Some(rows))).collect()
+}
+
+fn taken(columns: &[ArrayRef], rows: Option<&[u32]>) -> Result<Vec<ArrayRef>> {
+    let Some(rows) = rows else { return Ok(columns.to_vec()) };
+    let rows = UInt32Array::from(rows.to_vec());
+    Ok(columns.iter().map(|c| take(c, &rows, None)).collect::<std::result::Result<_, _>>()?)
+}
+
+/// The unit that an address is in: the partition's place, and the unit's there.
+fn unit_of(scanned: &[Vec<crate::table::Scanned>], address: u64) -> Option<(usize, usize)> {
+    scanned.iter().enumerate().find_map(|(partition, units)| {
+        let within = |unit: &crate::table::Scanned| (unit.address..unit.address + unit.segment.rows() as u64).contains(&address);
+        units.iter().position(within).map(|unit| (partition, unit))
+    })
+}
+
+/// Where rows are now that a transaction deletes.
+fn moved(head: &Head, now: &Table, partition: usize, rows: &RoaringTreemap) -> Result<RoaringTreemap> {
+    let part: &Partition = &now.partitions[partition];
+    let conflict = || Error::Conflict(format!("rows of table '{}' were changed", now.name()));
+    let mut moved = RoaringTreemap::new();
+    for address in rows {
+        let mut place = Place::of(address).1;
+        for (_, forward) in &head.forwards {
+            match forward.find(now.id, partition, place) {
+                None => {}
+                Some(Some(there)) => place = there,
+                Some(None) => return Err(conflict()),
+            }
+        }
+        if !part.is_live(place) {
+            return Err(conflict());
+        }
+        moved.insert(place.address(now.ordinal(partition)));
+    }
+    Ok(moved)
+}

@@ -1,0 +1,194 @@
+//! Unique keys: which row has a key.
+//!
+//! A [`KeyIndex`] is the hashes of a unit's keys in order, each with its row. A unit is a run in memory or a segment; the zone maps of
+//! a segment are asked first, so that keys that only grow never make an index of old segments.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef};
+use arrow::row::{Row, RowConverter, SortField};
+
+use crate::address::Place;
+use crate::definition::{TableDef, UniqueKey};
+use crate::predicate::Predicate;
+use crate::segment::Segment;
+use crate::sharding::shard_hashes;
+use crate::summary::summarize;
+use crate::table::{Partition, Stored};
+use crate::zone::{Verdict, Zone};
+use crate::{Datum, Result};
+
+/// The keys of a unit by their hashes. A key with a NULL is none.
+pub(crate) struct KeyIndex {
+    hashes: Vec<u64>,
+    rows: Vec<u32>,
+}
+
+impl KeyIndex {
+    /// The index of some columns.
+    pub(crate) fn of(columns: &[ArrayRef]) -> KeyIndex {
+        let mut pairs: Vec<(u64, u32)> = Vec::new();
+        let hashes = shard_hashes(columns);
+        pairs.extend(hashes.into_iter().zip(0u32..).filter(|(_, row)| has_key(columns, *row as usize)));
+        pairs.sort_unstable();
+        let (hashes, rows) = pairs.into_iter().unzip();
+        KeyIndex { hashes, rows }
+    }
+
+    /// The rows whose key has this hash.
+    fn rows(&self, hash: u64) -> &[u32] {
+        let start = self.hashes.partition_point(|h| *h < hash);
+        let length = self.hashes[start..].iter().take_while(|h| **h == hash).count();
+        &self.rows[start..start + length]
+    }
+}
+
+/// As in SQL, NULL equals nothing.
+fn has_key(columns: &[ArrayRef], row: usize) -> bool {
+    columns.iter().all(|c| c.is_valid(row))
+}
+
+/// Keys of rows that are looked for: hashes to find them, bytes to compare them.
+pub(crate) struct SoughtKeys {
+    columns: Vec<ArrayRef>,
+    hashes: Vec<u64>,
+    converter: RowConverter,
+    encoded: arrow::row::Rows,
+    /// The least and the greatest value of each column.
+    zones: Vec<Zone>,
+}
+
+impl SoughtKeys {
+    /// The keys that rows of a table have for one of its unique keys.
+    pub(crate) fn new(key: &UniqueKey, rows: &[ArrayRef]) -> Result<SoughtKeys> {
+        SoughtKeys::of_key(key.columns.iter().map(|c| Arc::clone(&rows[*c as usize])).collect())
+    }
+
+    /// The keys that these columns are.
+    pub(crate) fn of_key(columns: Vec<ArrayRef>) -> Result<SoughtKeys> {
+        let fields = columns.iter().map(|c| SortField::new(c.data_type().clone())).collect();
+        let converter = RowConverter::new(fields)?;
+        let encoded = converter.convert_columns(&columns)?;
+        let zones = columns.iter().map(|c| summarize(c, 0).zone).collect();
+        Ok(SoughtKeys { hashes: shard_hashes(&columns), columns, converter, encoded, zones })
+    }
+
+    fn row(&self, row: usize) -> Row<'_> {
+        self.encoded.row(row)
+    }
+
+    /// A key for people.
+    pub(crate) fn text(&self, row: usize) -> String {
+        let value = |c: &ArrayRef| arrow::util::display::array_value_to_string(c, row).unwrap_or_default();
+        format!("({})", self.columns.iter().map(value).collect::<Vec<_>>().join(", "))
+    }
+
+    /// A row whose key another row before it has, and that one.
+    pub(crate) fn repeated(&self) -> Option<(usize, usize)> {
+        let mut order: Vec<usize> = (0..self.hashes.len()).filter(|row| has_key(&self.columns, *row)).collect();
+        order.sort_unstable_by_key(|row| (self.hashes[*row], *row));
+        let mut found: Option<(usize, usize)> = None;
+        for same in order.chunk_by(|a, b| self.hashes[*a] == self.hashes[*b]).filter(|same| same.len() > 1) {
+            for (i, later) in same.iter().enumerate() {
+                let earlier = same[..i].iter().find(|earlier| self.row(**earlier) == self.row(*later));
+                if let Some(earlier) = earlier
+                    && found.is_none_or(|(row, _)| *later < row)
+                {
+                    found = Some((*later, *earlier));
+                }
+            }
+        }
+        found
+    }
+
+    /// Which of the keys are in a partition: pairs of a sought row and the place of the live row that has its key.
+    pub(crate) fn find(&self, def: &Arc<TableDef>, number: usize, partition: &Partition) -> Result<Vec<(usize, Place)>> {
+        let key = &def.unique_keys[number];
+        let mut found = Vec::new();
+        for memory in [&partition.memory, &partition.own] {
+            for run in memory.runs() {
+                let columns: Vec<&ArrayRef> = key.columns.iter().map(|c| &run.columns[*c as usize]).collect();
+                let read = |rows: &[u32]| {
+                    let rows = arrow::array::UInt32Array::from(rows.to_vec());
+                    Ok(columns.iter().map(|c| arrow::compute::take(c, &rows, None)).collect::<std::result::Result<_, _>>()?)
+                };
+                for (sought, row) in self.matches(&run.keys(def)[number], &read)? {
+                    let place = run.first + u64::from(row);
+                    if memory.is_live(place) {
+                        found.push((sought, Place::Memory(place)));
+                    }
+                }
+            }
+        }
+        for stored in &partition.segments {
+            self.find_in_segment(key, number, stored, &mut found)?;
+        }
+        found.sort_unstable_by_key(|(row, _)| *row);
+        Ok(found)
+    }
+
+    fn find_in_segment(&self, key: &UniqueKey, number: usize, stored: &Stored, found: &mut Vec<(usize, Place)>) -> Result<()> {
+        let segment = &stored.segment;
+        if !self.may_be_in(key, segment)? {
+            return Ok(());
+        }
+        let index = segment.key_index(number, key)?;
+        let read = |rows: &[u32]| {
+            // Rows are read in ascending order, then put back in theirs.
+            let mut ascending: Vec<u32> = rows.to_vec();
+            ascending.sort_unstable();
+            ascending.dedup();
+            let places: Vec<u32> = rows.iter().map(|row| ascending.partition_point(|r| r < row) as u32).collect();
+            let places = arrow::array::UInt32Array::from(places);
+            let read = |column: &u32| read_rows(segment, *column as usize, &ascending);
+            key.columns.iter().map(|c| Ok(arrow::compute::take(&read(c)?, &places, None)?)).collect::<Result<Vec<_>>>()
+        };
+        for (sought, row) in self.matches(&index, &read)? {
+            if !stored.is_deleted(row) {
+                found.push((sought, Place::Segment { id: segment.id(), row }));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the segment's zone maps let any of the keys be in it.
+    fn may_be_in(&self, key: &UniqueKey, segment: &Segment) -> Result<bool> {
+        for (column, zone) in key.columns.iter().zip(&self.zones) {
+            let bound = |bound: &Option<Datum>| bound.clone().map(|value| (value, true));
+            let range = Predicate::Range { low: bound(&zone.min), high: bound(&zone.max) };
+            if segment.verdict(*column as usize, &range)? == Verdict::None {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Pairs of a sought row and a row of the index with the same key. `read` gives the key columns of rows of the index.
+    fn matches(&self, index: &KeyIndex, read: &dyn Fn(&[u32]) -> Result<Vec<ArrayRef>>) -> Result<Vec<(usize, u32)>> {
+        let mut candidates: Vec<(usize, u32)> = Vec::new();
+        for (sought, hash) in self.hashes.iter().enumerate() {
+            candidates.extend(index.rows(*hash).iter().map(|row| (sought, *row)));
+        }
+        candidates.retain(|(sought, _)| has_key(&self.columns, *sought));
+        if candidates.is_empty() {
+            return Ok(candidates);
+        }
+        let rows: Vec<u32> = candidates.iter().map(|(_, row)| *row).collect();
+        let there = self.converter.convert_columns(&read(&rows)?)?;
+        let mut candidate = 0..;
+        candidates.retain(|(sought, _)| candidate.next().is_some_and(|i| there.row(i) == self.row(*sought)));
+        Ok(candidates)
+    }
+}
+
+/// Rows of a segment's column, in ascending order: block by block, as blocks are what can be decoded alone.
+pub(crate) fn read_rows(segment: &Segment, column: usize, ascending: &[u32]) -> Result<ArrayRef> {
+    let mut parts: Vec<ArrayRef> = Vec::new();
+    for rows in ascending.chunk_by(|a, b| *a as usize / crate::BLOCK_ROWS == *b as usize / crate::BLOCK_ROWS) {
+        let first = rows[0] as usize / crate::BLOCK_ROWS * crate::BLOCK_ROWS;
+        let count = crate::BLOCK_ROWS.min(segment.rows() - first);
+        let selection: Vec<u32> = rows.iter().map(|row| row - first as u32).collect();
+        parts.push(segment.values(column, first, count, Some(&selection))?);
+    }
+    Ok(arrow::compute::concat(&parts.iter().map(AsRef::as_ref).collect::<Vec<&dyn Array>>())?)
+}

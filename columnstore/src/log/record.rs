@@ -1,0 +1,275 @@
+//! What a record says, in memory and as a message.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::buffer::Buffer;
+use arrow::datatypes::SchemaRef;
+use arrow::ipc::reader::read_record_batch;
+use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteOptions};
+use capnp::message::{Builder, ReaderOptions};
+use roaring::{RoaringBitmap, RoaringTreemap};
+use stoa_schema::log_capnp::{change, record};
+use stoa_schema::manifest_capnp::segment_entry;
+
+use crate::Result;
+use crate::database::{read_definition, write_definition};
+use crate::definition::TableDef;
+use crate::segment::{Segment, Written};
+
+/// A change of what a data directory holds. Tables are named by their numbers.
+pub(crate) enum Change {
+    /// A new table, empty.
+    CreateTable { id: u64, def: Arc<TableDef> },
+    /// A table goes.
+    DropTable(u64),
+    /// A view, new or replaced.
+    CreateView { name: String, sql: String },
+    /// A view goes.
+    DropView(String),
+    /// Rows come into memory.
+    Insert { table: u64, partition: usize, rows: InsertedRows },
+    /// Loaded segments come.
+    Attach { table: u64, partition: usize, segments: Vec<Entry> },
+    /// Rows go. All addresses are of one partition.
+    Delete { table: u64, partition: usize, rows: RoaringTreemap },
+    /// Rows in memory before a number, and those of some segments, are in other segments from now on.
+    Rewrite { table: u64, partition: usize, through: u64, removed: Vec<u64>, segments: Vec<Entry> },
+    /// Another definition.
+    AlterTable { id: u64, def: Arc<TableDef> },
+    /// All rows go.
+    TruncateTable(u64),
+}
+
+/// A segment as the manifest and the log name it.
+#[derive(Clone)]
+pub(crate) struct Entry {
+    pub(crate) id: u64,
+    pub(crate) rows: usize,
+    pub(crate) written: Written,
+    pub(crate) deleted: RoaringBitmap,
+    /// The segment itself, where it was just written.
+    pub(crate) segment: Option<Arc<Segment>>,
+}
+
+impl Entry {
+    pub(crate) fn of(segment: &Arc<Segment>, deleted: RoaringBitmap) -> Entry {
+        let (id, rows, written) = (segment.id(), segment.rows(), segment.written());
+        Entry { id, rows, written, deleted, segment: Some(Arc::clone(segment)) }
+    }
+}
+
+/// Rows of canonical columns, and how the log has them.
+#[derive(Clone)]
+pub(crate) struct InsertedRows {
+    /// Where they were not read from the log.
+    columns: Option<Arc<[ArrayRef]>>,
+    batch: Arc<[u8]>,
+    body: Arc<[u8]>,
+}
+
+impl InsertedRows {
+    /// Encodes rows.
+    pub(crate) fn new(schema: &SchemaRef, columns: Arc<[ArrayRef]>) -> Result<InsertedRows> {
+        let rows = columns.first().map_or(0, |c| c.len());
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        let record = RecordBatch::try_new_with_options(Arc::clone(schema), columns.to_vec(), &options)?;
+        let (generator, options) = (IpcDataGenerator::default(), IpcWriteOptions::default());
+        let mut tracker = DictionaryTracker::new(false);
+        let (_, encoded) = generator.encode(&record, &mut tracker, &options, &mut Default::default())?;
+        Ok(InsertedRows { columns: Some(columns), batch: encoded.ipc_message.into(), body: encoded.arrow_data.into() })
+    }
+
+    /// Rows as the log has them.
+    pub(crate) fn encoded_as(batch: &[u8], body: &[u8]) -> InsertedRows {
+        InsertedRows { columns: None, batch: batch.into(), body: body.into() }
+    }
+
+    /// The rows as columns of a table of this schema; `Err` says what is wrong.
+    pub(crate) fn columns(&self, schema: &SchemaRef) -> std::result::Result<Arc<[ArrayRef]>, String> {
+        if let Some(columns) = &self.columns {
+            return Ok(Arc::clone(columns));
+        }
+        let message = arrow::ipc::root_as_message(&self.batch).map_err(|e| format!("rows cannot be read ({e})"))?;
+        let header = message.header_as_record_batch().ok_or("rows cannot be read: there are none")?;
+        let buffer = Buffer::from_slice_ref(&*self.body);
+        let read = read_record_batch(&buffer, header, Arc::clone(schema), &Default::default(), None, &message.version());
+        Ok(read.map_err(|e| format!("rows cannot be read ({e})"))?.columns().into())
+    }
+
+    /// The message of the record batch, and its body.
+    pub(crate) fn encoded(&self) -> (&[u8], &[u8]) {
+        (&self.batch, &self.body)
+    }
+}
+
+/// The message of some changes.
+pub(crate) fn encode_changes(changes: &[Change]) -> Vec<u8> {
+    let mut message = Builder::new_default();
+    let mut list = message.init_root::<record::Builder<'_>>().init_changes(changes.len() as u32);
+    for (i, change) in changes.iter().enumerate() {
+        encode_change(change, list.reborrow().get(i as u32));
+    }
+    capnp::serialize::write_message_to_words(&message)
+}
+
+fn encode_change(change: &Change, mut to: change::Builder<'_>) {
+    match change {
+        Change::CreateTable { id, def } => {
+            let mut table = to.init_create_table();
+            table.set_id(*id);
+            table.reborrow().init_partitions(def.partitions);
+            write_definition(def, table);
+        }
+        Change::DropTable(id) => to.set_drop_table(*id),
+        Change::CreateView { name, sql } => {
+            let mut view = to.init_create_view();
+            view.set_name(name);
+            view.set_sql(sql);
+        }
+        Change::DropView(name) => to.set_drop_view(name),
+        Change::Insert { table, partition, rows } => {
+            let mut insert = to.init_insert();
+            insert.set_table(*table);
+            insert.set_partition(*partition as u32);
+            insert.set_batch(&rows.batch);
+            insert.set_body(&rows.body);
+        }
+        Change::Attach { table, partition, segments } => {
+            let mut attach = to.init_attach();
+            attach.set_table(*table);
+            attach.set_partition(*partition as u32);
+            let mut list = attach.init_segments(segments.len() as u32);
+            segments.iter().enumerate().for_each(|(i, entry)| write_entry(entry, list.reborrow().get(i as u32)));
+        }
+        Change::Delete { table, partition, rows } => {
+            let mut delete = to.init_delete();
+            delete.set_table(*table);
+            delete.set_partition(*partition as u32);
+            delete.set_rows(&treemap_bytes(rows));
+        }
+        Change::Rewrite { table, partition, through, removed, segments } => {
+            let mut rewrite = to.init_rewrite();
+            rewrite.set_table(*table);
+            rewrite.set_partition(*partition as u32);
+            rewrite.set_through(*through);
+            let mut list = rewrite.reborrow().init_removed(removed.len() as u32);
+            removed.iter().enumerate().for_each(|(i, id)| list.set(i as u32, *id));
+            let mut list = rewrite.init_segments(segments.len() as u32);
+            segments.iter().enumerate().for_each(|(i, entry)| write_entry(entry, list.reborrow().get(i as u32)));
+        }
+        Change::AlterTable { id, def } => {
+            let mut table = to.init_alter_table();
+            table.set_id(*id);
+            table.reborrow().init_partitions(def.partitions);
+            write_definition(def, table);
+        }
+        Change::TruncateTable(id) => to.set_truncate_table(*id),
+    }
+}
+
+pub(crate) fn write_entry(from: &Entry, mut to: segment_entry::Builder<'_>) {
+    to.set_id(from.id);
+    to.set_rows(from.rows as u64);
+    to.set_length(from.written.length);
+    to.set_footer_checksum(from.written.footer_checksum);
+    if !from.deleted.is_empty() {
+        to.set_deleted(&bitmap_bytes(&from.deleted));
+    }
+}
+
+/// The outer error is the message's, the inner one the content's.
+pub(crate) fn read_entry(from: segment_entry::Reader<'_>) -> capnp::Result<std::result::Result<Entry, String>> {
+    let rows = from.get_rows() as usize;
+    if rows == 0 || rows > crate::MAX_SEGMENT_ROWS {
+        return Ok(Err(format!("segment {} has {rows} rows", from.get_id())));
+    }
+    let deleted = match from.get_deleted()? {
+        [] => RoaringBitmap::new(),
+        bytes => match RoaringBitmap::deserialize_from(bytes) {
+            Ok(deleted) if deleted.max().is_none_or(|last| (last as usize) < rows) => deleted,
+            _ => return Ok(Err(format!("the deleted rows of segment {} cannot be read", from.get_id()))),
+        },
+    };
+    let written = Written { length: from.get_length(), footer_checksum: from.get_footer_checksum() };
+    Ok(Ok(Entry { id: from.get_id(), rows, written, deleted, segment: None }))
+}
+
+fn bitmap_bytes(bitmap: &RoaringBitmap) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(bitmap.serialized_size());
+    // Writing to memory does not fail.
+    let _ = bitmap.serialize_into(&mut bytes);
+    bytes
+}
+
+pub(crate) fn treemap_bytes(bitmap: &RoaringTreemap) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(bitmap.serialized_size());
+    // Writing to memory does not fail.
+    let _ = bitmap.serialize_into(&mut bytes);
+    bytes
+}
+
+/// The changes of a record's body; `Err` says what is wrong.
+pub(crate) fn decode_changes(body: &[u8]) -> std::result::Result<Vec<Change>, String> {
+    let damaged = |e: capnp::Error| format!("a record cannot be read ({e})");
+    let mut options = ReaderOptions::new();
+    options.traversal_limit_in_words(Some(body.len().saturating_mul(2)));
+    let message = capnp::serialize::read_message(body, options).map_err(damaged)?;
+    let record = message.get_root::<record::Reader<'_>>().map_err(damaged)?;
+    record.get_changes().map_err(damaged)?.iter().map(|change| decode_change(change).map_err(damaged)?).collect()
+}
+
+/// The outer error is the message's, the inner one the content's.
+fn decode_change(from: change::Reader<'_>) -> capnp::Result<std::result::Result<Change, String>> {
+    let definition = |table: stoa_schema::manifest_capnp::table::Reader<'_>| {
+        let partitions = table.get_partitions()?.len();
+        Ok::<_, capnp::Error>((table.get_id(), read_definition(table, partitions)?.map(Arc::new)))
+    };
+    Ok(Ok(match from.which()? {
+        change::CreateTable(table) => match definition(table?)? {
+            (id, Ok(def)) => Change::CreateTable { id, def },
+            (_, Err(what)) => return Ok(Err(what)),
+        },
+        change::DropTable(id) => Change::DropTable(id),
+        change::CreateView(view) => {
+            let view = view?;
+            Change::CreateView { name: view.get_name()?.to_string()?, sql: view.get_sql()?.to_string()? }
+        }
+        change::DropView(name) => Change::DropView(name?.to_string()?),
+        change::Insert(rows) => {
+            let rows = rows?;
+            let (table, partition) = (rows.get_table(), rows.get_partition() as usize);
+            Change::Insert { table, partition, rows: InsertedRows::encoded_as(rows.get_batch()?, rows.get_body()?) }
+        }
+        change::Attach(attach) => {
+            let attach = attach?;
+            let segments = match attach.get_segments()?.iter().map(read_entry).collect::<capnp::Result<_>>()? {
+                Ok(segments) => segments,
+                Err(what) => return Ok(Err(what)),
+            };
+            Change::Attach { table: attach.get_table(), partition: attach.get_partition() as usize, segments }
+        }
+        change::Delete(delete) => {
+            let delete = delete?;
+            let Ok(rows) = RoaringTreemap::deserialize_from(delete.get_rows()?) else {
+                return Ok(Err("deleted rows cannot be read".into()));
+            };
+            Change::Delete { table: delete.get_table(), partition: delete.get_partition() as usize, rows }
+        }
+        change::Rewrite(rewrite) => {
+            let rewrite = rewrite?;
+            let segments = match rewrite.get_segments()?.iter().map(read_entry).collect::<capnp::Result<_>>()? {
+                Ok(segments) => segments,
+                Err(what) => return Ok(Err(what)),
+            };
+            let removed = rewrite.get_removed()?.iter().collect();
+            let (table, partition) = (rewrite.get_table(), rewrite.get_partition() as usize);
+            Change::Rewrite { table, partition, through: rewrite.get_through(), removed, segments }
+        }
+        change::AlterTable(table) => match definition(table?)? {
+            (id, Ok(def)) => Change::AlterTable { id, def },
+            (_, Err(what)) => return Ok(Err(what)),
+        },
+        change::TruncateTable(id) => Change::TruncateTable(id),
+    }))
+}
