@@ -35,7 +35,7 @@ pub use address::partition_of_address;
 pub use bitmap_index::ValueIndex;
 pub use checksum::checksum;
 pub use database::{
-    CheckReport, Damage, Database, FORMAT_VERSION, MergeStatus, Snapshot, Transaction, decode_definition, encode_definition,
+    CheckReport, Damage, Database, FORMAT_VERSION, MergeStatus, Savepoint, Snapshot, Transaction, decode_definition, encode_definition,
     lock_file,
 };
 pub use definition::{BitmapIndex, ColumnDef, MAX_PARTITIONS, MAX_SEGMENT_ROWS, Options, TableDef, UniqueKey};

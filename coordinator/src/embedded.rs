@@ -3,21 +3,39 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use stoa_columnstore::{Database, Options, Snapshot, Table, TableDef, TableWriter};
+use arrow::array::{ArrayRef, RecordBatch};
+use stoa_columnstore::{Database, MergeStatus, Options, RowNames, Savepoint, Snapshot, Table, TableDef, TableWriter};
 use stoa_exec::{CancelToken, MemoryBudget, Progress, QueryContext, QueryResult, Settings};
 use stoa_plan::{Query, TableStatistics, distribute};
+use stoa_sql::Optimize;
 
 use crate::session::{PlanBasis, Plans};
-use crate::{Error, Result, Rows, Store};
+use crate::{Error, Result, Rows, Store, Transaction};
 
 /// One data directory, and the threads and the memory that queries over it may use.
 pub struct Embedded {
     database: Arc<Database>,
+    workers: Workers,
+    plans: Plans,
+}
+
+/// Threads, and what a query may use.
+#[derive(Clone)]
+struct Workers {
     pool: Arc<rayon::ThreadPool>,
     settings: Settings,
     memory_limit: usize,
-    plans: Plans,
+}
+
+impl Workers {
+    fn run(&self, query: &Query, tables: &dyn stoa_exec::Storage, cancel: &CancelToken, progress: &Progress) -> Result<QueryResult> {
+        let context = QueryContext {
+            settings: self.settings.clone(),
+            cancel: cancel.clone(),
+            memory: MemoryBudget::new(self.memory_limit),
+        };
+        Ok(self.pool.install(|| stoa_exec::execute_with(query, tables, &context, progress))?)
+    }
 }
 
 impl Embedded {
@@ -32,7 +50,7 @@ impl Embedded {
             .build()
             .map_err(|e| Error::Invalid(format!("cannot start {threads} threads: {e}")))?;
         let database = Database::open(directory, storage)?;
-        Ok(Embedded { database, pool: Arc::new(pool), settings, memory_limit, plans: Plans::default() })
+        Ok(Embedded { database, workers: Workers { pool: Arc::new(pool), settings, memory_limit }, plans: Plans::default() })
     }
 
     /// The data directory's tables.
@@ -44,7 +62,7 @@ impl Embedded {
     /// The worker threads.
     #[must_use]
     pub fn pool(&self) -> &rayon::ThreadPool {
-        &self.pool
+        &self.workers.pool
     }
 }
 
@@ -103,22 +121,108 @@ impl Store for Embedded {
     }
 
     fn execute(&self, query: &Query, cancel: &CancelToken, progress: &Progress) -> Result<QueryResult> {
-        let context = QueryContext {
-            settings: self.settings.clone(),
-            cancel: cancel.clone(),
-            memory: MemoryBudget::new(self.memory_limit),
-        };
-        Ok(self.pool.install(|| stoa_exec::execute_with(query, &Tables(self.database.snapshot()), &context, progress))?)
+        self.workers.run(query, &Tables(self.database.snapshot()), cancel, progress)
     }
 
     fn create_table_rows(&self, def: TableDef) -> Result<Box<dyn Rows>> {
         let writer = self.database.create_table_writer(def)?;
-        Ok(Box::new(Writer { writer, pool: self.pool.clone() }))
+        Ok(Box::new(Writer { writer, pool: self.workers.pool.clone() }))
     }
 
     fn rows(&self, table: &str) -> Result<Box<dyn Rows>> {
         let writer = self.database.writer(table)?;
-        Ok(Box::new(Writer { writer, pool: self.pool.clone() }))
+        Ok(Box::new(Writer { writer, pool: self.workers.pool.clone() }))
+    }
+
+    fn begin(&self) -> Result<Box<dyn Transaction>> {
+        Ok(Box::new(EmbeddedTransaction { transaction: self.database.begin(), savepoint: None, workers: self.workers.clone() }))
+    }
+
+    fn execute_over(&self, query: &Query, table: Table, cancel: &CancelToken) -> Result<QueryResult> {
+        self.workers.run(query, &OneTable(Arc::new(table)), cancel, &Progress::default())
+    }
+
+    fn truncate(&self, table: &str) -> Result<()> {
+        Ok(self.database.truncate_table(table)?)
+    }
+
+    fn optimize(&self, table: &str, how: Optimize) -> Result<()> {
+        Ok(self.workers.pool.install(|| match how {
+            Optimize::Flush => self.database.flush_table(table),
+            Optimize::Merge => self.database.optimize_table(table, false),
+            Optimize::Full => self.database.optimize_table(table, true),
+        })?)
+    }
+
+    fn merge_status(&self) -> Result<Vec<MergeStatus>> {
+        Ok(self.database.merge_status())
+    }
+
+    fn insert_rows(&self) -> usize {
+        self.database.options().flush_rows
+    }
+}
+
+struct EmbeddedTransaction {
+    transaction: stoa_columnstore::Transaction,
+    savepoint: Option<Savepoint>,
+    workers: Workers,
+}
+
+const ROWS: RowNames = RowNames { unit: "row", first: 1 };
+
+impl Transaction for EmbeddedTransaction {
+    fn execute(&self, query: &Query, cancel: &CancelToken, progress: &Progress) -> Result<QueryResult> {
+        self.workers.run(query, &Seen(&self.transaction), cancel, progress)
+    }
+
+    fn insert(&mut self, table: &str, batch: &RecordBatch) -> Result<u64> {
+        Ok(self.transaction.insert(table, batch, ROWS)?)
+    }
+
+    fn duplicates(&self, table: &str, batch: &RecordBatch) -> Result<Vec<(usize, u64)>> {
+        Ok(self.transaction.duplicates(table, batch, ROWS)?)
+    }
+
+    fn read(&self, table: &str, addresses: &[u64]) -> Result<Vec<ArrayRef>> {
+        Ok(self.transaction.read(table, addresses)?)
+    }
+
+    fn delete(&mut self, table: &str, addresses: &[u64]) -> Result<u64> {
+        Ok(self.transaction.delete(table, addresses)?)
+    }
+
+    fn savepoint(&mut self) {
+        self.savepoint = Some(self.transaction.savepoint());
+    }
+
+    fn undo(&mut self) {
+        if let Some(savepoint) = self.savepoint.take() {
+            self.transaction.undo(savepoint);
+        }
+    }
+
+    fn commit(self: Box<Self>) -> Result<()> {
+        let EmbeddedTransaction { transaction, workers, .. } = *self;
+        Ok(workers.pool.install(|| transaction.commit())?)
+    }
+}
+
+/// The tables as a transaction sees them.
+struct Seen<'a>(&'a stoa_columnstore::Transaction);
+
+impl stoa_exec::Storage for Seen<'_> {
+    fn table(&self, name: &str) -> stoa_exec::Result<Arc<Table>> {
+        self.0.table(name).ok_or_else(|| stoa_columnstore::Error::NoSuchTable(name.to_owned()).into())
+    }
+}
+
+/// One table, whatever its name.
+pub(crate) struct OneTable(pub(crate) Arc<Table>);
+
+impl stoa_exec::Storage for OneTable {
+    fn table(&self, _name: &str) -> stoa_exec::Result<Arc<Table>> {
+        Ok(self.0.clone())
     }
 }
 

@@ -48,8 +48,9 @@ impl Error {
                 Severity::Fatal => FailureKind::Fatal,
             },
             Error::Sql(_) | Error::Plan(_) | Error::Invalid(_) => FailureKind::User,
+            Error::Storage(stoa_columnstore::Error::Conflict(_)) => FailureKind::Conflict,
+            Error::Storage(stoa_columnstore::Error::DuplicateKey(_)) => FailureKind::DuplicateKey,
             Error::Storage(error) if error.is_users() => FailureKind::User,
-            Error::Storage(error) if error.is_retryable() => FailureKind::Retryable,
             Error::Storage(_) => FailureKind::Fatal,
         };
         Failure::new(kind, self.to_string())
@@ -60,8 +61,8 @@ impl Error {
 pub(crate) fn remote(failure: Failure) -> stoa_exec::Error {
     let severity = match failure.kind {
         FailureKind::Cancelled => return stoa_exec::Error::Cancelled,
-        FailureKind::User | FailureKind::Denied => Severity::User,
-        FailureKind::Retryable | FailureKind::Memory => Severity::Retryable,
+        FailureKind::User | FailureKind::Denied | FailureKind::DuplicateKey => Severity::User,
+        FailureKind::Retryable | FailureKind::Memory | FailureKind::Conflict => Severity::Retryable,
         FailureKind::Fatal => Severity::Fatal,
     };
     stoa_exec::Error::Remote { severity, message: failure.message }

@@ -26,4 +26,4 @@ pub use membership::Membership;
 pub use processes::Processes;
 pub use service::{Coordinator, DEFAULT_DATABASE};
 pub use session::{Outcome, PlanBasis, Plans, Session, definition, sql_type_name};
-pub use store::{Rows, Store};
+pub use store::{Rows, Store, Transaction};

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use stoa_columnstore::TableDef;
+use arrow::array::{ArrayRef, RecordBatch};
+use stoa_columnstore::{MergeStatus, Table, TableDef};
 use stoa_exec::{CancelToken, Progress, QueryResult};
 use stoa_plan::{Query, TableStatistics};
 
-use stoa_sql::{ClusterStatement, Statement, UserStatement};
+use stoa_sql::{ClusterStatement, Optimize, Statement, UserStatement};
 
 use crate::session::{PlanBasis, Plans};
 use crate::{Error, Outcome, Result};
@@ -134,6 +134,86 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// If there is no such table.
     fn rows(&self, table: &str) -> Result<Box<dyn Rows>>;
+
+    /// Begins a transaction on what is committed now.
+    ///
+    /// # Errors
+    /// If there can be none.
+    fn begin(&self) -> Result<Box<dyn Transaction>>;
+
+    /// Runs a query over one table that is only in memory.
+    ///
+    /// # Errors
+    /// Those of the query.
+    fn execute_over(&self, query: &Query, table: Table, cancel: &CancelToken) -> Result<QueryResult>;
+
+    /// Removes all rows of a table.
+    ///
+    /// # Errors
+    /// If there is no such table.
+    fn truncate(&self, table: &str) -> Result<()>;
+
+    /// Flushes or merges a table, as far as somebody asks for more than the background does.
+    ///
+    /// # Errors
+    /// If there is no such table, or it cannot be written.
+    fn optimize(&self, table: &str, how: Optimize) -> Result<()>;
+
+    /// How each partition of each table stands.
+    ///
+    /// # Errors
+    /// If that cannot be asked.
+    fn merge_status(&self) -> Result<Vec<MergeStatus>>;
+
+    /// Rows that INSERT gives to a transaction, and so into memory; more are loaded into segments.
+    fn insert_rows(&self) -> usize {
+        1 << 16
+    }
+}
+
+/// Statements that change rows, which others see together or not at all. Dropped before [`Transaction::commit`], nothing has happened.
+pub trait Transaction: Send {
+    /// Runs a query over the state that the transaction sees.
+    ///
+    /// # Errors
+    /// Those of the query.
+    fn execute(&self, query: &Query, cancel: &CancelToken, progress: &Progress) -> Result<QueryResult>;
+
+    /// Adds rows; columns are matched by position. How many.
+    ///
+    /// # Errors
+    /// If a row does not fit or its unique key is there, naming table, column and row.
+    fn insert(&mut self, table: &str, batch: &RecordBatch) -> Result<u64>;
+
+    /// Which rows have a unique key of a row that is there: the row, and the address of that one.
+    ///
+    /// # Errors
+    /// If two of the rows have the same key.
+    fn duplicates(&self, table: &str, batch: &RecordBatch) -> Result<Vec<(usize, u64)>>;
+
+    /// Rows by their addresses, in that order: all columns.
+    ///
+    /// # Errors
+    /// If a row is not there.
+    fn read(&self, table: &str, addresses: &[u64]) -> Result<Vec<ArrayRef>>;
+
+    /// Deletes rows by their addresses; how many.
+    ///
+    /// # Errors
+    /// If a row is not there.
+    fn delete(&mut self, table: &str, addresses: &[u64]) -> Result<u64>;
+
+    /// Begins a statement.
+    fn savepoint(&mut self);
+
+    /// Undoes what the statement did.
+    fn undo(&mut self);
+
+    /// Makes everything last, and shows it.
+    ///
+    /// # Errors
+    /// If another transaction came first; nothing has happened then.
+    fn commit(self: Box<Self>) -> Result<()>;
 }
 
 /// Rows on their way into a table: all or none. Dropped before [`Rows::finish`], nothing of them stays.

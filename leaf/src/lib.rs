@@ -148,9 +148,11 @@ impl LeafService for Leaf {
 
 /// A storage error as a failure of a call.
 fn storage_failure(error: &stoa_columnstore::Error) -> Failure {
+    use stoa_columnstore::Error;
     let kind = match error {
+        Error::Conflict(_) => FailureKind::Conflict,
+        Error::DuplicateKey(_) => FailureKind::DuplicateKey,
         error if error.is_users() => FailureKind::User,
-        error if error.is_retryable() => FailureKind::Retryable,
         _ => FailureKind::Fatal,
     };
     Failure::new(kind, error.to_string())

@@ -27,6 +27,10 @@ pub enum FailureKind {
     Memory,
     /// Come with another secret, user or password.
     Denied,
+    /// Another transaction came first: the same may succeed at once.
+    Conflict,
+    /// There is a row with the same unique key.
+    DuplicateKey,
 }
 
 /// Result of a call.
@@ -60,6 +64,8 @@ impl Failure {
             Kind::Cancelled => FailureKind::Cancelled,
             Kind::Memory => FailureKind::Memory,
             Kind::Denied => FailureKind::Denied,
+            Kind::Conflict => FailureKind::Conflict,
+            Kind::DuplicateKey => FailureKind::DuplicateKey,
         };
         Ok(Failure { kind, message: from.get_message()?.to_string()? })
     }
@@ -73,6 +79,8 @@ impl Failure {
             FailureKind::Cancelled => Kind::Cancelled,
             FailureKind::Memory => Kind::Memory,
             FailureKind::Denied => Kind::Denied,
+            FailureKind::Conflict => Kind::Conflict,
+            FailureKind::DuplicateKey => Kind::DuplicateKey,
         });
         to.set_message(&self.message);
     }

@@ -21,6 +21,8 @@ struct Failure {
     cancelled @3;            # somebody asked for it
     memory @4;               # past a limit of memory
     denied @5;               # wrong secret, user, password, or not allowed
+    conflict @6;             # another transaction came first: the same may succeed at once
+    duplicateKey @7;         # there is a row with the same unique key
   }
 }
 

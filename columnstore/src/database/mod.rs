@@ -32,7 +32,7 @@ use maintenance::Maintenance;
 pub use maintenance::MergeStatus;
 pub use manifest::{decode_definition, encode_definition};
 pub(crate) use manifest::{read_definition, write_definition};
-pub use transaction::Transaction;
+pub use transaction::{Savepoint, Transaction};
 
 use crate::definition::{Options, TableDef};
 use crate::disk::{Disk, LocalDisk};

@@ -32,7 +32,11 @@ pub struct Transaction {
     changed: BTreeMap<u64, Changed>,
 }
 
+/// What a transaction had changed at some point of it.
+pub struct Savepoint(BTreeMap<u64, Changed>);
+
 /// A table as the transaction changed it.
+#[derive(Clone)]
 struct Changed {
     table: Arc<Table>,
     /// By partition, the addresses of rows of others that it deleted.
@@ -57,6 +61,17 @@ impl Transaction {
     pub fn table(&self, name: &str) -> Option<Arc<Table>> {
         let table = self.snapshot.table(name)?;
         Some(Arc::clone(self.changed.get(&table.id).map_or(table, |changed| &changed.table)))
+    }
+
+    /// What it has changed so far, to come back to.
+    #[must_use]
+    pub fn savepoint(&self) -> Savepoint {
+        Savepoint(self.changed.clone())
+    }
+
+    /// Undoes what came after a savepoint of this transaction.
+    pub fn undo(&mut self, savepoint: Savepoint) {
+        self.changed = savepoint.0;
     }
 
     fn existing(&self, name: &str) -> Result<Arc<Table>> {

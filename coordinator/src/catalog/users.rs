@@ -31,21 +31,24 @@ pub enum Privilege {
     Delete,
     /// Make databases, tables and views.
     Create,
-    /// Drop databases, tables and views.
+    /// Drop databases, tables and views, or all rows of a table.
     Drop,
+    /// Change the definitions of tables, and how they are stored.
+    Alter,
     /// Administer the cluster: nodes, users, rebalance. Everywhere or not at all.
     Cluster,
 }
 
 impl Privilege {
     /// Every privilege.
-    pub const ALL: [Privilege; 7] = [
+    pub const ALL: [Privilege; 8] = [
         Privilege::Select,
         Privilege::Insert,
         Privilege::Update,
         Privilege::Delete,
         Privilege::Create,
         Privilege::Drop,
+        Privilege::Alter,
         Privilege::Cluster,
     ];
 
@@ -72,6 +75,7 @@ impl fmt::Display for Privilege {
             Privilege::Delete => "DELETE",
             Privilege::Create => "CREATE",
             Privilege::Drop => "DROP",
+            Privilege::Alter => "ALTER",
             Privilege::Cluster => "CLUSTER",
         })
     }

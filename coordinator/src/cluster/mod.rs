@@ -12,19 +12,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use stoa_columnstore::{TableDef, encode_definition};
+use stoa_columnstore::{MergeStatus, Table, TableDef, encode_definition};
 use stoa_exec::{Admission, CancelToken, Progress, QueryContext, QueryResult, Settings, execute_on_leaves};
 use stoa_plan::distribute::{self, Net};
 use stoa_plan::{Query, TableStatistics};
 use stoa_rpc::LeafPool;
 use stoa_rpc::leaf::Change;
 use stoa_rpc::peer::ForLeader;
-use stoa_sql::{ClusterStatement, Statement, UserStatement};
+use stoa_sql::{ClusterStatement, Optimize, Statement, UserStatement};
 
 use crate::access::Asker;
 use crate::catalog::{Command, Definition, Privilege};
 use crate::session::{PlanBasis, Plans};
-use crate::{Control, Error, Outcome, Result, Rows, Store};
+use crate::{Control, Error, Outcome, Result, Rows, Store, Transaction};
 use fragments::QueryOnLeaves;
 use load::ClusterRows;
 pub use statistics::Summaries;
@@ -291,4 +291,33 @@ impl Store for Cluster {
         let def = def.ok_or_else(|| stoa_columnstore::Error::NoSuchTable(table.to_owned()))?;
         Ok(Box::new(ClusterRows::begin(&database, def, &self.shared.leaves, self.shared.summaries.clone())?))
     }
+
+    fn begin(&self) -> Result<Box<dyn Transaction>> {
+        Err(unsupported("a transaction"))
+    }
+
+    fn execute_over(&self, _query: &Query, _table: Table, _cancel: &CancelToken) -> Result<QueryResult> {
+        Err(unsupported("this statement"))
+    }
+
+    fn truncate(&self, _table: &str) -> Result<()> {
+        Err(unsupported("TRUNCATE"))
+    }
+
+    fn optimize(&self, _table: &str, _how: Optimize) -> Result<()> {
+        Err(unsupported("OPTIMIZE TABLE"))
+    }
+
+    fn merge_status(&self) -> Result<Vec<MergeStatus>> {
+        Err(unsupported("SHOW COLUMNAR MERGE STATUS"))
+    }
+
+    /// Rows go to segments on the leaves.
+    fn insert_rows(&self) -> usize {
+        0
+    }
+}
+
+fn unsupported(what: &str) -> Error {
+    Error::Invalid(format!("{what} is not supported on a cluster yet"))
 }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringViewArray};
-use stoa_columnstore::{BitmapIndex, ColumnDef, TableDef};
+use stoa_columnstore::{BitmapIndex, ColumnDef, TableDef, UniqueKey};
 use stoa_plan::DataType;
-use stoa_sql::{CreateTable, QueryText, Statement};
+use stoa_sql::{CreateTable, Optimize, QueryText, Statement};
 
 use super::{Outcome, Session, View};
 use crate::store::existing;
@@ -42,15 +42,19 @@ pub(super) fn table_def(create: &CreateTable) -> Result<TableDef> {
     });
     // As in SingleStore, a primary key without a shard key is the shard key.
     let shard_key = if create.shard_key.is_empty() { &create.primary_key } else { &create.shard_key };
-    create.ordinals("PRIMARY KEY", &create.primary_key)?;
-    if !create.unique_keys.is_empty() {
-        return Err(Error::Invalid("UNIQUE KEY is not supported yet".into()));
+    let mut unique_keys = Vec::new();
+    if !create.primary_key.is_empty() {
+        unique_keys.push(UniqueKey { name: "PRIMARY".into(), columns: create.ordinals("PRIMARY KEY", &create.primary_key)? });
+    }
+    for key in &create.unique_keys {
+        unique_keys.push(UniqueKey { name: key.join("_"), columns: create.ordinals("UNIQUE KEY", key)? });
     }
     Ok(TableDef {
         name: create.name.clone(),
         columns: columns.collect(),
         shard_key: if create.reference { vec![] } else { create.ordinals("SHARD KEY", shard_key)? },
         sort_key: create.ordinals("SORT KEY", &create.sort_key)?,
+        unique_keys,
         reference: create.reference,
         partitions: 0,
     })
@@ -106,11 +110,38 @@ pub(super) fn describe(session: &Session, name: &str) -> Result<Outcome> {
     let table = existing(store, name)?;
     for (i, column) in table.columns.iter().enumerate() {
         let in_key = |key: &[u32], word: &'static str| if key.contains(&(i as u32)) { Some(word) } else { None };
-        let keys: Vec<&str> =
-            [in_key(&table.shard_key, "SHARD"), in_key(&table.sort_key, "SORT")].into_iter().flatten().collect();
+        let unique = table.unique_keys.iter().map(|key| in_key(&key.columns, if key.name == "PRIMARY" { "PRIMARY" } else { "UNIQUE" }));
+        let keys = [in_key(&table.shard_key, "SHARD"), in_key(&table.sort_key, "SORT")].into_iter().chain(unique);
+        let keys: Vec<&str> = keys.flatten().collect();
         rows.push([column.name.clone(), column.sql_type.clone(), yes_no(column.nullable), keys.join(", ")]);
     }
     text_table(&["Field", "Type", "Null", "Key"], &rows)
+}
+
+pub(super) fn truncate(session: &Session, table: &str) -> Result<String> {
+    session.store.truncate(table)?;
+    Ok(format!("table {table} is empty"))
+}
+
+pub(super) fn optimize(session: &Session, table: &str, how: Optimize) -> Result<String> {
+    session.store.optimize(table, how)?;
+    Ok(format!("table {table} optimized"))
+}
+
+/// As SingleStore names the columns, as far as they mean something here.
+pub(super) fn show_merge_status(session: &Session, table: Option<&str>) -> Result<Outcome> {
+    if let Some(table) = table {
+        existing(&*session.store, table)?;
+    }
+    let mut rows = Vec::new();
+    for status in session.store.merge_status()? {
+        if table.is_none_or(|table| status.table.eq_ignore_ascii_case(table)) {
+            let numbers = [status.segments, status.to_merge, status.rows_in_memory, status.deleted_rows].map(|n| n.to_string());
+            let [segments, to_merge, in_memory, deleted] = numbers;
+            rows.push([status.table, status.partition.to_string(), segments, to_merge, in_memory, deleted]);
+        }
+    }
+    text_table(&["Table", "Partition", "Segments", "Segments To Merge", "Rows In Memory", "Deleted Rows"], &rows)
 }
 
 fn yes_no(yes: bool) -> String {

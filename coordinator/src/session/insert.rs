@@ -4,16 +4,12 @@ use stoa_exec::{CancelToken, Progress};
 use stoa_plan::{DataType, Field, Query};
 use stoa_sql::{ColumnDef, CreateTable, Insert, QueryText};
 
-use super::{Session, View, ddl};
+use super::{Session, View, change, ddl};
 use crate::{Error, Result, Rows};
 
 pub(super) fn insert(session: &Session, insert: &Insert, cancel: &CancelToken) -> Result<String> {
-    if insert.on_duplicate != stoa_sql::OnDuplicate::Refuse {
-        return Err(Error::Invalid("REPLACE and ON DUPLICATE KEY UPDATE are not supported yet".into()));
-    }
-    let query = stoa_sql::bind_insert(insert, &View(&*session.store))?;
-    let rows = write(session, session.store.rows(&insert.table)?, query, cancel)?;
-    Ok(format!("{rows} rows inserted"))
+    let query = session.physical(stoa_sql::bind_insert(insert, &View(&*session.store))?)?;
+    change::insert(session, insert, &query, cancel)
 }
 
 pub(super) fn create_table_as(session: &Session, table: &CreateTable, query: &QueryText, cancel: &CancelToken) -> Result<String> {

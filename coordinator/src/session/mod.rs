@@ -3,6 +3,7 @@
 //! A statement goes one way: text, [`stoa_sql::Statement`], plan, optimized and distributed plan, rows. DDL and INSERT end in calls of
 //! the store.
 
+mod change;
 mod ddl;
 mod explain;
 mod insert;
@@ -12,11 +13,12 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use parking_lot::Mutex;
 use stoa_exec::{CancelToken, Progress, QueryResult};
 use stoa_plan::{DataType, Node, Plan, Query, StatisticsSource, TableStatistics, optimizer};
 use stoa_sql::{Catalog, QueryText, SqlError, Statement, TableColumn, TableInfo};
 
-use crate::{Error, Result, Store};
+use crate::{Error, Result, Store, Transaction};
 
 pub(crate) use ddl::text_table;
 pub use ddl::{definition, sql_type_name};
@@ -41,13 +43,15 @@ pub enum Outcome {
 #[derive(Clone)]
 pub struct Session {
     store: Arc<dyn Store>,
+    /// The transaction that BEGIN opened.
+    open: Arc<Mutex<Option<Box<dyn Transaction>>>>,
 }
 
 impl Session {
     /// A session over a store.
     #[must_use]
     pub fn new(store: Arc<dyn Store>) -> Session {
-        Session { store }
+        Session { store, open: Arc::default() }
     }
 
     /// Runs statements in order and hands each one's outcome to `each`; another thread may watch `progress`.
@@ -130,6 +134,10 @@ impl Session {
     /// Runs a statement here, or where the store says.
     fn anywhere(&self, statement: &Statement, text: &str, cancel: &CancelToken, progress: &Progress) -> Result<Outcome> {
         self.store.check(statement)?;
+        if statement.changes_catalog() && self.open.lock().is_some() {
+            let way_out = "COMMIT or ROLLBACK first";
+            return Err(Error::Invalid(format!("a transaction is open, and this statement cannot be part of one: {way_out}")));
+        }
         if statement.changes_catalog()
             && let Some(outcome) = self.store.forward(text, cancel)?
         {
@@ -153,12 +161,27 @@ impl Session {
             Statement::Describe { name } => ddl::describe(self, name),
             Statement::Cluster(statement) => self.store.cluster(statement),
             Statement::User(statement) => self.store.users(statement),
-            _ => Err(Error::Invalid("this statement is not supported yet".into())),
+            Statement::Update(update) => done(change::update(self, update, cancel)?),
+            Statement::Delete(delete) => done(change::delete(self, delete, cancel)?),
+            Statement::Begin | Statement::Commit | Statement::Rollback => done(change::transaction(self, statement)?),
+            Statement::Truncate { table } => done(ddl::truncate(self, table)?),
+            Statement::Optimize { table, how } => done(ddl::optimize(self, table, *how)?),
+            Statement::ShowMergeStatus { table } => ddl::show_merge_status(self, table.as_deref()),
+            Statement::Alter(_) | Statement::Backup { .. } | Statement::Restore { .. } => {
+                Err(Error::Invalid("this statement is not supported yet".into()))
+            }
         }
     }
 
     fn rows(&self, plan: &Query, cancel: &CancelToken, progress: &Progress) -> Result<Outcome> {
-        let result = self.store.execute(plan, cancel, progress)?;
+        let open = self.open.lock();
+        let result = match &*open {
+            Some(transaction) => transaction.execute(plan, cancel, progress)?,
+            None => {
+                drop(open);
+                self.store.execute(plan, cancel, progress)?
+            }
+        };
         Ok(Outcome::Rows { schema: result.schema, batches: result.batches })
     }
 

@@ -514,6 +514,8 @@ pub mod failure {
         Cancelled = 3,
         Memory = 4,
         Denied = 5,
+        Conflict = 6,
+        DuplicateKey = 7,
     }
 
     impl ::capnp::introspect::Introspect for Kind {
@@ -532,6 +534,8 @@ pub mod failure {
                 3 => ::core::result::Result::Ok(Self::Cancelled),
                 4 => ::core::result::Result::Ok(Self::Memory),
                 5 => ::core::result::Result::Ok(Self::Denied),
+                6 => ::core::result::Result::Ok(Self::Conflict),
+                7 => ::core::result::Result::Ok(Self::DuplicateKey),
                 n => ::core::result::Result::Err(::capnp::NotInSchema(n)),
             }
         }
@@ -544,7 +548,7 @@ pub mod failure {
         const TYPE_ID: u64 = 0xc8b7_e056_11b8_e85fu64;
     }
     mod kind {
-    pub(crate) static ENCODED_NODE: [::capnp::Word; 44] = [
+    pub(crate) static ENCODED_NODE: [::capnp::Word; 54] = [
         ::capnp::word(0, 0, 0, 0, 5, 0, 6, 0),
         ::capnp::word(95, 232, 184, 17, 86, 224, 183, 200),
         ::capnp::word(21, 0, 0, 0, 2, 0, 0, 0),
@@ -554,7 +558,7 @@ pub mod failure {
         ::capnp::word(21, 0, 0, 0, 210, 0, 0, 0),
         ::capnp::word(33, 0, 0, 0, 7, 0, 0, 0),
         ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-        ::capnp::word(29, 0, 0, 0, 151, 0, 0, 0),
+        ::capnp::word(29, 0, 0, 0, 199, 0, 0, 0),
         ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
         ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
         ::capnp::word(99, 111, 109, 109, 111, 110, 46, 99),
@@ -562,24 +566,30 @@ pub mod failure {
         ::capnp::word(108, 117, 114, 101, 46, 75, 105, 110),
         ::capnp::word(100, 0, 0, 0, 0, 0, 0, 0),
         ::capnp::word(0, 0, 0, 0, 1, 0, 1, 0),
-        ::capnp::word(24, 0, 0, 0, 1, 0, 2, 0),
+        ::capnp::word(32, 0, 0, 0, 1, 0, 2, 0),
         ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-        ::capnp::word(65, 0, 0, 0, 42, 0, 0, 0),
+        ::capnp::word(89, 0, 0, 0, 42, 0, 0, 0),
         ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
         ::capnp::word(1, 0, 0, 0, 0, 0, 0, 0),
-        ::capnp::word(57, 0, 0, 0, 82, 0, 0, 0),
+        ::capnp::word(81, 0, 0, 0, 82, 0, 0, 0),
         ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
         ::capnp::word(2, 0, 0, 0, 0, 0, 0, 0),
-        ::capnp::word(53, 0, 0, 0, 50, 0, 0, 0),
+        ::capnp::word(77, 0, 0, 0, 50, 0, 0, 0),
         ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
         ::capnp::word(3, 0, 0, 0, 0, 0, 0, 0),
-        ::capnp::word(45, 0, 0, 0, 82, 0, 0, 0),
+        ::capnp::word(69, 0, 0, 0, 82, 0, 0, 0),
         ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
         ::capnp::word(4, 0, 0, 0, 0, 0, 0, 0),
-        ::capnp::word(41, 0, 0, 0, 58, 0, 0, 0),
+        ::capnp::word(65, 0, 0, 0, 58, 0, 0, 0),
         ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
         ::capnp::word(5, 0, 0, 0, 0, 0, 0, 0),
-        ::capnp::word(33, 0, 0, 0, 58, 0, 0, 0),
+        ::capnp::word(57, 0, 0, 0, 58, 0, 0, 0),
+        ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+        ::capnp::word(6, 0, 0, 0, 0, 0, 0, 0),
+        ::capnp::word(49, 0, 0, 0, 74, 0, 0, 0),
+        ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+        ::capnp::word(7, 0, 0, 0, 0, 0, 0, 0),
+        ::capnp::word(45, 0, 0, 0, 106, 0, 0, 0),
         ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
         ::capnp::word(117, 115, 101, 114, 0, 0, 0, 0),
         ::capnp::word(114, 101, 116, 114, 121, 97, 98, 108),
@@ -589,6 +599,10 @@ pub mod failure {
         ::capnp::word(100, 0, 0, 0, 0, 0, 0, 0),
         ::capnp::word(109, 101, 109, 111, 114, 121, 0, 0),
         ::capnp::word(100, 101, 110, 105, 101, 100, 0, 0),
+        ::capnp::word(99, 111, 110, 102, 108, 105, 99, 116),
+        ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+        ::capnp::word(100, 117, 112, 108, 105, 99, 97, 116),
+        ::capnp::word(101, 75, 101, 121, 0, 0, 0, 0),
     ];
     pub(crate) fn get_annotation_types(child_index: Option<u16>, index: u32) -> ::capnp::introspect::Type {
         ::capnp::introspect::panic_invalid_annotation_indices(child_index, index)
