@@ -7,6 +7,7 @@ mod ddl;
 mod explain;
 mod insert;
 mod plans;
+mod prepared;
 
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use crate::{Error, Result, Store};
 pub(crate) use ddl::text_table;
 pub use ddl::{definition, sql_type_name};
 pub use plans::{PlanBasis, Plans};
+pub use prepared::Prepared;
 
 /// What a statement gave.
 pub enum Outcome {
