@@ -28,7 +28,13 @@ struct Workers {
 }
 
 impl Workers {
-    fn run(&self, query: &Query, tables: &dyn stoa_exec::Storage, cancel: &CancelToken, progress: &Progress) -> Result<QueryResult> {
+    fn run(
+        &self,
+        query: &Query,
+        tables: &dyn stoa_exec::Storage,
+        cancel: &CancelToken,
+        progress: &Progress,
+    ) -> Result<QueryResult> {
         let context = QueryContext {
             settings: self.settings.clone(),
             cancel: cancel.clone(),

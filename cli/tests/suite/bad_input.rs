@@ -93,8 +93,17 @@ fn wrong_sql_is_an_error() {
         "INSERT INTO t VALUES ('x', 'y', 1)",
         "INSERT INTO t VALUES (99999999999, 'y', 1)",
         "INSERT INTO t VALUES (1, 'y', 99999999999)",
-        "UPDATE t SET a = 1",
-        "DELETE FROM t",
+        "INSERT INTO t VALUES (1, 'y', 1) ON DUPLICATE KEY UPDATE nothing = 1",
+        "UPDATE t SET nothing = 1",
+        "UPDATE t SET a = 1, a = 2",
+        "UPDATE t SET a = 'x'",
+        "UPDATE t SET a = 1 LIMIT 1",
+        "UPDATE nowhere SET a = 1",
+        "DELETE FROM nowhere",
+        "DELETE FROM t WHERE nothing = 1",
+        "TRUNCATE nowhere",
+        "OPTIMIZE TABLE nowhere",
+        "BEGIN; BEGIN",
         "DESCRIBE nowhere",
         "\0",
         "\u{feff}SELEC",
@@ -148,6 +157,7 @@ fn flipped_and_missing_bytes_are_errors_but_never_wrong_answers() {
     let folder = tempfile::tempdir().unwrap();
     let engine = Engine::with_setup(folder.path(), &setup()).unwrap();
     run(&engine, TABLE).unwrap();
+    run(&engine, "OPTIMIZE TABLE t FLUSH").unwrap();
     let right: Vec<String> = READS.iter().map(|sql| rows(&engine, sql).unwrap()).collect();
     drop(engine);
     let mut damaged = files(folder.path(), "segment");

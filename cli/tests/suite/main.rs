@@ -14,6 +14,7 @@ mod leaves;
 mod mutated_messages;
 mod nodes;
 mod operations;
+mod prepared;
 mod python_client;
 mod tpch;
 mod users;

@@ -8,6 +8,7 @@ mod ddl;
 mod explain;
 mod insert;
 mod plans;
+mod prepared;
 
 use std::sync::Arc;
 
@@ -23,6 +24,7 @@ use crate::{Error, Result, Store, Transaction};
 pub(crate) use ddl::text_table;
 pub use ddl::{definition, sql_type_name};
 pub use plans::{PlanBasis, Plans};
+pub use prepared::Prepared;
 
 /// What a statement gave.
 pub enum Outcome {
