@@ -38,7 +38,7 @@ pub use database::{
     CheckReport, Damage, Database, FORMAT_VERSION, MergeStatus, Savepoint, Snapshot, Transaction, decode_definition,
     encode_definition, lock_file,
 };
-pub use definition::{BitmapIndex, ColumnDef, MAX_PARTITIONS, MAX_SEGMENT_ROWS, Options, TableDef, UniqueKey};
+pub use definition::{BitmapIndex, ColumnDef, Durability, MAX_PARTITIONS, MAX_SEGMENT_ROWS, Options, TableDef, UniqueKey};
 pub use encoding::{Encoded, EncodedColumn, Encoding, PreparedPredicate, encode, encode_as};
 pub use error::{Error, Result};
 pub use predicate::{Datum, KeySet, Predicate};

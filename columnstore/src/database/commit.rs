@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::folder::remove_logs;
 use super::rewrite::Forward;
 use super::{Catalog, Database};
+use crate::definition::Durability;
 use crate::log::{self, Change, LogWriter, encode_changes};
 use crate::{Error, Result};
 
@@ -58,6 +59,7 @@ impl Database {
         plan: impl FnOnce(&Head) -> Result<(Vec<Change>, T)>,
         then: impl FnOnce(&mut Head),
     ) -> Result<T> {
+        let waits;
         let (lsn, value) = {
             let mut head = self.head.lock();
             self.heal(&mut head)?;
@@ -78,12 +80,13 @@ impl Database {
             }
             head.catalog = Arc::new(next);
             then(&mut head);
-            if !self.options.fsync {
+            waits = self.options.fsync && !(self.options.durability == Durability::Async && changes.iter().all(is_of_rows));
+            if !waits {
                 self.show(&head.catalog);
             }
             (head.catalog.sequence, value)
         };
-        if self.options.fsync {
+        if waits {
             self.wait_synced(lsn)?;
         }
         self.maintain_soon();
@@ -136,6 +139,21 @@ impl Database {
             }
             self.synced.notify_all();
         }
+    }
+
+    /// Makes all that was committed last.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn sync(&self) -> Result<()> {
+        let newest = self.head.lock().catalog.sequence;
+        if self.options.fsync { self.wait_synced(newest) } else { Ok(()) }
+    }
+
+    /// Whether something is committed that is not on disk.
+    pub(super) fn is_unsynced(&self) -> bool {
+        let newest = self.head.lock().catalog.sequence;
+        self.options.fsync && self.syncing.lock().synced < newest
     }
 
     fn not_synced(&self, why: &str) -> Error {
@@ -222,6 +240,11 @@ impl Database {
     pub(crate) fn log_bytes(&self) -> u64 {
         self.head.lock().log.length()
     }
+}
+
+/// Whether nothing but rows in the log depends on the change being on disk.
+fn is_of_rows(change: &Change) -> bool {
+    matches!(change, Change::Insert { .. } | Change::Delete { .. })
 }
 
 /// The segments that a change brings.

@@ -69,7 +69,7 @@ pub(crate) fn sort_order(columns: &[ArrayRef], def: &TableDef) -> Result<Option<
     if def.sort_key.is_empty() {
         return Ok(None);
     }
-    let rows = columns.first().map_or(0, |c| c.len());
+    let rows = columns.first().map_or(0, arrow::array::Array::len);
     let column = |values: ArrayRef| SortColumn { values, options: None };
     let mut keys: Vec<SortColumn> = def.sort_key.iter().map(|k| column(Arc::clone(&columns[*k as usize]))).collect();
     keys.push(column(Arc::new(UInt32Array::from_iter_values(0..rows as u32))));
