@@ -4,6 +4,7 @@
 //! leaves elsewhere. Everything above the trait is the same code for both.
 
 mod access;
+mod backup;
 pub mod catalog;
 pub mod cluster;
 pub mod consensus;

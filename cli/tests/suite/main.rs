@@ -4,6 +4,7 @@ mod admin;
 mod bad_input;
 mod binary;
 mod cancel;
+mod changes;
 mod cluster;
 mod cluster_processes;
 mod command_line;

@@ -7,6 +7,7 @@
 //! In the background rows in memory go to segments, small segments are merged, and a manifest takes the place of the log so far
 //! ([`maintenance`]).
 
+mod backup;
 mod catalog;
 mod check;
 mod commit;
@@ -24,6 +25,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
+pub use backup::{BackupFile, BackupSource};
 pub(crate) use catalog::{Catalog, Files};
 pub use check::{CheckReport, Damage};
 use commit::{Head, Syncing};
