@@ -66,10 +66,10 @@ impl Flush {
 
 /// The order of the sort key, if rows are not in it; rows with equal keys keep theirs.
 pub(crate) fn sort_order(columns: &[ArrayRef], def: &TableDef) -> Result<Option<UInt32Array>> {
-    if def.sort_key.is_empty() {
+    let rows = columns.first().map_or(0, |c| c.len());
+    if def.sort_key.is_empty() || rows == 0 {
         return Ok(None);
     }
-    let rows = columns.first().map_or(0, |c| c.len());
     let column = |values: ArrayRef| SortColumn { values, options: None };
     let mut keys: Vec<SortColumn> = def.sort_key.iter().map(|k| column(Arc::clone(&columns[*k as usize]))).collect();
     keys.push(column(Arc::new(UInt32Array::from_iter_values(0..rows as u32))));
