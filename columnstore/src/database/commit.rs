@@ -155,6 +155,7 @@ impl Database {
         before.store(number.0, self.options.fsync)?;
         (head.log_number, head.log) = number;
         head.catalog = Arc::clone(&before);
+        head.forwards.retain(|(lsn, _)| *lsn <= before.sequence);
         {
             let mut syncing = self.syncing.lock();
             syncing.failed = None;
