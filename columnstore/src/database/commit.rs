@@ -68,14 +68,10 @@ impl Database {
             let mut next = Catalog::clone(&head.catalog);
             changes.iter().try_for_each(|change| next.apply(change))?;
             next.sequence += 1;
-            let segments = || changes.iter().flat_map(added_segments);
-            // From here on the log may name them.
-            segments().for_each(|segment| segment.set_doomed(false));
             let synced = self.syncing.lock().synced;
-            if let Err(error) = head.log.append(next.sequence, next.term, synced, &encode_changes(&changes)) {
-                segments().for_each(|segment| segment.set_doomed(true));
-                return Err(error);
-            }
+            // From here on the log may name them: after a crash even a record whose write failed may be there.
+            changes.iter().flat_map(added_segments).for_each(|segment| segment.set_doomed(false));
+            head.log.append(next.sequence, next.term, synced, &encode_changes(&changes))?;
             head.catalog = Arc::new(next);
             then(&mut head);
             if !self.options.fsync {

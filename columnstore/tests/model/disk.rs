@@ -450,7 +450,7 @@ impl DiskFile for FaultyFile {
             let (full, fails) = (rng.random_bool(faults.full), rng.random_bool(faults.write));
             let count = match (full, fails) {
                 (true, _) => rng.random_range(0..bytes.len().max(1)),
-                (_, true) if rng.random_bool(0.75) => rng.random_range(0..=bytes.len()),
+                (_, true) if rng.random_bool(0.5) => rng.random_range(0..=bytes.len()),
                 _ => bytes.len(),
             };
             content.bytes.extend_from_slice(&bytes[..count]);
