@@ -30,6 +30,9 @@ impl Drop for Lock {
     }
 }
 
+/// Tables as they were, and what is in them.
+type Snapshot = Vec<(Arc<Table>, Arc<ModelTable>)>;
+
 pub struct Run {
     seed: u64,
     pub rng: StdRng,
@@ -42,7 +45,7 @@ pub struct Run {
     doubts: Vec<State>,
     pub transactions: Vec<OpenTransaction>,
     pub loads: Vec<Load>,
-    snapshots: Vec<Vec<(Arc<Table>, Arc<ModelTable>)>>,
+    snapshots: Vec<Snapshot>,
     faults: Option<Faults>,
     /// There were faults since the directory was opened.
     failed: bool,
@@ -190,12 +193,12 @@ impl Run {
     }
 
     pub fn verify_table(&mut self, table: &Table, expected: &ModelTable, what: &str) {
-        if let Some(found) = self.read(rows_of(table)) {
-            if found != expected.rows {
-                let missing: Vec<_> = expected.rows.values().filter(|row| found.get(&row.serial) != Some(row)).collect();
-                let extra: Vec<_> = found.values().filter(|row| expected.rows.get(&row.serial) != Some(row)).collect();
-                panic!("{what} '{}': missing {missing:?}, extra {extra:?}", table.name());
-            }
+        if let Some(found) = self.read(rows_of(table))
+            && found != expected.rows
+        {
+            let missing: Vec<_> = expected.rows.values().filter(|row| found.get(&row.serial) != Some(row)).collect();
+            let extra: Vec<_> = found.values().filter(|row| expected.rows.get(&row.serial) != Some(row)).collect();
+            panic!("{what} '{}': missing {missing:?}, extra {extra:?}", table.name());
         }
     }
 
@@ -290,11 +293,11 @@ impl Run {
     fn resolve(&mut self) {
         let found = self.found();
         let doubts = std::mem::take(&mut self.doubts);
-        if let Some(state) = doubts.into_iter().find(|state| same(state, &found)) {
-            if !same(&self.model, &found) {
-                self.note("  a commit in doubt is there".into());
-                self.model = state;
-            }
+        if let Some(state) = doubts.into_iter().find(|state| same(state, &found))
+            && !same(&self.model, &found)
+        {
+            self.note("  a commit in doubt is there".into());
+            self.model = state;
         }
         self.verify();
     }
