@@ -30,6 +30,9 @@ impl Drop for Lock {
     }
 }
 
+/// Tables as they were, and what is in them.
+type Snapshot = Vec<(Arc<Table>, Arc<ModelTable>)>;
+
 pub struct Run {
     seed: u64,
     pub rng: StdRng,
@@ -42,7 +45,7 @@ pub struct Run {
     doubts: Vec<State>,
     pub transactions: Vec<OpenTransaction>,
     pub loads: Vec<Load>,
-    snapshots: Vec<Vec<(Arc<Table>, Arc<ModelTable>)>>,
+    snapshots: Vec<Snapshot>,
     faults: Option<Faults>,
     /// There were faults since the directory was opened.
     failed: bool,

@@ -205,9 +205,19 @@ impl Run {
         let view = self.transactions[at].view.clone();
         let Some((name, table)) = self.some_table(&view) else { return };
         if table.rows.len() < MOST_ROWS {
-            let rows = self.new_rows(40);
+            let rows = if self.chance(0.3) { self.rival_rows(at, table.uid) } else { self.new_rows(40) };
             self.insert_rows(at, &name, &table, &rows);
         }
+    }
+
+    /// Rows with the keys of some that another transaction added, if one did.
+    fn rival_rows(&mut self, at: usize, uid: u64) -> Vec<Row> {
+        let others = self.transactions.iter().enumerate().filter(|(other, _)| *other != at);
+        let theirs = others.filter_map(|(_, open)| open.inserted.get(&uid)).flat_map(Rows::values);
+        let theirs: Vec<Row> = theirs.take(1).cloned().collect();
+        let serial = self.number();
+        let rows: Vec<Row> = theirs.into_iter().map(|row| Row { serial, ..row }).collect();
+        if rows.is_empty() { self.new_rows(40) } else { rows }
     }
 
     fn insert_rows(&mut self, at: usize, name: &str, table: &ModelTable, rows: &[Row]) {
