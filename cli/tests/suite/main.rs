@@ -4,10 +4,12 @@ mod admin;
 mod bad_input;
 mod binary;
 mod cancel;
+mod check;
 mod cluster;
 mod cluster_processes;
 mod command_line;
 mod coordinators;
+mod durability;
 mod encryption;
 #[path = "../leaves/mod.rs"]
 mod leaves;
