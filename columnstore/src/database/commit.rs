@@ -36,11 +36,23 @@ pub(crate) struct Syncing {
     running: bool,
     /// The last sync failed, and why.
     failed: Option<String>,
+    /// By failure that was healed, the last LSN that outlived it. Those after it were given anew.
+    healed: Vec<u64>,
 }
 
 impl Syncing {
     pub(crate) fn at(lsn: u64) -> Syncing {
-        Syncing { synced: lsn, running: false, failed: None }
+        Syncing { synced: lsn, running: false, failed: None, healed: Vec::new() }
+    }
+
+    /// How a record ended that was written after so many failures; `None`: it is not decided.
+    fn outcome(&self, lsn: u64, failures: usize) -> Option<std::result::Result<(), &str>> {
+        match (self.healed.get(failures), &self.failed) {
+            (Some(last), _) if lsn <= *last => Some(Ok(())),
+            (Some(_), _) => Some(Err("an earlier sync failed")),
+            (None, _) if lsn <= self.synced => Some(Ok(())),
+            (None, failed) => failed.as_deref().map(Err),
+        }
     }
 }
 
@@ -60,7 +72,7 @@ impl Database {
         then: impl FnOnce(&mut Head),
     ) -> Result<T> {
         let waits;
-        let (lsn, value) = {
+        let (lsn, failures, value) = {
             let mut head = self.head.lock();
             self.heal(&mut head)?;
             let (changes, value) = plan(&head)?;
@@ -70,24 +82,23 @@ impl Database {
             let mut next = Catalog::clone(&head.catalog);
             changes.iter().try_for_each(|change| next.apply(change))?;
             next.sequence += 1;
-            let segments = || changes.iter().flat_map(added_segments);
-            // From here on the log may name them.
-            segments().for_each(|segment| segment.set_doomed(false));
-            let synced = self.syncing.lock().synced;
-            if let Err(error) = head.log.append(next.sequence, next.term, synced, &encode_changes(&changes)) {
-                segments().for_each(|segment| segment.set_doomed(true));
-                return Err(error);
-            }
+            let (synced, failures) = {
+                let syncing = self.syncing.lock();
+                (syncing.synced, syncing.healed.len())
+            };
+            // From here on the log may name them: after a crash even a record whose write failed may be there.
+            changes.iter().flat_map(added_segments).for_each(|segment| segment.set_doomed(false));
+            head.log.append(next.sequence, next.term, synced, &encode_changes(&changes))?;
             head.catalog = Arc::new(next);
             then(&mut head);
             waits = self.options.fsync && !(self.options.durability == Durability::Async && changes.iter().all(is_of_rows));
             if !waits {
                 self.show(&head.catalog);
             }
-            (head.catalog.sequence, value)
+            (head.catalog.sequence, failures, value)
         };
         if waits {
-            self.wait_synced(lsn)?;
+            self.wait_synced(lsn, failures)?;
         }
         self.maintain_soon();
         Ok(value)
@@ -100,17 +111,14 @@ impl Database {
         }
     }
 
-    /// Waits until a record is on disk, or syncs it for all that wait.
-    fn wait_synced(&self, lsn: u64) -> Result<()> {
+    /// Waits until a record is on disk that was written after so many failures, or syncs it for all that wait.
+    fn wait_synced(&self, lsn: u64, failures: usize) -> Result<()> {
         loop {
             {
                 let mut syncing = self.syncing.lock();
                 loop {
-                    if syncing.synced >= lsn {
-                        return Ok(());
-                    }
-                    if let Some(why) = &syncing.failed {
-                        return Err(self.not_synced(why));
+                    if let Some(outcome) = syncing.outcome(lsn, failures) {
+                        return outcome.map_err(|why| self.not_synced(why));
                     }
                     if !syncing.running {
                         break;
@@ -121,7 +129,7 @@ impl Database {
             let (file, catalog) = {
                 let head = self.head.lock();
                 let mut syncing = self.syncing.lock();
-                if syncing.running || syncing.synced >= lsn || syncing.failed.is_some() {
+                if syncing.running || syncing.outcome(lsn, failures).is_some() {
                     continue;
                 }
                 syncing.running = true;
@@ -146,8 +154,11 @@ impl Database {
     /// # Errors
     /// [`Error::Io`].
     pub fn sync(&self) -> Result<()> {
-        let newest = self.head.lock().catalog.sequence;
-        if self.options.fsync { self.wait_synced(newest) } else { Ok(()) }
+        let (newest, failures) = {
+            let head = self.head.lock();
+            (head.catalog.sequence, self.syncing.lock().healed.len())
+        };
+        if self.options.fsync { self.wait_synced(newest, failures) } else { Ok(()) }
     }
 
     /// Whether something is committed that is not on disk.
@@ -173,10 +184,12 @@ impl Database {
         before.store(number.0, self.options.fsync)?;
         (head.log_number, head.log) = number;
         head.catalog = Arc::clone(&before);
+        head.forwards.retain(|(lsn, _)| *lsn <= before.sequence);
         {
             let mut syncing = self.syncing.lock();
             syncing.failed = None;
             syncing.synced = before.sequence;
+            syncing.healed.push(before.sequence);
         }
         remove_logs(&self.files, |number| number < head.log_number)
     }
@@ -254,4 +267,23 @@ fn added_segments(change: &Change) -> impl Iterator<Item = &Arc<crate::segment::
         _ => &[],
     };
     entries.iter().filter_map(|entry| entry.segment.as_ref())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_a_failure_undid_is_not_taken_for_the_next_one_of_its_number() {
+        let mut syncing = Syncing::at(4);
+        assert_eq!((syncing.outcome(4, 0), syncing.outcome(5, 0)), (Some(Ok(())), None));
+        syncing.failed = Some("it is full".into());
+        assert_eq!((syncing.outcome(4, 0), syncing.outcome(5, 0)), (Some(Ok(())), Some(Err("it is full"))));
+        // Healed, and number 5 is given anew.
+        (syncing.failed, syncing.synced) = (None, 4);
+        syncing.healed.push(4);
+        assert_eq!((syncing.outcome(4, 0), syncing.outcome(5, 1)), (Some(Ok(())), None));
+        syncing.synced = 5;
+        assert_eq!((syncing.outcome(5, 0).is_some_and(|o| o.is_err()), syncing.outcome(5, 1)), (true, Some(Ok(()))));
+    }
 }
