@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Calls block. A client may be shared by threads. When its coordinator goes away the next call enters another one; a call that was
-//! under way fails, because nobody can know how far it came.
+//! under way fails, because nobody can know how far it came, and what was prepared is gone.
 
 use std::sync::Arc;
 
@@ -19,11 +19,11 @@ use arrow::datatypes::{Schema, SchemaRef};
 use parking_lot::Mutex;
 use stoa_rpc::admin::AdminReply;
 use stoa_rpc::ipc::{read_chunk, write_chunks};
-use stoa_rpc::session::{Answer, AnswerPart, SessionService, TableLoad};
+use stoa_rpc::session::{Answer, AnswerPart, PreparedService, SessionService, TableLoad};
 use stoa_rpc::{Io, SessionClient};
 
 pub use stoa_rpc::admin::AdminCommand;
-pub use stoa_rpc::session::{Cancelled, Login};
+pub use stoa_rpc::session::{Cancelled, Login, Parameter};
 pub use stoa_rpc::{Failure, FailureKind, Result, Security, Tls, TlsFiles};
 
 /// Where to connect, and as whom.
@@ -91,14 +91,6 @@ impl Client {
         Ok(session.clone())
     }
 
-    /// What a call gave. After a failure that may not come again elsewhere the next call enters a coordinator anew.
-    fn told<T>(&self, session: &Arc<SessionClient>, outcome: Result<T>) -> Result<T> {
-        if outcome.as_ref().is_err_and(|failure| failure.kind == FailureKind::Retryable) {
-            session.leave();
-        }
-        outcome
-    }
-
     /// Runs statements in order and hands what each gave to `each`; ends soon after `cancelled` is set.
     ///
     /// # Errors
@@ -106,7 +98,7 @@ impl Client {
     pub fn execute(&self, sql: &str, cancelled: &Cancelled, each: &mut dyn FnMut(Output) -> Result<()>) -> Result<()> {
         let mut outputs = Outputs { rows: None, each };
         let session = self.session()?;
-        self.told(&session, session.execute(sql, &mut outputs, cancelled))?;
+        told(&session, session.execute(sql, &mut outputs, cancelled))?;
         outputs.flush()
     }
 
@@ -115,14 +107,17 @@ impl Client {
     /// # Errors
     /// If the statement gives no rows, or fails.
     pub fn query(&self, sql: &str) -> Result<Rows> {
-        let mut rows = None;
-        self.execute(sql, &Cancelled::default(), &mut |output| {
-            if let Output::Rows(these) = output {
-                rows = Some(these);
-            }
-            Ok(())
-        })?;
-        rows.ok_or_else(|| Failure::new(FailureKind::User, "the statement gives no rows"))
+        rows_of("statement", |each| self.execute(sql, &Cancelled::default(), each))
+    }
+
+    /// Prepares one statement; each of its parameters is written as `?`. It stays with the session of now.
+    ///
+    /// # Errors
+    /// If the text cannot be parsed, is not one statement, or the connection has too many prepared statements.
+    pub fn prepare(&self, sql: &str) -> Result<Prepared> {
+        let session = self.session()?;
+        let statement = told(&session, session.prepare(sql))?;
+        Ok(Prepared { session, statement })
     }
 
     /// Runs a plan: a message of `plan.capnp`, neither optimized nor distributed.
@@ -130,18 +125,12 @@ impl Client {
     /// # Errors
     /// If the plan is none, or fails.
     pub fn query_plan(&self, plan: &[u8]) -> Result<Rows> {
-        let mut rows = None;
-        let mut each = |output| {
-            if let Output::Rows(these) = output {
-                rows = Some(these);
-            }
-            Ok(())
-        };
-        let mut outputs = Outputs { rows: None, each: &mut each };
-        let session = self.session()?;
-        self.told(&session, session.execute_plan(plan, &mut outputs, &Cancelled::default()))?;
-        outputs.flush()?;
-        rows.ok_or_else(|| Failure::new(FailureKind::User, "the plan gives no rows"))
+        rows_of("plan", |each| {
+            let mut outputs = Outputs { rows: None, each };
+            let session = self.session()?;
+            told(&session, session.execute_plan(plan, &mut outputs, &Cancelled::default()))?;
+            outputs.flush()
+        })
     }
 
     /// The columns of a table. The metadata `stoa.type` of a field is its type as declared.
@@ -150,7 +139,7 @@ impl Client {
     /// If there is no such table.
     pub fn describe(&self, table: &str) -> Result<SchemaRef> {
         let session = self.session()?;
-        Ok(read_chunk(&self.told(&session, session.describe(table))?)?.0)
+        Ok(read_chunk(&told(&session, session.describe(table))?)?.0)
     }
 
     /// Names of tables and views.
@@ -159,7 +148,7 @@ impl Client {
     /// If no coordinator can be reached.
     pub fn names(&self) -> Result<Vec<String>> {
         let session = self.session()?;
-        self.told(&session, session.names())
+        told(&session, session.names())
     }
 
     /// Administers the cluster.
@@ -168,7 +157,7 @@ impl Client {
     /// Those of the statement that does the same.
     pub fn admin(&self, command: &AdminCommand) -> Result<Output> {
         let session = self.session()?;
-        match self.told(&session, session.admin(command, &Cancelled::default()))? {
+        match told(&session, session.admin(command, &Cancelled::default()))? {
             AdminReply::Said(text) => Ok(Output::Text(text)),
             AdminReply::Listing(rows) => {
                 let (schema, batches) = read_chunk(&rows)?;
@@ -183,7 +172,63 @@ impl Client {
     /// If there is no such table.
     pub fn load(&self, table: &str) -> Result<Loader> {
         let session = self.session()?;
-        Ok(Loader(self.told(&session, session.load(table))?))
+        Ok(Loader(told(&session, session.load(table))?))
+    }
+}
+
+/// What a call gave. After a failure that may not come again elsewhere the next call of the client enters a coordinator anew.
+fn told<T>(session: &SessionClient, outcome: Result<T>) -> Result<T> {
+    if outcome.as_ref().is_err_and(|failure| failure.kind == FailureKind::Retryable) {
+        session.leave();
+    }
+    outcome
+}
+
+/// The last rows that something gives.
+fn rows_of(what: &str, run: impl FnOnce(&mut dyn FnMut(Output) -> Result<()>) -> Result<()>) -> Result<Rows> {
+    let mut rows = None;
+    run(&mut |output| {
+        if let Output::Rows(these) = output {
+            rows = Some(these);
+        }
+        Ok(())
+    })?;
+    rows.ok_or_else(|| Failure::new(FailureKind::User, format!("the {what} gives no rows")))
+}
+
+/// A prepared statement. It ends with its session: when the client has to enter another coordinator, prepare it again.
+pub struct Prepared {
+    session: Arc<SessionClient>,
+    statement: Arc<dyn PreparedService>,
+}
+
+impl Prepared {
+    /// How many values it takes.
+    #[must_use]
+    pub fn parameters(&self) -> u32 {
+        self.statement.parameters()
+    }
+
+    /// Runs it with a value for each parameter, in their order, and hands what it gave to `each`; ends soon after `cancelled` is set.
+    ///
+    /// # Errors
+    /// Those of the statement or of `each`; if the values are too many or too few; retryable if the session has ended.
+    pub fn execute(&self, values: &[Parameter], cancelled: &Cancelled, each: &mut dyn FnMut(Output) -> Result<()>) -> Result<()> {
+        if !self.session.alive() {
+            let what = "the session that this statement was prepared in has ended: prepare it again";
+            return Err(Failure::new(FailureKind::Retryable, what));
+        }
+        let mut outputs = Outputs { rows: None, each };
+        told(&self.session, self.statement.execute(values, &mut outputs, cancelled))?;
+        outputs.flush()
+    }
+
+    /// Runs it, if it is a query.
+    ///
+    /// # Errors
+    /// If the statement gives no rows, or as [`Prepared::execute`].
+    pub fn query(&self, values: &[Parameter]) -> Result<Rows> {
+        rows_of("statement", |each| self.execute(values, &Cancelled::default(), each))
     }
 }
 

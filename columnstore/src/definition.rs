@@ -166,6 +166,16 @@ impl TableDef {
     }
 }
 
+/// When a commit of rows counts as done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// When the log is on disk.
+    #[default]
+    Sync,
+    /// When the operating system has it: a crash of the machine may lose the last tenth of a second, wholly and from the end.
+    Async,
+}
+
 /// Settings of an open data directory. They do not change what is stored already.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -181,6 +191,8 @@ pub struct Options {
     pub checkpoint_bytes: u64,
     /// Flushes, merges and writes a manifest after every commit, before it returns: for tests. `STOA_EAGER_MAINTENANCE=1`.
     pub eager_maintenance: bool,
+    /// When commits of rows are acknowledged; all others are when they are on disk. `STOA_DURABILITY=async`.
+    pub durability: Durability,
     /// Whether commits wait for the disk. Only tests that open thousands of directories turn it off. `STOA_FSYNC=0`.
     pub fsync: bool,
 }
@@ -195,6 +207,7 @@ impl Default for Options {
             flush_bytes: 64 << 20,
             checkpoint_bytes: 256 << 20,
             eager_maintenance: false,
+            durability: Durability::Sync,
             fsync: true,
         }
     }
@@ -214,6 +227,10 @@ impl Options {
             flush_bytes: defaults.flush_bytes,
             checkpoint_bytes: number("STOA_CHECKPOINT_BYTES").map_or(defaults.checkpoint_bytes, |n| n as u64),
             eager_maintenance: std::env::var("STOA_EAGER_MAINTENANCE").is_ok_and(|v| v == "1"),
+            durability: match std::env::var("STOA_DURABILITY") {
+                Ok(word) if word.eq_ignore_ascii_case("async") => Durability::Async,
+                _ => defaults.durability,
+            },
             fsync: std::env::var("STOA_FSYNC").map_or(defaults.fsync, |v| v != "0"),
         }
     }

@@ -35,10 +35,10 @@ pub use address::partition_of_address;
 pub use bitmap_index::ValueIndex;
 pub use checksum::checksum;
 pub use database::{
-    CheckReport, Damage, Database, FORMAT_VERSION, MergeStatus, Savepoint, Snapshot, Transaction, decode_definition, encode_definition,
-    lock_file,
+    BackupFile, BackupSource, CheckReport, Damage, Database, FORMAT_VERSION, MergeStatus, Savepoint, Snapshot, Transaction,
+    decode_definition, encode_definition, lock_file,
 };
-pub use definition::{BitmapIndex, ColumnDef, MAX_PARTITIONS, MAX_SEGMENT_ROWS, Options, TableDef, UniqueKey};
+pub use definition::{BitmapIndex, ColumnDef, Durability, MAX_PARTITIONS, MAX_SEGMENT_ROWS, Options, TableDef, UniqueKey};
 pub use encoding::{Encoded, EncodedColumn, Encoding, PreparedPredicate, encode, encode_as};
 pub use error::{Error, Result};
 pub use predicate::{Datum, KeySet, Predicate};

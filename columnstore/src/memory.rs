@@ -44,7 +44,7 @@ pub(crate) struct Run {
 impl Run {
     fn new(first: u64, columns: Arc<[ArrayRef]>) -> Run {
         let rows = columns.first().map_or(0, Array::len);
-        let bytes = columns.iter().map(|c| c.get_array_memory_size()).sum();
+        let bytes = columns.iter().map(arrow::array::Array::get_array_memory_size).sum();
         Run { first, rows, columns, bytes, segment: OnceLock::new(), keys: OnceLock::new() }
     }
 

@@ -10,7 +10,7 @@ use stoa_plan::{Query, TableStatistics, distribute};
 use stoa_sql::Optimize;
 
 use crate::session::{PlanBasis, Plans};
-use crate::{Error, Result, Rows, Store, Transaction};
+use crate::{Error, Result, Rows, Store, Transaction, backup};
 
 /// One data directory, and the threads and the memory that queries over it may use.
 pub struct Embedded {
@@ -28,7 +28,13 @@ struct Workers {
 }
 
 impl Workers {
-    fn run(&self, query: &Query, tables: &dyn stoa_exec::Storage, cancel: &CancelToken, progress: &Progress) -> Result<QueryResult> {
+    fn run(
+        &self,
+        query: &Query,
+        tables: &dyn stoa_exec::Storage,
+        cancel: &CancelToken,
+        progress: &Progress,
+    ) -> Result<QueryResult> {
         let context = QueryContext {
             settings: self.settings.clone(),
             cancel: cancel.clone(),
@@ -156,6 +162,17 @@ impl Store for Embedded {
 
     fn merge_status(&self) -> Result<Vec<MergeStatus>> {
         Ok(self.database.merge_status())
+    }
+
+    fn backup(&self, to: &str, anew: bool, cancel: &CancelToken) -> Result<String> {
+        let copied = backup::backup(&self.database, to, anew, cancel)?;
+        let (name, files, bytes, kept) = (copied.name, copied.files, copied.bytes, copied.kept);
+        Ok(format!("backup {name}: {files} segments copied ({bytes} bytes), {kept} were there"))
+    }
+
+    fn restore(&self, from: &str, cancel: &CancelToken) -> Result<String> {
+        let (name, tables) = backup::restore(&self.database, from, cancel)?;
+        Ok(format!("backup {name}: {tables} tables restored"))
     }
 
     fn insert_rows(&self) -> usize {

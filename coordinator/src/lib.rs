@@ -4,6 +4,7 @@
 //! leaves elsewhere. Everything above the trait is the same code for both.
 
 mod access;
+mod backup;
 pub mod catalog;
 pub mod cluster;
 pub mod consensus;
@@ -12,6 +13,7 @@ mod embedded;
 mod error;
 mod membership;
 pub mod placement;
+mod prepared;
 mod processes;
 mod service;
 mod session;
@@ -25,5 +27,5 @@ pub use error::{Error, Result};
 pub use membership::Membership;
 pub use processes::Processes;
 pub use service::{Coordinator, DEFAULT_DATABASE};
-pub use session::{Outcome, PlanBasis, Plans, Session, definition, sql_type_name};
+pub use session::{Outcome, PlanBasis, Plans, Prepared, Session, definition, sql_type_name};
 pub use store::{Rows, Store, Transaction};

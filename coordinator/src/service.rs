@@ -8,12 +8,13 @@ use stoa_plan::codec::decode;
 use stoa_rpc::admin::{AdminCommand, AdminReply};
 use stoa_rpc::ipc::{chunk, read_chunk, write_chunks};
 use stoa_rpc::peer::{Decided, ForLeader, PeerService, PeerStatus};
-use stoa_rpc::session::{Answer, AnswerPart, Cancelled, CoordinatorService, Login, SessionService, TableLoad};
+use stoa_rpc::session::{Answer, AnswerPart, Cancelled, CoordinatorService, Login, PreparedService, SessionService, TableLoad};
 use stoa_rpc::{Failure, FailureKind, Result};
 
 use crate::access::{self, Asker};
 use crate::catalog::Privilege;
 use crate::cluster::{Cluster, Shared};
+use crate::prepared::ClientStatement;
 use crate::statements::Statements;
 use crate::store::existing;
 use crate::{Error, Membership, Outcome, Processes, Rows, Session};
@@ -155,6 +156,13 @@ impl SessionService for ClientSession {
         self.statements.run(&self.user, &self.database, "(a plan)", cancelled, run)
     }
 
+    fn prepare(&self, sql: &str) -> Result<Arc<dyn PreparedService>> {
+        let prepared = self.session.prepare(sql).map_err(Error::into_failure)?;
+        let (session, statements) = (self.session.clone(), self.statements.clone());
+        let (user, database) = (self.user.clone(), self.database.clone());
+        Ok(Arc::new(ClientStatement { session, statements, user, database, prepared }))
+    }
+
     fn load(&self, table: &str) -> Result<Box<dyn TableLoad>> {
         self.asker().check_table(Privilege::Insert, table).map_err(Error::into_failure)?;
         let rows = self.session.store().rows(table).map_err(Error::into_failure)?;
@@ -188,7 +196,7 @@ impl SessionService for ClientSession {
 }
 
 /// An error of a statement, or of telling what it gave.
-enum Told {
+pub(crate) enum Told {
     Statement(Error),
     Answer(Failure),
 }
@@ -200,7 +208,7 @@ impl From<Error> for Told {
 }
 
 impl Told {
-    fn into_failure(self) -> Failure {
+    pub fn into_failure(self) -> Failure {
         match self {
             Told::Statement(error) => error.into_failure(),
             Told::Answer(failure) => failure,
@@ -208,7 +216,8 @@ impl Told {
     }
 }
 
-fn send(answer: &mut dyn Answer, outcome: Outcome) -> std::result::Result<(), Told> {
+/// Hands on what a statement gave.
+pub(crate) fn send(answer: &mut dyn Answer, outcome: Outcome) -> std::result::Result<(), Told> {
     let sent = match outcome {
         Outcome::Done(text) => answer.part(AnswerPart::Text(text)),
         Outcome::Plan(text) => answer.part(AnswerPart::Plan(text)),

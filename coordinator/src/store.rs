@@ -165,6 +165,29 @@ pub trait Store: Send + Sync {
     /// If that cannot be asked.
     fn merge_status(&self) -> Result<Vec<MergeStatus>>;
 
+    /// The name of the database, where databases have names.
+    fn database(&self) -> Option<String> {
+        None
+    }
+
+    /// Copies everything, as of one moment, to a folder or an object store; what was done, for people.
+    ///
+    /// # Errors
+    /// If it cannot be read, or written there.
+    fn backup(&self, to: &str, anew: bool, cancel: &CancelToken) -> Result<String> {
+        let _ = (to, anew, cancel);
+        Err(Error::Invalid("BACKUP is not supported on a cluster yet".into()))
+    }
+
+    /// Makes everything from the newest backup in a place; what was done, for people.
+    ///
+    /// # Errors
+    /// If there is something already, or the backup cannot be read.
+    fn restore(&self, from: &str, cancel: &CancelToken) -> Result<String> {
+        let _ = (from, cancel);
+        Err(Error::Invalid("RESTORE is not supported on a cluster yet".into()))
+    }
+
     /// Rows that INSERT gives to a transaction, and so into memory; more are loaded into segments.
     fn insert_rows(&self) -> usize {
         1 << 16

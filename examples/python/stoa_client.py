@@ -8,6 +8,8 @@ Without an argument it runs a small tour. The interface is described in docs/pro
 """
 
 import asyncio
+import datetime
+import decimal
 import os
 import pathlib
 import sys
@@ -96,6 +98,13 @@ class Session:
         """The rows of a query as a `pyarrow.Table`."""
         return (await self.execute(sql)).table()
 
+    async def prepare(self, sql):
+        """A statement with `?` for values that come later. It lives as long as this session."""
+        prepared = (await self._session.prepare(sql=sql)).result
+        if prepared.which() == "failure":
+            raise StoaError(prepared.failure)
+        return Prepared(prepared.done.statement)
+
     async def execute_plan(self, query):
         """The rows of a plan: a message of plan.capnp, not optimized and without exchanges."""
         answer = Answer()
@@ -119,6 +128,37 @@ class Session:
         return loaded.rows
 
 
+class Prepared:
+    """A prepared statement."""
+
+    def __init__(self, statement):
+        self._statement = statement
+
+    async def execute(self, *values):
+        """Runs it with a value for each `?`; an `Answer` with what it gave."""
+        answer = Answer()
+        check((await self._statement.execute(parameters=[parameter(value) for value in values], answer=answer)).result)
+        return answer
+
+    async def query(self, *values):
+        """The rows of a prepared query as a `pyarrow.Table`."""
+        return (await self.execute(*values)).table()
+
+
+def parameter(value):
+    """A Python value as the value of a parameter."""
+    if value is None:
+        return {"null": None}
+    if isinstance(value, datetime.datetime):
+        return {"timestamp": (value - datetime.datetime(1970, 1, 1)) // datetime.timedelta(microseconds=1)}
+    if isinstance(value, datetime.date):
+        return {"date": (value - datetime.date(1970, 1, 1)).days}
+    if isinstance(value, decimal.Decimal):
+        return {"decimal": f"{value:f}"}
+    kinds = {bool: "bool", int: "int", float: "float", str: "string", bytes: "bytes"}
+    return {kinds[type(value)]: value}
+
+
 def check(done):
     """Raises what a call failed with."""
     if done.which() == "failure":
@@ -131,7 +171,6 @@ def sum_by_kind(at_least):
     Every column has a number: the scan defines 0 and 1, the aggregate 2, 3 and 4.
     """
     int64, utf8 = {"int64": None}, {"utf8": None}
-    decimal = {"decimal": {"precision": 38, "scale": 0}}
 
     def field(number, name, kind, nullable=True):
         return {"id": number, "name": name, "type": kind, "nullable": nullable}
@@ -175,6 +214,8 @@ async def tour(session):
     batch = pa.record_batch({"kind": ["a", "b", "a", "c", "b"], "amount": [1, 2, 3, 4, 50]})
     print("loaded", await session.load("tour", [batch]))
     print("by SQL ", (await session.query("SELECT kind, sum(amount) AS total FROM tour GROUP BY kind ORDER BY kind")).to_pylist())
+    prepared = await session.prepare("SELECT count(*) AS n FROM tour WHERE kind = ? AND amount >= ?")
+    print("prepared", [(await prepared.query(kind, 2)).to_pylist()[0]["n"] for kind in ("a", "b", None)])
     print("by plan", (await session.execute_plan(sum_by_kind(2))).to_pylist())
     try:
         await session.query("SELECT nothing FROM tour")

@@ -345,7 +345,7 @@ fn number_subplans(query: &mut Query) {
 }
 
 /// Rows that came from another process, with what their values tell.
-fn received_rows(fields: &[Field], batches: &[RecordBatch], ctx: &QueryContext) -> Result<Rows> {
+pub(crate) fn received_rows(fields: &[Field], batches: &[RecordBatch], ctx: &QueryContext) -> Result<Rows> {
     let mut reservation = ctx.memory.reserve("rows from other nodes");
     let mut bounds = vec![None; fields.len()];
     let mut out = Vec::with_capacity(batches.len());

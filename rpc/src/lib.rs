@@ -20,6 +20,7 @@ pub mod leaf;
 mod leaf_client;
 mod leaf_server;
 mod listen;
+mod parameter;
 pub mod peer;
 mod peer_client;
 mod peer_server;

@@ -7,6 +7,8 @@ use crate::Result;
 use crate::admin::{AdminCommand, AdminReply};
 use crate::peer::PeerService;
 
+pub use crate::parameter::Parameter;
+
 /// A coordinator.
 pub trait CoordinatorService: Send + Sync {
     /// A session of a user.
@@ -18,6 +20,11 @@ pub trait CoordinatorService: Send + Sync {
     /// What it offers to other coordinators.
     fn peer(&self) -> Arc<dyn PeerService>;
 }
+
+/// Prepared statements that a connection may hold.
+pub const MAX_PREPARED: usize = 128;
+/// Bytes of the text of a prepared statement.
+pub const MAX_PREPARED_BYTES: usize = 1 << 16;
 
 /// Who enters.
 #[derive(Clone, Debug, Default)]
@@ -47,6 +54,12 @@ pub trait SessionService: Send + Sync {
     /// If the plan is none, or as [`SessionService::execute`].
     fn execute_plan(&self, plan: &[u8], answer: &mut dyn Answer, cancelled: &Cancelled) -> Result<()>;
 
+    /// Prepares one statement; its parameters are written as `?`.
+    ///
+    /// # Errors
+    /// If the text cannot be parsed or is not one statement.
+    fn prepare(&self, sql: &str) -> Result<Arc<dyn PreparedService>>;
+
     /// Takes rows for a table, all or none.
     ///
     /// # Errors
@@ -70,6 +83,18 @@ pub trait SessionService: Send + Sync {
     /// # Errors
     /// Those of the statement that does the same.
     fn admin(&self, command: &AdminCommand, cancelled: &Cancelled) -> Result<AdminReply>;
+}
+
+/// A prepared statement.
+pub trait PreparedService: Send + Sync {
+    /// How many values it takes.
+    fn parameters(&self) -> u32;
+
+    /// Runs it with a value for each parameter, in their order; ends soon after `cancelled` is set.
+    ///
+    /// # Errors
+    /// If the values are too many or too few or do not fit, or as [`SessionService::execute`].
+    fn execute(&self, values: &[Parameter], answer: &mut dyn Answer, cancelled: &Cancelled) -> Result<()>;
 }
 
 /// Takes what statements give.

@@ -5,14 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use capnp::capability::Rc;
 use capnp_rpc::new_client;
-use stoa_schema::coordinator_capnp::{answer, described, entered, gate, load, loaded, loading, session};
+use stoa_schema::coordinator_capnp::{
+    answer, described, entered, gate, load, loaded, loading, prepared, prepared_statement, session,
+};
 use tokio::sync::mpsc;
 
 use crate::admin::{AdminCommand, AdminReply};
 use crate::client::{LONG, Remote, SHORT, answer, connect, say_hello};
-use crate::done;
-use crate::session::{Answer, AnswerPart, Cancelled, Login, SessionService, TableLoad};
-use crate::{Failure, FailureKind, Io, Result, Security, pump};
+use crate::session::{Answer, AnswerPart, Cancelled, Login, Parameter, PreparedService, SessionService, TableLoad};
+use crate::{Failure, FailureKind, Io, Result, Security, done, parameter, pump};
 
 /// Parts of an answer that wait for the thread that takes them.
 const QUEUED: usize = 2;
@@ -89,7 +90,7 @@ impl SessionService for SessionClient {
             let response = sent.promise.await?;
             done::read(response.get()?.get_result()?)
         });
-        drain(self, parts, outcome, answer, cancelled)
+        drain(self.remote.io(), parts, outcome, answer, cancelled)
     }
 
     fn execute_plan(&self, plan: &[u8], answer: &mut dyn Answer, cancelled: &Cancelled) -> Result<()> {
@@ -103,7 +104,24 @@ impl SessionService for SessionClient {
             let response = sent.promise.await?;
             done::read(response.get()?.get_result()?)
         });
-        drain(self, parts, outcome, answer, cancelled)
+        drain(self.remote.io(), parts, outcome, answer, cancelled)
+    }
+
+    fn prepare(&self, sql: &str) -> Result<Arc<dyn PreparedService>> {
+        let (sql, io) = (sql.to_owned(), self.remote.io().clone());
+        let statement = self.remote.call(SHORT, move |session| async move {
+            let mut request = session.prepare_request();
+            request.get().set_sql(&sql);
+            let response = request.send().promise.await?;
+            match response.get()?.get_result()?.which().map_err(capnp::Error::from)? {
+                prepared::Done(done) => {
+                    let remote = Remote::new(io, done.get_statement()?);
+                    Ok(RemoteStatement { remote, parameters: done.get_parameters() })
+                }
+                prepared::Failure(failure) => Err(Failure::read(failure?)?),
+            }
+        })?;
+        Ok(Arc::new(statement))
     }
 
     fn load(&self, table: &str) -> Result<Box<dyn TableLoad>> {
@@ -155,14 +173,40 @@ impl SessionService for SessionClient {
     }
 }
 
+/// A prepared statement of a session elsewhere.
+struct RemoteStatement {
+    remote: Remote<prepared_statement::Client>,
+    parameters: u32,
+}
+
+impl PreparedService for RemoteStatement {
+    fn parameters(&self) -> u32 {
+        self.parameters
+    }
+
+    fn execute(&self, values: &[Parameter], answer: &mut dyn Answer, cancelled: &Cancelled) -> Result<()> {
+        let values = values.to_vec();
+        let (server, parts) = AnswerServer::new();
+        let outcome = self.remote.start(move |statement| async move {
+            let mut request = statement.execute_request();
+            let count = u32::try_from(values.len()).map_err(|_| Failure::new(FailureKind::User, "too many values"))?;
+            parameter::write(&values, request.get().init_parameters(count));
+            request.get().set_answer(new_client(server));
+            let response = request.send().promise.await?;
+            done::read(response.get()?.get_result()?)
+        });
+        drain(self.remote.io(), parts, outcome, answer, cancelled)
+    }
+}
+
 fn drain(
-    session: &SessionClient,
+    io: &Io,
     parts: mpsc::Receiver<AnswerPart>,
     outcome: tokio::sync::oneshot::Receiver<Result<()>>,
     answer: &mut dyn Answer,
     cancelled: &Cancelled,
 ) -> Result<()> {
-    pump::drain(session.remote.io(), parts, outcome, &mut |part| match part {
+    pump::drain(io, parts, outcome, &mut |part| match part {
         _ if cancelled.load(Ordering::Relaxed) => Err(Failure::cancelled()),
         Some(part) => answer.part(part),
         None => Ok(()),

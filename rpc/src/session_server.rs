@@ -5,16 +5,20 @@ use std::sync::Arc;
 use capnp::capability::Rc;
 use capnp_rpc::new_client;
 use parking_lot::Mutex;
-use stoa_schema::coordinator_capnp::{answer, gate, load, loaded, session};
-use tokio::sync::mpsc;
+use stoa_schema::coordinator_capnp::{answer, gate, load, loaded, prepared_statement, session};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::admin_server::AdminServer;
 use crate::done;
 use crate::io::blocking;
 use crate::listen::{Calls, Door, Limits, Listener, listen};
+use crate::parameter;
 use crate::peer_server::{Guard, PeerServer};
-use crate::session::{Answer, AnswerPart, Cancelled, CoordinatorService, Login, SessionService, TableLoad};
-use crate::{Failure, Io, MAJOR, MINOR, Result, Security};
+use crate::session::{
+    Answer, AnswerPart, Cancelled, CoordinatorService, Login, MAX_PREPARED, MAX_PREPARED_BYTES, PreparedService, SessionService,
+    TableLoad,
+};
+use crate::{Failure, FailureKind, Io, MAJOR, MINOR, Result, Security};
 
 /// Parts of an answer that wait for a connection.
 const QUEUED: usize = 4;
@@ -31,7 +35,8 @@ pub fn serve_coordinator(
     service: Arc<dyn CoordinatorService>,
 ) -> Result<Listener> {
     listen(io, address, security, limits, move |door| {
-        let gate: gate::Client = new_client(GateServer { service: service.clone(), door });
+        let gate: gate::Client =
+            new_client(GateServer { service: service.clone(), door, prepared: Arc::new(Semaphore::new(MAX_PREPARED)) });
         gate.client
     })
 }
@@ -39,6 +44,8 @@ pub fn serve_coordinator(
 struct GateServer {
     service: Arc<dyn CoordinatorService>,
     door: Door,
+    /// How many more statements the connection may prepare.
+    prepared: Arc<Semaphore>,
 }
 
 impl gate::Server for GateServer {
@@ -61,7 +68,8 @@ impl gate::Server for GateServer {
         match entered {
             Ok(session) => {
                 self.door.pass();
-                result.set_session(new_client(SessionServer { session, calls: self.door.calls().clone() }));
+                let (calls, prepared) = (self.door.calls().clone(), self.prepared.clone());
+                result.set_session(new_client(SessionServer { session, calls, prepared }));
             }
             Err(failure) => failure.write(result.init_failure()),
         }
@@ -82,26 +90,41 @@ impl gate::Server for GateServer {
     }
 }
 
+/// Runs a call that answers in parts: they go out while it runs. If the caller goes away, it is cancelled.
+async fn answered(
+    calls: &Calls,
+    to: answer::Client,
+    run: impl FnOnce(&mut dyn Answer, &Cancelled) -> Result<()> + Send + 'static,
+) -> Result<()> {
+    let _call = calls.begin();
+    let (sender, parts) = mpsc::channel(QUEUED);
+    let cancelled = Cancelled::default();
+    let _guard = Guard(cancelled.clone());
+    let mut sink = QueueAnswer(sender);
+    let run = blocking(move || run(&mut sink, &cancelled));
+    let (ran, sent) = futures_util::future::join(run, send(parts, &to)).await;
+    sent.and(ran)
+}
+
 struct SessionServer {
     session: Arc<dyn SessionService>,
     calls: Calls,
+    prepared: Arc<Semaphore>,
 }
 
 impl SessionServer {
-    /// Runs a call that answers in parts: they go out while it runs. If the caller goes away, it is cancelled.
-    async fn answer(
-        &self,
-        to: answer::Client,
-        run: impl FnOnce(&dyn SessionService, &mut dyn Answer, &Cancelled) -> Result<()> + Send + 'static,
-    ) -> Result<()> {
-        let _call = self.calls.begin();
-        let (sender, parts) = mpsc::channel(QUEUED);
-        let cancelled = Cancelled::default();
-        let _guard = Guard(cancelled.clone());
-        let (session, mut sink) = (self.session.clone(), QueueAnswer(sender));
-        let run = blocking(move || run(&*session, &mut sink, &cancelled));
-        let (ran, sent) = futures_util::future::join(run, send(parts, &to)).await;
-        sent.and(ran)
+    async fn prepare(&self, sql: String) -> Result<PreparedServer> {
+        if sql.len() > MAX_PREPARED_BYTES {
+            let what = format!("a statement of {} bytes cannot be prepared: {MAX_PREPARED_BYTES} are the most", sql.len());
+            return Err(Failure::new(FailureKind::User, what));
+        }
+        let Ok(permit) = self.prepared.clone().try_acquire_owned() else {
+            let what = format!("this connection has {MAX_PREPARED} prepared statements, the most that one may have: drop some");
+            return Err(Failure::new(FailureKind::User, what));
+        };
+        let session = self.session.clone();
+        let statement = blocking(move || session.prepare(&sql)).await?;
+        Ok(PreparedServer { statement, calls: self.calls.clone(), _permit: permit })
     }
 }
 
@@ -109,7 +132,8 @@ impl session::Server for SessionServer {
     async fn execute(self: Rc<Self>, params: session::ExecuteParams, mut results: session::ExecuteResults) -> capnp::Result<()> {
         let params = params.get()?;
         let (sql, to) = (params.get_sql()?.to_string()?, params.get_answer()?);
-        let ran = self.answer(to, move |session, answer, cancelled| session.execute(&sql, answer, cancelled)).await;
+        let session = self.session.clone();
+        let ran = answered(&self.calls, to, move |answer, cancelled| session.execute(&sql, answer, cancelled)).await;
         done::write(ran, results.get().init_result());
         Ok(())
     }
@@ -121,7 +145,8 @@ impl session::Server for SessionServer {
     ) -> capnp::Result<()> {
         let params = params.get()?;
         let (plan, to) = (params.get_plan()?.to_vec(), params.get_answer()?);
-        let ran = self.answer(to, move |session, answer, cancelled| session.execute_plan(&plan, answer, cancelled)).await;
+        let session = self.session.clone();
+        let ran = answered(&self.calls, to, move |answer, cancelled| session.execute_plan(&plan, answer, cancelled)).await;
         done::write(ran, results.get().init_result());
         Ok(())
     }
@@ -162,6 +187,41 @@ impl session::Server for SessionServer {
 
     async fn admin(self: Rc<Self>, _: session::AdminParams, mut results: session::AdminResults) -> capnp::Result<()> {
         results.get().set_admin(new_client(AdminServer(self.session.clone())));
+        Ok(())
+    }
+
+    async fn prepare(self: Rc<Self>, params: session::PrepareParams, mut results: session::PrepareResults) -> capnp::Result<()> {
+        let sql = params.get()?.get_sql()?.to_string()?;
+        let result = results.get().init_result();
+        match SessionServer::prepare(&self, sql).await {
+            Ok(server) => {
+                let mut done = result.init_done();
+                done.set_parameters(server.statement.parameters());
+                done.set_statement(new_client(server));
+            }
+            Err(failure) => failure.write(result.init_failure()),
+        }
+        Ok(())
+    }
+}
+
+struct PreparedServer {
+    statement: Arc<dyn PreparedService>,
+    calls: Calls,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl prepared_statement::Server for PreparedServer {
+    async fn execute(
+        self: Rc<Self>,
+        params: prepared_statement::ExecuteParams,
+        mut results: prepared_statement::ExecuteResults,
+    ) -> capnp::Result<()> {
+        let params = params.get()?;
+        let (values, to) = (parameter::read(params.get_parameters()?)?, params.get_answer()?);
+        let statement = self.statement.clone();
+        let ran = answered(&self.calls, to, move |answer, cancelled| statement.execute(&values, answer, cancelled)).await;
+        done::write(ran, results.get().init_result());
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ use capnp::message::{Builder, HeapAllocator};
 use capnp::serialize;
 use stoa_schema::admin_capnp::{admin, listing, said};
 use stoa_schema::common_capnp::{done, failure, hello};
-use stoa_schema::coordinator_capnp::{decided, described, gate, loaded, peer_status, session};
+use stoa_schema::coordinator_capnp::{decided, described, gate, loaded, peer_status, prepared, prepared_statement, session};
 use stoa_schema::leaf_capnp::{change, fragment, query_setup, ran, status};
 
 type Message = Builder<HeapAllocator>;
@@ -58,6 +58,7 @@ fn coordinators() -> Vec<(&'static str, Vec<u8>)> {
         to.set_version(9);
     });
     let described = message(|m| m.init_root::<described::Builder<'_>>().set_columns(&[1, 2, 3]));
+    let prepared = message(|m| m.init_root::<prepared::Builder<'_>>().init_done().set_parameters(6));
     let loaded = message(|m| m.init_root::<loaded::Builder<'_>>().set_rows(5));
     let create = message(|m| {
         let mut to: admin::create_database_params::Builder<'_> = m.init_root();
@@ -72,11 +73,29 @@ fn coordinators() -> Vec<(&'static str, Vec<u8>)> {
         ("peer-decided", decided),
         ("peer-status", status),
         ("session-described", described),
+        ("session-prepared", prepared),
+        ("prepared-execute", values()),
         ("load-loaded", loaded),
         ("admin-create-database", create),
         ("admin-said", text),
         ("admin-listing", rows),
     ]
+}
+
+fn values() -> Vec<u8> {
+    message(|m| {
+        let to: prepared_statement::execute_params::Builder<'_> = m.init_root();
+        let mut to = to.init_parameters(9);
+        to.reborrow().get(0).set_null(());
+        to.reborrow().get(1).set_bool(true);
+        to.reborrow().get(2).set_int(-2);
+        to.reborrow().get(3).set_float(0.5);
+        to.reborrow().get(4).set_decimal("-12.50");
+        to.reborrow().get(5).set_string("text");
+        to.reborrow().get(6).set_date(9131);
+        to.reborrow().get(7).set_timestamp(-1);
+        to.reborrow().get(8).set_bytes(&[1, 2]);
+    })
 }
 
 fn leaves() -> Vec<(&'static str, Vec<u8>)> {

@@ -44,6 +44,8 @@ interface Session {
   names @4 () -> (names :List(Text));
   # What administers the cluster, as this session's user.
   admin @5 () -> (admin :Admin.Admin);
+  # Parses one statement whose open values are each written as `?`. What is prepared ends with the connection, or when it is dropped.
+  prepare @6 (sql :Text) -> (result :Prepared);
 }
 
 # What a client hands in to get results. Each call is answered when the client has taken it: this is the back-pressure.
@@ -51,6 +53,36 @@ interface Answer {
   columns @0 (stream :Data) -> ();   # a statement's rows follow; an Arrow IPC stream without rows
   rows @1 (chunk :Data) -> ();       # an Arrow IPC stream
   text @2 (text :Text, plan :Bool) -> ();  # what a statement without rows says; `plan`: the lines of EXPLAIN
+}
+
+struct Prepared {
+  union {
+    done :group {
+      statement @0 :PreparedStatement;
+      parameters @1 :UInt32; # how many values it takes
+    }
+    failure @2 :Failure;
+  }
+}
+
+interface PreparedStatement {
+  # Runs the statement with a value for each `?`, in their order.
+  execute @0 (parameters :List(Parameter), answer :Answer) -> (result :Done);
+}
+
+# The value of a parameter: as if it stood in the text as a literal.
+struct Parameter {
+  union {
+    null @0 :Void;
+    bool @1 :Bool;
+    int @2 :Int64;
+    float @3 :Float64;
+    decimal @4 :Text;        # digits with a sign and a point: -12.50
+    string @5 :Text;
+    date @6 :Int32;          # days since 1970-01-01
+    timestamp @7 :Int64;     # microseconds since 1970-01-01 00:00:00, no time zone
+    bytes @8 :Data;
+  }
 }
 
 struct Loading {

@@ -121,6 +121,7 @@ fn one_process_a_data_directory() {
 fn damaged_and_foreign_directories_are_named() {
     let folder = tempfile::tempdir().unwrap();
     ok(&sql(folder.path(), "CREATE TABLE a (x INT); INSERT INTO a VALUES (1); CREATE TABLE b (x INT); INSERT INTO b VALUES (2)"));
+    ok(&sql(folder.path(), "OPTIMIZE TABLE a FLUSH; OPTIMIZE TABLE b FLUSH"));
     let segment = newest_segment(folder.path());
     let mut bytes = fs::read(&segment).unwrap();
     let middle = bytes.len() / 2;

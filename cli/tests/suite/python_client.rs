@@ -48,6 +48,7 @@ fn python_submits_sql_and_a_plan() {
     for line in [
         "loaded 5",
         "by SQL  [{'kind': 'a', 'total': 4}, {'kind': 'b', 'total': 52}, {'kind': 'c', 'total': 4}]",
+        "prepared [1, 2, 0]",
         "by plan [{'kind': 'a', 'n': 1, 'total': 3}, {'kind': 'b', 'n': 2, 'total': 52}, {'kind': 'c', 'n': 1, 'total': 4}]",
         "user: there is no column 'nothing'",
     ] {

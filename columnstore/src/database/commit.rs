@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::folder::remove_logs;
 use super::rewrite::Forward;
 use super::{Catalog, Database};
+use crate::definition::Durability;
 use crate::log::{self, Change, LogWriter, encode_changes};
 use crate::{Error, Result};
 
@@ -35,11 +36,23 @@ pub(crate) struct Syncing {
     running: bool,
     /// The last sync failed, and why.
     failed: Option<String>,
+    /// By failure that was healed, the last LSN that outlived it. Those after it were given anew.
+    healed: Vec<u64>,
 }
 
 impl Syncing {
     pub(crate) fn at(lsn: u64) -> Syncing {
-        Syncing { synced: lsn, running: false, failed: None }
+        Syncing { synced: lsn, running: false, failed: None, healed: Vec::new() }
+    }
+
+    /// How a record ended that was written after so many failures; `None`: it is not decided.
+    fn outcome(&self, lsn: u64, failures: usize) -> Option<std::result::Result<(), &str>> {
+        match (self.healed.get(failures), &self.failed) {
+            (Some(last), _) if lsn <= *last => Some(Ok(())),
+            (Some(_), _) => Some(Err("an earlier sync failed")),
+            (None, _) if lsn <= self.synced => Some(Ok(())),
+            (None, failed) => failed.as_deref().map(Err),
+        }
     }
 }
 
@@ -58,7 +71,8 @@ impl Database {
         plan: impl FnOnce(&Head) -> Result<(Vec<Change>, T)>,
         then: impl FnOnce(&mut Head),
     ) -> Result<T> {
-        let (lsn, value) = {
+        let waits;
+        let (lsn, failures, value) = {
             let mut head = self.head.lock();
             self.heal(&mut head)?;
             let (changes, value) = plan(&head)?;
@@ -68,23 +82,23 @@ impl Database {
             let mut next = Catalog::clone(&head.catalog);
             changes.iter().try_for_each(|change| next.apply(change))?;
             next.sequence += 1;
-            let segments = || changes.iter().flat_map(added_segments);
-            // From here on the log may name them.
-            segments().for_each(|segment| segment.set_doomed(false));
-            let synced = self.syncing.lock().synced;
-            if let Err(error) = head.log.append(next.sequence, next.term, synced, &encode_changes(&changes)) {
-                segments().for_each(|segment| segment.set_doomed(true));
-                return Err(error);
-            }
+            let (synced, failures) = {
+                let syncing = self.syncing.lock();
+                (syncing.synced, syncing.healed.len())
+            };
+            // From here on the log may name them: after a crash even a record whose write failed may be there.
+            changes.iter().flat_map(added_segments).for_each(|segment| segment.set_doomed(false));
+            head.log.append(next.sequence, next.term, synced, &encode_changes(&changes))?;
             head.catalog = Arc::new(next);
             then(&mut head);
-            if !self.options.fsync {
+            waits = self.options.fsync && !(self.options.durability == Durability::Async && changes.iter().all(is_of_rows));
+            if !waits {
                 self.show(&head.catalog);
             }
-            (head.catalog.sequence, value)
+            (head.catalog.sequence, failures, value)
         };
-        if self.options.fsync {
-            self.wait_synced(lsn)?;
+        if waits {
+            self.wait_synced(lsn, failures)?;
         }
         self.maintain_soon();
         Ok(value)
@@ -97,17 +111,14 @@ impl Database {
         }
     }
 
-    /// Waits until a record is on disk, or syncs it for all that wait.
-    fn wait_synced(&self, lsn: u64) -> Result<()> {
+    /// Waits until a record is on disk that was written after so many failures, or syncs it for all that wait.
+    fn wait_synced(&self, lsn: u64, failures: usize) -> Result<()> {
         loop {
             {
                 let mut syncing = self.syncing.lock();
                 loop {
-                    if syncing.synced >= lsn {
-                        return Ok(());
-                    }
-                    if let Some(why) = &syncing.failed {
-                        return Err(self.not_synced(why));
+                    if let Some(outcome) = syncing.outcome(lsn, failures) {
+                        return outcome.map_err(|why| self.not_synced(why));
                     }
                     if !syncing.running {
                         break;
@@ -118,7 +129,7 @@ impl Database {
             let (file, catalog) = {
                 let head = self.head.lock();
                 let mut syncing = self.syncing.lock();
-                if syncing.running || syncing.synced >= lsn || syncing.failed.is_some() {
+                if syncing.running || syncing.outcome(lsn, failures).is_some() {
                     continue;
                 }
                 syncing.running = true;
@@ -138,6 +149,24 @@ impl Database {
         }
     }
 
+    /// Makes all that was committed last.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn sync(&self) -> Result<()> {
+        let (newest, failures) = {
+            let head = self.head.lock();
+            (head.catalog.sequence, self.syncing.lock().healed.len())
+        };
+        if self.options.fsync { self.wait_synced(newest, failures) } else { Ok(()) }
+    }
+
+    /// Whether something is committed that is not on disk.
+    pub(super) fn is_unsynced(&self) -> bool {
+        let newest = self.head.lock().catalog.sequence;
+        self.options.fsync && self.syncing.lock().synced < newest
+    }
+
     fn not_synced(&self, why: &str) -> Error {
         let source = std::io::Error::other(format!("the log could not be made to last, so nothing was committed ({why})"));
         Error::Io { path: self.files.root.clone(), source }
@@ -155,10 +184,12 @@ impl Database {
         before.store(number.0, self.options.fsync)?;
         (head.log_number, head.log) = number;
         head.catalog = Arc::clone(&before);
+        head.forwards.retain(|(lsn, _)| *lsn <= before.sequence);
         {
             let mut syncing = self.syncing.lock();
             syncing.failed = None;
             syncing.synced = before.sequence;
+            syncing.healed.push(before.sequence);
         }
         remove_logs(&self.files, |number| number < head.log_number)
     }
@@ -224,6 +255,11 @@ impl Database {
     }
 }
 
+/// Whether nothing but rows in the log depends on the change being on disk.
+fn is_of_rows(change: &Change) -> bool {
+    matches!(change, Change::Insert { .. } | Change::Delete { .. })
+}
+
 /// The segments that a change brings.
 fn added_segments(change: &Change) -> impl Iterator<Item = &Arc<crate::segment::Segment>> {
     let entries = match change {
@@ -231,4 +267,23 @@ fn added_segments(change: &Change) -> impl Iterator<Item = &Arc<crate::segment::
         _ => &[],
     };
     entries.iter().filter_map(|entry| entry.segment.as_ref())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_a_failure_undid_is_not_taken_for_the_next_one_of_its_number() {
+        let mut syncing = Syncing::at(4);
+        assert_eq!((syncing.outcome(4, 0), syncing.outcome(5, 0)), (Some(Ok(())), None));
+        syncing.failed = Some("it is full".into());
+        assert_eq!((syncing.outcome(4, 0), syncing.outcome(5, 0)), (Some(Ok(())), Some(Err("it is full"))));
+        // Healed, and number 5 is given anew.
+        (syncing.failed, syncing.synced) = (None, 4);
+        syncing.healed.push(4);
+        assert_eq!((syncing.outcome(4, 0), syncing.outcome(5, 1)), (Some(Ok(())), None));
+        syncing.synced = 5;
+        assert_eq!((syncing.outcome(5, 0).is_some_and(|o| o.is_err()), syncing.outcome(5, 1)), (true, Some(Ok(()))));
+    }
 }

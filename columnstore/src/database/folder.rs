@@ -42,11 +42,26 @@ pub(crate) fn prepare(files: &Arc<Files>, fsync: bool) -> Result<()> {
     }
     let tables = files.tables();
     disk.create_folder(&tables).map_err(io_error(&tables))?;
+    if known.is_none() && fsync {
+        sync_above(&**disk, root)?;
+    }
     if known.is_none() && !disk.list(root).map_err(io_error(root))?.iter().any(|(name, _)| name == MANIFEST) {
         Catalog::new(Arc::clone(files)).store(1, fsync)?;
     }
     if known != Some(FORMAT_VERSION) {
         write_version(&**disk, root, fsync)?;
+    }
+    Ok(())
+}
+
+/// Makes the name of a new directory last, and those of the folders above it, which may be new too. One that may not be read is not.
+fn sync_above(disk: &dyn Disk, root: &Path) -> Result<()> {
+    for folder in root.ancestors().skip(1) {
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        match disk.sync_folder(folder) {
+            Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {}
+            synced => synced.map_err(io_error(folder))?,
+        }
     }
     Ok(())
 }

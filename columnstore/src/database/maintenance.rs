@@ -13,6 +13,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::Database;
 use crate::Result;
+use crate::definition::Durability;
 use crate::table::{Partition, Table};
 
 /// Segments of one size class that are merged into one.
@@ -21,6 +22,8 @@ const FAN_IN: usize = 8;
 const LEAST_ROWS: u64 = 1 << 13;
 /// Rows in memory wait at most so long for others.
 const FLUSH_AGE: Duration = Duration::from_secs(30);
+/// Commits that did not wait for the disk wait so long for others.
+const SYNC_EVERY: Duration = Duration::from_millis(100);
 /// Writers wait when a partition has so many times the rows in memory that make the flusher seal them.
 const FULL: usize = 8;
 
@@ -83,7 +86,8 @@ impl Database {
                     segments: part.segments.len() as u64,
                     to_merge: merge_of(part, self.options.segment_rows as u64).len() as u64,
                     rows_in_memory: part.memory.rows(),
-                    deleted_rows: part.segments.iter().map(|s| s.deleted_rows()).sum::<u64>() + part.memory.deleted().len(),
+                    deleted_rows: part.segments.iter().map(super::super::table::Stored::deleted_rows).sum::<u64>()
+                        + part.memory.deleted().len(),
                 });
             }
         }
@@ -152,7 +156,8 @@ impl Database {
         let flushed = if from_memory { part.memory.rows() } else { 0 };
         m.flushed_rows.fetch_add(flushed, Ordering::Relaxed);
         if !segments.is_empty() {
-            let merged = part.segments.iter().filter(|s| segments.contains(&s.segment.id())).map(|s| s.rows()).sum();
+            let merged =
+                part.segments.iter().filter(|s| segments.contains(&s.segment.id())).map(super::super::table::Stored::rows).sum();
             m.merged_rows.fetch_add(merged, Ordering::Relaxed);
             m.merges.fetch_add(1, Ordering::Relaxed);
         }
@@ -179,7 +184,7 @@ impl Database {
         if self.options.eager_maintenance {
             // What fails here fails again when somebody asks for it.
             if let Some(_alone) = self.maintenance.alone.try_lock() {
-                let _ = self.maintain(true);
+                let _ = self.maintain(true, true);
                 drop(_alone);
                 let _ = self.checkpoint();
             }
@@ -200,21 +205,21 @@ impl Database {
         }
     }
 
-    /// Flushes and merges once; with `now`, also what could wait.
-    fn maintain(self: &Arc<Self>, now: bool) -> Result<()> {
+    /// Flushes and merges once what is due; with `flush` all rows in memory, with `merge` all segments.
+    fn maintain(self: &Arc<Self>, flush: bool, merge: bool) -> Result<()> {
         let most = self.options.segment_rows as u64;
         for table in self.tables() {
             for partition in 0..table.partitions.len() {
-                let flush = |part: &Partition| {
-                    let due = now
+                let flushed = |part: &Partition| {
+                    let due = flush
                         || part.memory.rows() as usize >= self.options.flush_rows
                         || part.memory.bytes() >= self.options.flush_bytes;
                     Work { segments: vec![], through: if due { part.memory.next() } else { 0 } }
                 };
-                self.do_work(&table, partition, flush)?;
+                self.do_work(&table, partition, flushed)?;
                 let Some(table) = self.table(table.name()) else { break };
-                let merge = |part: &Partition| Work {
-                    segments: if now && part.segments.len() > 1 {
+                let merged = |part: &Partition| Work {
+                    segments: if merge && part.segments.len() > 1 {
                         part.segments.iter().map(|s| s.segment.id()).collect()
                     } else {
                         merge_of(part, most)
@@ -222,7 +227,7 @@ impl Database {
                     through: 0,
                 };
                 if partition < table.partitions.len() {
-                    self.do_work(&table, partition, merge)?;
+                    self.do_work(&table, partition, merged)?;
                 }
             }
         }
@@ -261,15 +266,26 @@ fn run(database: &Weak<Database>) {
         if due || aged {
             let result = {
                 let _alone = database.maintenance.alone();
-                database.maintain(aged)
+                database.maintain(aged, false)
             };
             let log_is_long = database.log_bytes() >= database.options.checkpoint_bytes;
             let result = result.and_then(|()| if log_is_long || aged { database.checkpoint() } else { Ok(()) });
             *database.maintenance.failed.lock() = result.err().map(|e| e.to_string());
         }
+        if database.options.durability == Durability::Async {
+            // What fails here, the next commit finds and heals.
+            let _ = database.sync();
+        }
+        let unsynced = database.is_unsynced();
         let waiting = database.tables().iter().any(|table| table.rows_in_memory() > 0);
         oldest = if waiting && !aged { oldest.or_else(|| Some(Instant::now())) } else { None };
         drop(database);
-        std::thread::park_timeout(if waiting { Duration::from_secs(1) } else { Duration::from_secs(60) });
+        // Commits that come one after the other are looked at together.
+        std::thread::sleep(Duration::from_millis(5));
+        std::thread::park_timeout(match (unsynced, waiting) {
+            (true, _) => SYNC_EVERY,
+            (false, true) => Duration::from_secs(1),
+            (false, false) => Duration::from_secs(60),
+        });
     }
 }

@@ -61,7 +61,7 @@ impl Catalog {
         Catalog::decode(&bytes, files).map_err(|what| corrupt(&path, &what))
     }
 
-    fn encode(&self, first_log: u64) -> Result<Vec<u8>> {
+    pub(crate) fn encode(&self, first_log: u64) -> Result<Vec<u8>> {
         let mut message = Builder::new_default();
         let mut root = message.init_root::<manifest::Builder<'_>>();
         root.set_sequence(self.sequence);
@@ -89,7 +89,7 @@ impl Catalog {
         Ok(out)
     }
 
-    fn decode(bytes: &[u8], files: &Arc<Files>) -> std::result::Result<(Catalog, u64), String> {
+    pub(crate) fn decode(bytes: &[u8], files: &Arc<Files>) -> std::result::Result<(Catalog, u64), String> {
         let number = |at: usize| bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes);
         let end = bytes.len().checked_sub(8).filter(|end| *end >= HEADER).ok_or("it is cut short")?;
         if bytes[..8] != MAGIC {

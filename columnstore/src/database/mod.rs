@@ -7,6 +7,7 @@
 //! In the background rows in memory go to segments, small segments are merged, and a manifest takes the place of the log so far
 //! ([`maintenance`]).
 
+mod backup;
 mod catalog;
 mod check;
 mod commit;
@@ -24,6 +25,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
+pub use backup::{BackupFile, BackupSource};
 pub(crate) use catalog::{Catalog, Files};
 pub use check::{CheckReport, Damage};
 use commit::{Head, Syncing};
@@ -88,6 +90,9 @@ impl Database {
         let files = Arc::new(Files { disk, root: root.to_path_buf() });
         folder::prepare(&files, options.fsync)?;
         let (mut catalog, first_log) = Catalog::load(&files)?;
+        if options.fsync {
+            sync_found(&files, first_log)?;
+        }
         let cut = &mut |path: &Path, length| cut_file(&*files.disk, path, length, options.fsync);
         let last_log = recover(&mut catalog, first_log, cut)?;
         folder::remove_logs(&files, |number| number < first_log || number > last_log)?;
@@ -281,6 +286,17 @@ impl Snapshot {
     pub fn table(&self, name: &str) -> Option<Arc<Table>> {
         self.0.table(name).cloned()
     }
+}
+
+/// Makes last what an earlier process wrote and may have ended before it synced it: this one builds on it.
+fn sync_found(files: &Files, first_log: u64) -> Result<()> {
+    let disk = &*files.disk;
+    disk.sync_folder(&files.root).map_err(io_error(&files.root))?;
+    for number in log::files(disk, &files.root)?.into_iter().filter(|number| *number >= first_log) {
+        let path = log::file_path(&files.root, number);
+        disk.open(&path).and_then(|file| file.sync()).map_err(io_error(&path))?;
+    }
+    Ok(())
 }
 
 /// Makes the changes of the log on the manifest's state; the number of the last log file with a record. A file with a torn tail is given to `cut`,

@@ -100,10 +100,10 @@ impl Database {
         let destination = order.map(|order| inverse(&order));
         let segments = written.iter().map(|segment| segment.id()).collect();
         let forward = Forward { table: table.id, partition, sources, destination, segments, cut };
-        self.commit_rewrite(part, &written, Arc::new(forward))
+        self.commit_rewrite(part, &written, &Arc::new(forward))
     }
 
-    fn commit_rewrite(self: &Arc<Self>, before: &Partition, written: &[Arc<Segment>], forward: Arc<Forward>) -> Result<()> {
+    fn commit_rewrite(self: &Arc<Self>, before: &Partition, written: &[Arc<Segment>], forward: &Arc<Forward>) -> Result<()> {
         let removed: Vec<u64> = forward.sources.segments.iter().map(|source| source.id).collect();
         let mut gone: Vec<Arc<Segment>> = Vec::new();
         let plan = |head: &Head| {
@@ -126,7 +126,7 @@ impl Database {
             Ok((vec![change], true))
         };
         let moved = self.commit_then(plan, |head| {
-            head.forwards.push((head.catalog.sequence, Arc::clone(&forward)));
+            head.forwards.push((head.catalog.sequence, Arc::clone(forward)));
             self.prune_forwards(head);
         })?;
         if moved {
@@ -144,7 +144,7 @@ impl Database {
         let built = build_segment(&*files.disk, &path, &table.def.columns, columns).inspect_err(|_| {
             let _ = files.disk.remove(&path);
         })?;
-        let rows = columns.first().map_or(0, |c| c.len());
+        let rows = columns.first().map_or(0, arrow::array::Array::len);
         let segment = Arc::new(Segment::new(&files.disk, id, rows, path, built.written, &table.def));
         segment.set_doomed(true);
         if self.options.fsync {

@@ -320,7 +320,7 @@ impl Drop for Transaction {
 impl Database {
     /// Writes rows as segments, which go with their last user unless they are committed.
     pub(crate) fn write_segments(&self, table: &Table, partition: usize, columns: &[ArrayRef]) -> Result<Vec<Arc<Segment>>> {
-        let rows = columns.first().map_or(0, |c| c.len());
+        let rows = columns.first().map_or(0, arrow::array::Array::len);
         let cut = self.options.segment_rows.clamp(1, crate::MAX_SEGMENT_ROWS);
         let order = crate::writer::sort_order(columns, &table.def)?;
         let sorted = match &order {

@@ -259,6 +259,11 @@ impl Segment {
         Ok(self.opened.get_or_init(|| Opened { file, footers, columns }))
     }
 
+    /// Checks the file's ends and every column's bytes against their checksums.
+    pub(crate) fn verify(&self) -> Result<()> {
+        (0..self.def.columns.len()).try_for_each(|ordinal| self.column(ordinal).map(drop))
+    }
+
     /// The index of the table's unique key with this number.
     pub(crate) fn key_index(&self, number: usize, key: &UniqueKey) -> Result<Arc<KeyIndex>> {
         let mut keys = self.keys.lock();

@@ -10,7 +10,7 @@ use arrow::array::{Array, ArrayRef, UInt32Array};
 use arrow::compute::{SortColumn, lexsort_to_indices, take};
 use rayon::prelude::*;
 
-use crate::database::Files;
+use crate::database::Database;
 use crate::definition::TableDef;
 use crate::segment::{BuiltSegment, Segment, build_segment, io_error};
 use crate::table::Table;
@@ -19,7 +19,8 @@ use crate::{Error, Result};
 
 /// Rows that become one segment.
 pub(crate) struct Flush {
-    files: Arc<Files>,
+    /// Stays open, and locked, until nothing is done with the file any more.
+    database: Arc<Database>,
     def: Arc<TableDef>,
     partition: usize,
     id: u64,
@@ -35,11 +36,12 @@ struct Flushed {
 }
 
 impl Flush {
-    pub(crate) fn new(files: &Arc<Files>, table: &Table, partition: usize, id: u64, rows: Vec<Rows>) -> Result<Flush> {
+    pub(crate) fn new(database: &Arc<Database>, table: &Table, partition: usize, rows: Vec<Rows>) -> Result<Flush> {
+        let (files, id) = (database.files(), database.new_segment_id());
         let folder = files.partition_folder(table.id, partition);
         files.disk.create_folder(&folder).map_err(io_error(&folder))?;
         let path = files.segment_path(table.id, partition, id);
-        Ok(Flush { files: Arc::clone(files), def: Arc::clone(&table.def), partition, id, path, rows })
+        Ok(Flush { database: Arc::clone(database), def: Arc::clone(&table.def), partition, id, path, rows })
     }
 
     fn run(self, fsync: bool) -> Result<Flushed> {
@@ -50,7 +52,7 @@ impl Flush {
         }
         drop(self.rows);
         let rows = columns.first().map_or(0, Array::len);
-        let disk = &self.files.disk;
+        let disk = &self.database.files().disk;
         let built = build_segment(&**disk, &self.path, &self.def.columns, &columns).inspect_err(|_| {
             let _ = disk.remove(&self.path);
         })?;
@@ -66,10 +68,10 @@ impl Flush {
 
 /// The order of the sort key, if rows are not in it; rows with equal keys keep theirs.
 pub(crate) fn sort_order(columns: &[ArrayRef], def: &TableDef) -> Result<Option<UInt32Array>> {
-    if def.sort_key.is_empty() {
+    let rows = columns.first().map_or(0, arrow::array::Array::len);
+    if def.sort_key.is_empty() || rows == 0 {
         return Ok(None);
     }
-    let rows = columns.first().map_or(0, |c| c.len());
     let column = |values: ArrayRef| SortColumn { values, options: None };
     let mut keys: Vec<SortColumn> = def.sort_key.iter().map(|k| column(Arc::clone(&columns[*k as usize]))).collect();
     keys.push(column(Arc::new(UInt32Array::from_iter_values(0..rows as u32))));
@@ -99,12 +101,13 @@ impl Flushes {
         while self.running >= self.most {
             self.wait()?;
         }
-        let (sender, fsync) = (self.sender.clone(), self.fsync);
+        let (sender, fsync, database) = (self.sender.clone(), self.fsync, Arc::clone(&flush.database));
         rayon::spawn(move || {
             let result = catch_unwind(AssertUnwindSafe(|| flush.run(fsync)));
             let result = result.unwrap_or_else(|_| Err(Error::Invalid("internal error: a segment could not be encoded".into())));
             // If the writer is gone, so is the segment and with it its file.
             let _ = sender.send(result);
+            drop(database);
         });
         self.running += 1;
         Ok(())

@@ -28,7 +28,6 @@ const ROUND_ROBIN_ROWS: usize = 1 << 16;
 /// Adds rows to a table, all of them or none: nothing is visible before [`TableWriter::finish`], and a writer that is dropped
 /// without it leaves nothing behind.
 pub struct TableWriter {
-    database: Arc<Database>,
     table: Arc<Table>,
     /// The table is created together with its first rows.
     creates: bool,
@@ -43,6 +42,8 @@ pub struct TableWriter {
     prepared: Vec<(usize, Arc<Segment>)>,
     /// A push failed half way: what is buffered is not what was pushed.
     failed: bool,
+    /// The last to go: the directory is open until the files of segments that were not committed are gone.
+    database: Arc<Database>,
 }
 
 impl TableWriter {
@@ -139,8 +140,7 @@ impl TableWriter {
 
     fn flush(&mut self, partition: usize, rows: usize) -> Result<()> {
         let batches = self.buffers[partition].take(rows);
-        let id = self.database.new_segment_id();
-        self.flushes.start(Flush::new(self.database.files(), &self.table, partition, id, batches)?)
+        self.flushes.start(Flush::new(&self.database, &self.table, partition, batches)?)
     }
 
     /// Commits all rows; how many they are. All segments are on disk before the manifest names them.

@@ -312,6 +312,10 @@ impl Store for Cluster {
         Err(unsupported("SHOW COLUMNAR MERGE STATUS"))
     }
 
+    fn database(&self) -> Option<String> {
+        Some(self.database.clone())
+    }
+
     /// Rows go to segments on the leaves.
     fn insert_rows(&self) -> usize {
         0

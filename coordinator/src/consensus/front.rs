@@ -127,20 +127,29 @@ impl Consensus {
         self.catalog.read().clone()
     }
 
-    /// Makes sure that this node leads and that its catalog has every change acknowledged so far, by asking a majority.
+    /// Makes sure that this node leads and that its catalog has every change acknowledged so far, by asking a majority, again and again
+    /// for as long as a change may take.
     ///
     /// # Errors
     /// If it does not lead, or no majority answers in time.
     pub fn confirm_leader(&self) -> Result<Arc<Catalog>> {
         use openraft::error::CheckIsLeaderError;
-        let raft = self.raft.clone();
-        let confirmed = self.run(self.options.change_timeout, async move { raft.ensure_linearizable().await })?;
-        confirmed.map_err(|error| match error {
-            RaftError::APIError(CheckIsLeaderError::ForwardToLeader(forward)) => self.not_leader(&forward),
-            RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_)) => ConsensusError::Unknown(self.options.election_min),
-            RaftError::Fatal(error) => fatal(&error),
-        })?;
-        Ok(self.catalog())
+        let deadline = Instant::now() + self.options.change_timeout;
+        loop {
+            let raft = self.raft.clone();
+            let confirmed = self.run(self.options.change_timeout, async move { raft.ensure_linearizable().await })?;
+            match confirmed {
+                Ok(_) => return Ok(self.catalog()),
+                Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(forward))) => return Err(self.not_leader(&forward)),
+                Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_))) if Instant::now() < deadline => {
+                    thread::sleep(Duration::from_millis(20));
+                }
+                Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_))) => {
+                    return Err(ConsensusError::Unknown(self.options.change_timeout));
+                }
+                Err(RaftError::Fatal(error)) => return Err(fatal(&error)),
+            }
+        }
     }
 
     /// Who leads, as far as this node knows.

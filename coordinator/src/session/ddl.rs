@@ -110,7 +110,8 @@ pub(super) fn describe(session: &Session, name: &str) -> Result<Outcome> {
     let table = existing(store, name)?;
     for (i, column) in table.columns.iter().enumerate() {
         let in_key = |key: &[u32], word: &'static str| if key.contains(&(i as u32)) { Some(word) } else { None };
-        let unique = table.unique_keys.iter().map(|key| in_key(&key.columns, if key.name == "PRIMARY" { "PRIMARY" } else { "UNIQUE" }));
+        let unique =
+            table.unique_keys.iter().map(|key| in_key(&key.columns, if key.name == "PRIMARY" { "PRIMARY" } else { "UNIQUE" }));
         let keys = [in_key(&table.shard_key, "SHARD"), in_key(&table.sort_key, "SORT")].into_iter().chain(unique);
         let keys: Vec<&str> = keys.flatten().collect();
         rows.push([column.name.clone(), column.sql_type.clone(), yes_no(column.nullable), keys.join(", ")]);

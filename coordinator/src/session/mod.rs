@@ -8,6 +8,7 @@ mod ddl;
 mod explain;
 mod insert;
 mod plans;
+mod prepared;
 
 use std::sync::Arc;
 
@@ -23,6 +24,7 @@ use crate::{Error, Result, Store, Transaction};
 pub(crate) use ddl::text_table;
 pub use ddl::{definition, sql_type_name};
 pub use plans::{PlanBasis, Plans};
+pub use prepared::Prepared;
 
 /// What a statement gave.
 pub enum Outcome {
@@ -167,9 +169,36 @@ impl Session {
             Statement::Truncate { table } => done(ddl::truncate(self, table)?),
             Statement::Optimize { table, how } => done(ddl::optimize(self, table, *how)?),
             Statement::ShowMergeStatus { table } => ddl::show_merge_status(self, table.as_deref()),
-            Statement::Alter(_) | Statement::Backup { .. } | Statement::Restore { .. } => {
-                Err(Error::Invalid("this statement is not supported yet".into()))
+            Statement::Backup { database, to, incremental } => {
+                done(self.backup(database.as_deref(), to, *incremental, cancel)?)
             }
+            Statement::Restore { database, from } => done(self.restore(database.as_deref(), from, cancel)?),
+            Statement::Alter(_) => Err(Error::Invalid("ALTER TABLE is not supported yet".into())),
+        }
+    }
+
+    fn backup(&self, database: Option<&str>, to: &str, incremental: bool, cancel: &CancelToken) -> Result<String> {
+        self.check_database(database)?;
+        self.store.backup(to, !incremental, cancel)
+    }
+
+    fn restore(&self, database: Option<&str>, from: &str, cancel: &CancelToken) -> Result<String> {
+        self.check_database(database)?;
+        if self.open.lock().is_some() {
+            return Err(Error::Invalid("a transaction is open: COMMIT or ROLLBACK before RESTORE".into()));
+        }
+        self.store.restore(from, cancel)
+    }
+
+    fn check_database(&self, database: Option<&str>) -> Result<()> {
+        match (database, self.store.database()) {
+            (Some(name), None) => {
+                Err(Error::Invalid(format!("a data directory is one database without a name: leave '{name}' out")))
+            }
+            (Some(name), Some(own)) if !name.eq_ignore_ascii_case(&own) => {
+                Err(Error::Invalid(format!("the session is on database '{own}', not '{name}': connect to that one")))
+            }
+            _ => Ok(()),
         }
     }
 

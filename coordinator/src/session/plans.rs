@@ -97,6 +97,9 @@ mod tests {
         assert_eq!(number(&session, sum), 1);
         assert!(Arc::ptr_eq(&first, &kept(sum).unwrap()));
         number(&session, "INSERT INTO t VALUES (2)");
+        assert_eq!(number(&session, sum), 3);
+        assert!(Arc::ptr_eq(&first, &kept(sum).unwrap()));
+        number(&session, "OPTIMIZE TABLE t FLUSH");
         assert!(kept(sum).is_none());
         assert_eq!(number(&session, sum), 3);
         number(&session, "CREATE OR REPLACE VIEW v AS SELECT a * 10 AS a FROM t");

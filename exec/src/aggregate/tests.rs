@@ -1,5 +1,7 @@
 //! Aggregations: one state = merged states = serialized states, under every strategy, and right by a reference.
 
+mod merges;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

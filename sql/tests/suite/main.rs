@@ -7,5 +7,6 @@ mod errors;
 mod features;
 mod hostile;
 mod mutated;
+mod prepared;
 mod statements;
 mod tpch;
