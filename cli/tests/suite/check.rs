@@ -30,7 +30,8 @@ fn directory() -> tempfile::TempDir {
         UPDATE t SET kind = 'd' WHERE k = 5; INSERT INTO t VALUES (41, NULL)",
         rows.join(", ")
     );
-    let made = stoa(&["sql", "--data", folder.path().to_str().unwrap(), "-c", &text]).env("STOA_PARTITIONS", "2").output().unwrap();
+    let made =
+        stoa(&["sql", "--data", folder.path().to_str().unwrap(), "-c", &text]).env("STOA_PARTITIONS", "2").output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     folder
 }

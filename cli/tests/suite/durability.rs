@@ -28,13 +28,8 @@ const READY: &str = "ready";
 
 /// Few rows and bytes, so that flushes, merges and checkpoints happen all the time.
 fn open(directory: &Path) -> (Arc<Embedded>, Session) {
-    let storage = Options {
-        segment_rows: 300,
-        default_partitions: 3,
-        flush_rows: 20,
-        checkpoint_bytes: 10_000,
-        ..Options::default()
-    };
+    let storage =
+        Options { segment_rows: 300, default_partitions: 3, flush_rows: 20, checkpoint_bytes: 10_000, ..Options::default() };
     let store = Arc::new(Embedded::open(directory, storage, Settings::default(), 2, 1 << 30).expect("it opens"));
     let session = Session::new(store.clone());
     (store, session)
