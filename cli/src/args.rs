@@ -27,6 +27,8 @@ pub enum Command {
     Tpch(TpchArgs),
     /// Show segments, encodings, sizes, zone maps and indexes
     Inspect(InspectArgs),
+    /// Look for damage: verify checksums, log, indexes and keys of a data directory or of a leaf's
+    Check(CheckArgs),
     /// Run a leaf of a cluster: it stores partitions and runs the fragments of queries over them
     Leaf(LeafArgs),
     /// Run a coordinator of a cluster: it keeps the catalog, plans queries and merges what the leaves compute
@@ -386,6 +388,14 @@ pub struct InspectArgs {
     pub engine: EngineArgs,
     /// Only this table, with every segment
     pub table: Option<String>,
+}
+
+/// `stoa check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Data directory, or directory of a leaf; nobody may have it open
+    #[arg(long, value_name = "DIR", env = "STOA_DATA", default_value = "./stoa-data")]
+    pub data: PathBuf,
 }
 
 fn parse_bytes(text: &str) -> Result<usize, String> {

@@ -37,6 +37,9 @@ pub enum Error {
     /// A TPC-H answer is wrong or a query failed.
     #[error("{0} of the queries failed or gave a wrong answer")]
     WrongAnswers(usize),
+    /// A data directory is damaged.
+    #[error("{0} {what} found", what = if *.0 == 1 { "damage was" } else { "damages were" })]
+    Damaged(usize),
 }
 
 impl Error {

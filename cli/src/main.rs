@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         Command::Load(args) => commands::load::run(args),
         Command::Tpch(args) => commands::tpch::run(args),
         Command::Inspect(args) => commands::inspect::run(args),
+        Command::Check(args) => commands::check::run(args),
         Command::Leaf(args) => commands::node::leaf(args),
         Command::Coordinator(args) => commands::node::coordinator(args),
         Command::Admin(args) => commands::admin::run(args),

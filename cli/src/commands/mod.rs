@@ -2,6 +2,7 @@
 
 pub mod admin;
 mod certificates;
+pub mod check;
 pub mod cluster;
 pub mod inspect;
 pub mod load;

@@ -5,10 +5,12 @@ mod bad_input;
 mod binary;
 mod cancel;
 mod changes;
+mod check;
 mod cluster;
 mod cluster_processes;
 mod command_line;
 mod coordinators;
+mod durability;
 mod encryption;
 #[path = "../leaves/mod.rs"]
 mod leaves;

@@ -30,7 +30,7 @@ pub struct CheckReport {
     pub tables: u64,
     /// Segments.
     pub segments: u64,
-    /// Their rows.
+    /// Rows of the tables, those in memory too.
     pub rows: u64,
     /// Bytes of the segments.
     pub bytes: u64,
@@ -73,10 +73,10 @@ impl CheckReport {
             for stored in table.partitions.iter().flat_map(|part| &part.segments) {
                 progress(self.segments, all);
                 self.segments += 1;
-                self.rows += stored.segment.rows() as u64;
                 self.bytes += stored.segment.bytes_on_disk();
                 self.look_at_segment(table, stored);
             }
+            self.rows += table.rows();
             self.look_at_keys(table);
         }
         progress(all, all);
