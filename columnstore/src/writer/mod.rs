@@ -19,7 +19,7 @@ use crate::{Error, MAX_SEGMENT_ROWS, Result};
 use buffer::{RowBuffer, Rows};
 pub(crate) use flush::sort_order;
 use flush::{Flush, Flushes};
-pub(crate) use prepare::canonical_columns;
+pub(crate) use prepare::{canonical_column, canonical_columns};
 pub use prepare::{RowNames, conform};
 
 /// Rows of a batch that go to one partition when there is no shard key.

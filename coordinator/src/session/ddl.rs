@@ -53,6 +53,7 @@ pub(super) fn table_def(create: &CreateTable) -> Result<TableDef> {
         sort_key: create.ordinals("SORT KEY", &create.sort_key)?,
         reference: create.reference,
         partitions: 0,
+        layout: Default::default(),
     })
 }
 
