@@ -134,7 +134,8 @@ impl Table {
         }
         let stored = self.def.column_numbers();
         let altered = |part: &Arc<Partition>| {
-            let segment = |stored: &Stored| Stored { segment: Arc::new(stored.segment.altered(def)), deleted: stored.deleted.clone() };
+            let segment =
+                |stored: &Stored| Stored { segment: Arc::new(stored.segment.altered(def)), deleted: stored.deleted.clone() };
             let rows = |memory: &MemoryRows| memory.altered(|columns| def.columns_of(&stored, columns));
             let segments = part.segments.iter().map(segment).collect();
             Ok(Arc::new(Partition { segments, memory: rows(&part.memory)?, own: rows(&part.own)? }))
