@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
+use crate::alter::Layout;
 use crate::types::is_storable;
 use crate::{Error, Result};
 
@@ -81,6 +82,8 @@ pub struct TableDef {
     pub reference: bool,
     /// Number of partitions; 0 takes the data directory's default.
     pub partitions: u32,
+    /// Which columns of the stored rows its columns are; the default for a new table.
+    pub layout: Layout,
 }
 
 impl TableDef {
@@ -126,6 +129,7 @@ impl TableDef {
             unique_keys: vec![],
             reference: false,
             partitions: 0,
+            layout: Layout::default(),
         }
     }
 
@@ -158,6 +162,9 @@ impl TableDef {
             if !self.reference && (self.shard_key.is_empty() || self.shard_key.iter().any(|c| !key.columns.contains(c))) {
                 return invalid(format!("unique key '{}' must contain the columns of the SHARD KEY", key.name));
             }
+        }
+        if let Err(what) = self.check_layout() {
+            return invalid(what);
         }
         if self.partitions > MAX_PARTITIONS {
             return invalid(format!("{} partitions are more than the most, {MAX_PARTITIONS}", self.partitions));

@@ -9,6 +9,7 @@
 //! `Date32`, `Timestamp(Microsecond)`, `Binary`, integers, floats, `Boolean`).
 
 mod address;
+mod alter;
 mod bitmap_index;
 mod checksum;
 mod database;
@@ -32,6 +33,7 @@ mod writer;
 mod zone;
 
 pub use address::partition_of_address;
+pub use alter::{AlterTable, Layout};
 pub use bitmap_index::ValueIndex;
 pub use checksum::checksum;
 pub use database::{

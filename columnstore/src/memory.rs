@@ -141,6 +141,13 @@ impl MemoryRows {
         Ok(())
     }
 
+    /// The same rows with other columns, which `columns` gives.
+    pub(crate) fn altered(&self, columns: impl Fn(&[ArrayRef]) -> Result<Vec<ArrayRef>>) -> Result<MemoryRows> {
+        let altered = |run: &Arc<Run>| Ok(Arc::new(Run::new(run.first, columns(&run.columns)?.into())));
+        let runs = self.runs.iter().map(altered).collect::<Result<_>>()?;
+        Ok(MemoryRows { first: self.first, runs, deleted: Arc::clone(&self.deleted) })
+    }
+
     /// Deletes rows that are here.
     pub(crate) fn delete(&mut self, numbers: impl IntoIterator<Item = u64>) {
         Arc::make_mut(&mut self.deleted).extend(numbers);

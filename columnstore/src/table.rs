@@ -127,6 +127,23 @@ impl Table {
         Ok(Table { ordinals: self.ordinals.clone(), ..Table::new(self.id, Arc::clone(&self.def), partitions) })
     }
 
+    /// This table with another definition, an altered one: no segment is written.
+    pub(crate) fn with_definition(&self, def: &Arc<TableDef>) -> Result<Table> {
+        if self.def.partitions != def.partitions {
+            return Err(Error::Invalid(format!("table '{}' cannot change its number of partitions", self.name())));
+        }
+        let stored = self.def.column_numbers();
+        let altered = |part: &Arc<Partition>| {
+            let segment =
+                |stored: &Stored| Stored { segment: Arc::new(stored.segment.altered(def)), deleted: stored.deleted.clone() };
+            let rows = |memory: &MemoryRows| memory.altered(|columns| def.columns_of(&stored, columns));
+            let segments = part.segments.iter().map(segment).collect();
+            Ok(Arc::new(Partition { segments, memory: rows(&part.memory)?, own: rows(&part.own)? }))
+        };
+        let partitions = self.partitions.iter().map(altered).collect::<Result<_>>()?;
+        Ok(Table { ordinals: self.ordinals.clone(), ..Table::new(self.id, Arc::clone(def), partitions) })
+    }
+
     /// Its name, as declared.
     #[must_use]
     pub fn name(&self) -> &str {

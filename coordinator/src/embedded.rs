@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
-use stoa_columnstore::{Database, MergeStatus, Options, RowNames, Savepoint, Snapshot, Table, TableDef, TableWriter};
+use stoa_columnstore::{AlterTable, Database, MergeStatus, Options, RowNames, Savepoint, Snapshot, Table, TableDef, TableWriter};
 use stoa_exec::{CancelToken, MemoryBudget, Progress, QueryContext, QueryResult, Settings};
 use stoa_plan::{Query, TableStatistics, distribute};
 use stoa_sql::Optimize;
@@ -146,6 +146,10 @@ impl Store for Embedded {
 
     fn execute_over(&self, query: &Query, table: Table, cancel: &CancelToken) -> Result<QueryResult> {
         self.workers.run(query, &OneTable(Arc::new(table)), cancel, &Progress::default())
+    }
+
+    fn alter_table(&self, table: &str, change: AlterTable) -> Result<()> {
+        Ok(self.database.alter_table(table, &change)?)
     }
 
     fn truncate(&self, table: &str) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
-use stoa_columnstore::{MergeStatus, Table, TableDef};
+use stoa_columnstore::{AlterTable, MergeStatus, Table, TableDef};
 use stoa_exec::{CancelToken, Progress, QueryResult};
 use stoa_plan::{Query, TableStatistics};
 
@@ -146,6 +146,12 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// Those of the query.
     fn execute_over(&self, query: &Query, table: Table, cancel: &CancelToken) -> Result<QueryResult>;
+
+    /// Changes the definition of a table.
+    ///
+    /// # Errors
+    /// If there is no such table, or it cannot be so.
+    fn alter_table(&self, table: &str, change: AlterTable) -> Result<()>;
 
     /// Removes all rows of a table.
     ///

@@ -63,6 +63,7 @@ fn store(database: &Arc<Database>, name: &str, rows: &[Row], partitions: u32) {
         unique_keys: vec![],
         reference: false,
         partitions,
+        layout: Default::default(),
     };
     let schema = def.schema();
     database.create_table(def).expect("create");

@@ -26,6 +26,8 @@ struct Column {
   nullable @2 :Bool;
   bitmapIndex @3 :BitmapIndex;
   sqlType @4 :Text;          # as declared, e.g. VARCHAR(25)
+  number @5 :UInt32;         # which column of the stored rows it is; of no meaning if the table's nextColumn is 0
+  initial @6 :Data;          # its value in rows from before it was there: a constant blob; empty: NULL
 }
 
 struct Table {
@@ -37,6 +39,7 @@ struct Table {
   reference @5 :Bool;
   partitions @6 :List(Partition);
   uniqueKeys @7 :List(UniqueKey);
+  nextColumn @8 :UInt32;     # the number of the next column that is added; 0: columns are numbered by their ordinals
 }
 
 struct UniqueKey {
@@ -63,6 +66,7 @@ struct SegmentEntry {
   length @2 :UInt64;         # of the file, in bytes
   footerChecksum @3 :UInt64; # as the file's trailer has it
   deleted @4 :Data;          # a Roaring bitmap of deleted rows; empty: none
+  columns @5 :List(UInt32);  # numbers of the file's columns; empty: those of the table as it is defined here
 }
 
 struct View {

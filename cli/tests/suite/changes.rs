@@ -77,6 +77,40 @@ fn rows_are_inserted_updated_replaced_and_deleted() {
 }
 
 #[test]
+fn tables_are_altered_without_their_rows_being_written_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let session = Session::new(open(folder.path()));
+    run(&session, T).unwrap();
+    run(&session, "OPTIMIZE TABLE t FLUSH; INSERT INTO t VALUES (4, 'd', 4)").unwrap();
+    for (sql, rows) in [
+        ("ALTER TABLE t ADD COLUMN x INT NOT NULL DEFAULT 7", "1,a,1.50,7 2,b,2.50,7 3,c,,7 4,d,4.00,7"),
+        ("ALTER TABLE t ADD y VARCHAR(5)", "1,a,1.50,7, 2,b,2.50,7, 3,c,,7, 4,d,4.00,7,"),
+        ("UPDATE t SET y = 'new', x = x + id WHERE id > 2", "1,a,1.50,7, 2,b,2.50,7, 3,c,,10,new 4,d,4.00,11,new"),
+        ("ALTER TABLE t DROP COLUMN v", "1,1.50,7, 2,2.50,7, 3,,10,new 4,4.00,11,new"),
+        ("ALTER TABLE t RENAME COLUMN y TO v", "1,1.50,7, 2,2.50,7, 3,,10,new 4,4.00,11,new"),
+        ("OPTIMIZE TABLE t FULL", "1,1.50,7, 2,2.50,7, 3,,10,new 4,4.00,11,new"),
+    ] {
+        run(&session, sql).unwrap();
+        assert_eq!(all(&session), rows, "{sql}");
+    }
+    assert_eq!(run(&session, "SELECT count(*), sum(x) FROM t WHERE v = 'new'").unwrap(), "2,21");
+    run(&session, "ALTER TABLE t RENAME TO u").unwrap();
+    for (sql, what) in [
+        ("SELECT * FROM t", "there is no table 't'"),
+        ("ALTER TABLE u DROP COLUMN id", "id"),
+        ("ALTER TABLE u ADD COLUMN n INT", "n"),
+        ("ALTER TABLE u ADD COLUMN z INT NOT NULL", "z"),
+        ("ALTER TABLE nowhere DROP COLUMN n", "nowhere"),
+    ] {
+        let error = run(&session, sql).unwrap_err().to_string();
+        assert!(error.contains(what), "{sql}: {error}");
+    }
+    drop(session);
+    let session = Session::new(open(folder.path()));
+    assert_eq!(run(&session, "SELECT v, x, id FROM u ORDER BY id").unwrap(), ",7,1 ,7,2 new,10,3 new,11,4");
+}
+
+#[test]
 fn what_does_not_fit_is_named_and_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let session = Session::new(open(folder.path()));

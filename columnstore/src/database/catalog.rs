@@ -44,7 +44,8 @@ impl Files {
     pub(crate) fn stored(&self, def: &Arc<TableDef>, table: u64, partition: usize, entry: &Entry) -> Stored {
         let segment = entry.segment.clone().unwrap_or_else(|| {
             let path = self.segment_path(table, partition, entry.id);
-            Arc::new(Segment::new(&self.disk, entry.id, entry.rows, path, entry.written, def))
+            let foreign = entry.columns.as_ref();
+            Arc::new(Segment::new(&self.disk, entry.id, entry.rows, path, entry.written, def, foreign))
         });
         Stored::new(segment, entry.deleted.clone())
     }
@@ -145,7 +146,7 @@ impl Catalog {
                     Ok(())
                 })
             }
-            Change::AlterTable { .. } => Err(Error::Invalid("ALTER TABLE is not supported yet".into())),
+            Change::AlterTable { id, def } => self.alter_table(*id, def),
             Change::TruncateTable(id) => self.truncate(*id),
         }
     }
@@ -155,6 +156,18 @@ impl Catalog {
         let partitions = (0..def.partitions).map(|_| Arc::new(Partition::default())).collect();
         self.tables.insert(def.name.to_lowercase(), Arc::new(Table::new(id, Arc::clone(def), partitions)));
         self.next_table_id = self.next_table_id.max(id + 1);
+        self.definitions += 1;
+        Ok(())
+    }
+
+    fn alter_table(&mut self, id: u64, def: &Arc<TableDef>) -> Result<()> {
+        let table = Arc::clone(self.existing(id)?);
+        let (before, after) = (table.name().to_lowercase(), def.name.to_lowercase());
+        if before != after {
+            self.check_free(&def.name)?;
+        }
+        self.tables.remove(&before);
+        self.tables.insert(after, Arc::new(table.with_definition(def)?));
         self.definitions += 1;
         Ok(())
     }

@@ -10,6 +10,7 @@ use super::{folder, recover};
 use crate::disk::LocalDisk;
 use crate::predicate::Predicate;
 use crate::segment::{Column, FilterCounters, Segment};
+use crate::statistics::compare;
 use crate::summary::summarize;
 use crate::table::{Stored, Table};
 use crate::{Datum, Error, Result};
@@ -124,7 +125,7 @@ fn look_at_column(segment: &Segment, ordinal: usize) -> Result<()> {
     if values.len() != segment.rows() || stated.nulls != values.null_count() as u64 {
         return wrong("the number of rows or NULLs");
     }
-    if (&stated.min, &stated.max) != (&found.min, &found.max) {
+    if !same(&stated.min, &found.min) || !same(&stated.max, &found.max) {
         return wrong("the zone map");
     }
     if let Some(index) = column.bitmap_index() {
@@ -141,6 +142,14 @@ fn look_at_column(segment: &Segment, ordinal: usize) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether two bounds are the same; NaN is itself here.
+fn same(a: &Option<Datum>, b: &Option<Datum>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => compare(a, b).is_eq(),
+        (a, b) => a.is_none() && b.is_none(),
+    }
 }
 
 /// Whether a filter for a value finds a row of a block.

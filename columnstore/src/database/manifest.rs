@@ -11,6 +11,7 @@ use roaring::{RoaringBitmap, RoaringTreemap};
 use stoa_schema::manifest_capnp::{self, manifest, partition, table, unique_key};
 
 use crate::Result;
+use crate::alter::{Layout, StoredColumn};
 use crate::checksum::checksum;
 use crate::database::catalog::{Catalog, Files};
 use crate::definition::{BitmapIndex, ColumnDef, TableDef, UniqueKey};
@@ -149,6 +150,7 @@ pub fn decode_definition(bytes: &[u8]) -> Result<TableDef> {
 pub(crate) fn write_definition(def: &TableDef, mut to: table::Builder<'_>) {
     to.set_name(&def.name);
     to.set_reference(def.reference);
+    to.set_next_column(def.layout.next);
     let mut columns = to.reborrow().init_columns(def.columns.len() as u32);
     for (i, column) in def.columns.iter().enumerate() {
         let mut out = columns.reborrow().get(i as u32);
@@ -161,6 +163,10 @@ pub(crate) fn write_definition(def: &TableDef, mut to: table::Builder<'_>) {
             BitmapIndex::Declared => manifest_capnp::BitmapIndex::Declared,
             BitmapIndex::None => manifest_capnp::BitmapIndex::None,
         });
+        if let Some(StoredColumn { number, initial }) = def.layout.columns.get(i) {
+            out.set_number(*number);
+            initial.iter().for_each(|blob| out.set_initial(blob));
+        }
     }
     let mut shard_key = to.reborrow().init_shard_key(def.shard_key.len() as u32);
     def.shard_key.iter().enumerate().for_each(|(i, ordinal)| shard_key.set(i as u32, *ordinal));
@@ -211,6 +217,7 @@ fn read_key(from: unique_key::Reader<'_>) -> capnp::Result<UniqueKey> {
 /// The outer error is the message's, the inner one the content's.
 pub(crate) fn read_definition(from: table::Reader<'_>, partitions: u32) -> capnp::Result<std::result::Result<TableDef, String>> {
     let mut columns = Vec::new();
+    let mut layout = Layout { columns: vec![], next: from.get_next_column() };
     for column in from.get_columns()? {
         let ty = match read_type(column.get_type()?) {
             Ok(ty) => ty,
@@ -227,6 +234,11 @@ pub(crate) fn read_definition(from: table::Reader<'_>, partitions: u32) -> capnp
             },
             sql_type: column.get_sql_type()?.to_string()?,
         });
+        if layout.next > 0 {
+            let initial = column.get_initial()?;
+            let initial = (!initial.is_empty()).then(|| initial.into());
+            layout.columns.push(StoredColumn { number: column.get_number(), initial });
+        }
     }
     let def = TableDef {
         name: from.get_name()?.to_string()?,
@@ -236,6 +248,7 @@ pub(crate) fn read_definition(from: table::Reader<'_>, partitions: u32) -> capnp
         unique_keys: from.get_unique_keys()?.iter().map(read_key).collect::<capnp::Result<_>>()?,
         reference: from.get_reference(),
         partitions,
+        layout,
     };
     Ok(def.check().map(|()| def).map_err(|e| e.to_string()))
 }

@@ -36,6 +36,7 @@ pub use manifest::{decode_definition, encode_definition};
 pub(crate) use manifest::{read_definition, write_definition};
 pub use transaction::{Savepoint, Transaction};
 
+use crate::alter::AlterTable;
 use crate::definition::{Options, TableDef};
 use crate::disk::{Disk, LocalDisk};
 use crate::log::{self, Change, LogWriter};
@@ -231,6 +232,19 @@ impl Database {
         })?;
         table.segments().for_each(|segment| segment.set_doomed(true));
         Ok(())
+    }
+
+    /// Changes the definition of a table. No segment is written: rows that are there are read through the new definition. Queries that
+    /// read the table finish with the old one; transactions that changed it cannot commit any more.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchTable`], [`Error::AlreadyExists`] if the new name is not free, [`Error::Invalid`] if the change cannot be made,
+    /// [`Error::Io`].
+    pub fn alter_table(self: &Arc<Self>, name: &str, change: &AlterTable) -> Result<()> {
+        self.commit(|head| {
+            let table = head.catalog.table(name).ok_or_else(|| Error::NoSuchTable(name.into()))?;
+            Ok((vec![Change::AlterTable { id: table.id, def: Arc::new(table.def.altered(change)?) }], ()))
+        })
     }
 
     /// Creates a view, or replaces one.

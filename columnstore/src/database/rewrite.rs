@@ -82,7 +82,7 @@ impl Forward {
 
 impl Database {
     /// Moves the live rows of some segments of a partition, and of its memory before `through`, to new segments. Nothing happens if
-    /// the table changed its shape meanwhile. One of these runs at a time.
+    /// the table was altered meanwhile, or its sources are gone. One of these runs at a time.
     pub(super) fn rewrite(self: &Arc<Self>, table: &Arc<Table>, partition: usize, ids: &[u64], through: u64) -> Result<()> {
         let part = &table.partitions[partition];
         let (columns, sources) = gather_sources(table, part, ids, through)?;
@@ -100,14 +100,16 @@ impl Database {
         let destination = order.map(|order| inverse(&order));
         let segments = written.iter().map(|segment| segment.id()).collect();
         let forward = Forward { table: table.id, partition, sources, destination, segments, cut };
-        self.commit_rewrite(part, &written, &Arc::new(forward))
+        self.commit_rewrite(table, &written, &Arc::new(forward))
     }
 
-    fn commit_rewrite(self: &Arc<Self>, before: &Partition, written: &[Arc<Segment>], forward: &Arc<Forward>) -> Result<()> {
+    fn commit_rewrite(self: &Arc<Self>, table: &Table, written: &[Arc<Segment>], forward: &Arc<Forward>) -> Result<()> {
         let removed: Vec<u64> = forward.sources.segments.iter().map(|source| source.id).collect();
+        let before: &Partition = &table.partitions[forward.partition];
         let mut gone: Vec<Arc<Segment>> = Vec::new();
         let plan = |head: &Head| {
-            let now = head.catalog.table_of(forward.table).and_then(|table| table.partitions.get(forward.partition));
+            let now = head.catalog.table_of(forward.table).filter(|now| now.def == table.def);
+            let now = now.and_then(|now| now.partitions.get(forward.partition));
             let Some(now) = now.filter(|now| still_there(now, &removed, forward.sources.memory)) else {
                 return Ok((vec![], false));
             };
@@ -145,7 +147,7 @@ impl Database {
             let _ = files.disk.remove(&path);
         })?;
         let rows = columns.first().map_or(0, arrow::array::Array::len);
-        let segment = Arc::new(Segment::new(&files.disk, id, rows, path, built.written, &table.def));
+        let segment = Arc::new(Segment::new(&files.disk, id, rows, path, built.written, &table.def, None));
         segment.set_doomed(true);
         if self.options.fsync {
             built.file.sync().map_err(io_error(segment.path()))?;

@@ -48,6 +48,8 @@ pub(crate) struct Entry {
     pub(crate) rows: usize,
     pub(crate) written: Written,
     pub(crate) deleted: RoaringBitmap,
+    /// Numbers of the file's columns, where they are not those of the table as it is defined.
+    pub(crate) columns: Option<Arc<[u32]>>,
     /// The segment itself, where it was just written.
     pub(crate) segment: Option<Arc<Segment>>,
 }
@@ -55,7 +57,8 @@ pub(crate) struct Entry {
 impl Entry {
     pub(crate) fn of(segment: &Arc<Segment>, deleted: RoaringBitmap) -> Entry {
         let (id, rows, written) = (segment.id(), segment.rows(), segment.written());
-        Entry { id, rows, written, deleted, segment: Some(Arc::clone(segment)) }
+        let columns = segment.foreign_columns().cloned();
+        Entry { id, rows, written, deleted, columns, segment: Some(Arc::clone(segment)) }
     }
 }
 
@@ -176,6 +179,10 @@ pub(crate) fn write_entry(from: &Entry, mut to: segment_entry::Builder<'_>) {
     if !from.deleted.is_empty() {
         to.set_deleted(&bitmap_bytes(&from.deleted));
     }
+    if let Some(numbers) = &from.columns {
+        let mut columns = to.init_columns(numbers.len() as u32);
+        numbers.iter().enumerate().for_each(|(i, number)| columns.set(i as u32, *number));
+    }
 }
 
 /// The outer error is the message's, the inner one the content's.
@@ -192,7 +199,9 @@ pub(crate) fn read_entry(from: segment_entry::Reader<'_>) -> capnp::Result<std::
         },
     };
     let written = Written { length: from.get_length(), footer_checksum: from.get_footer_checksum() };
-    Ok(Ok(Entry { id: from.get_id(), rows, written, deleted, segment: None }))
+    let columns: Vec<u32> = from.get_columns()?.iter().collect();
+    let columns = (!columns.is_empty()).then(|| columns.into());
+    Ok(Ok(Entry { id: from.get_id(), rows, written, deleted, columns, segment: None }))
 }
 
 fn bitmap_bytes(bitmap: &RoaringBitmap) -> Vec<u8> {

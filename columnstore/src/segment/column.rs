@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 use arrow::array::ArrayRef;
+use arrow::buffer::Buffer;
 
 use crate::bitmap_index::{PassingValues, ValueIndex};
 use crate::encoding::{EncodedColumn, PreparedPredicate};
@@ -111,6 +112,14 @@ impl Column {
             Some(ValueIndex::open(file.blob(footer.bitmap_index, "its bitmap index")?, &footer.ty, rows)?)
         };
         Ok(Column { encoded, segment_span: space.span(&zone), zone, space, blocks, index, rows })
+    }
+
+    /// Opens a column that has nothing but its data.
+    pub(super) fn without_blocks(footer: &ColumnFooter, rows: usize, data: Buffer) -> std::result::Result<Column, String> {
+        let encoded = EncodedColumn::open(footer.encoding, &footer.ty, rows, data)?;
+        let zone = footer.zone.clone();
+        let space = KeySpace::of_zone(domain(&footer.ty), &zone);
+        Ok(Column { encoded, segment_span: space.span(&zone), zone, space, blocks: None, index: None, rows })
     }
 
     /// The encoded values.

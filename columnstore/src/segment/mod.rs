@@ -5,6 +5,7 @@ mod build;
 mod column;
 mod file;
 mod footer;
+mod initial;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +20,7 @@ pub use column::{Column, FilterCounters, PreparedFilter};
 use file::SegmentFile;
 pub(crate) use file::{Written, corrupt, io_error};
 use footer::ColumnFooter;
+use initial::InitialColumn;
 
 use crate::definition::{TableDef, UniqueKey};
 use crate::disk::Disk;
@@ -30,17 +32,36 @@ use crate::{Error, Predicate, Result};
 
 /// A segment of a table. Its file is opened when first needed, each column is checked when first used.
 pub struct Segment {
+    stored: Arc<StoredSegment>,
+    def: Arc<TableDef>,
+    /// Numbers of the file's columns, where they are not those of `def`.
+    foreign: Option<Arc<[u32]>>,
+    /// Where the column of each ordinal is, if there are foreign columns; otherwise it is at its ordinal.
+    places: Vec<ColumnPlace>,
+}
+
+/// What does not depend on the definition that a segment is read through: shared by the segments before and after an ALTER TABLE.
+struct StoredSegment {
     id: u64,
     rows: usize,
+    /// Columns of the file.
+    columns: usize,
     path: PathBuf,
     home: Home,
     written: Written,
-    def: Arc<TableDef>,
     opened: OnceLock<Opened>,
-    /// By the number of the unique key: made when a write first asks.
+    /// By the number of the unique key, which no ALTER TABLE changes: made when a write first asks.
     keys: Mutex<Vec<Option<Arc<KeyIndex>>>>,
     /// The file goes away with the last user of this segment: its table was dropped.
     doomed: AtomicBool,
+}
+
+/// Where a column of a table is in a segment.
+enum ColumnPlace {
+    /// In the file, at this place.
+    File(usize),
+    /// Nowhere: every row has its initial value.
+    Initial(OnceLock<Box<InitialColumn>>),
 }
 
 /// Where the bytes of a segment are.
@@ -75,7 +96,8 @@ pub struct ColumnInfo {
 }
 
 impl Segment {
-    /// A segment of table `def` whose file is written. It is there to stay.
+    /// A segment of table `def` whose file is written. It is there to stay. `foreign`: the numbers of the file's columns, if they are
+    /// not those of the table.
     pub(crate) fn new(
         disk: &Arc<dyn Disk>,
         id: u64,
@@ -83,10 +105,11 @@ impl Segment {
         path: PathBuf,
         written: Written,
         def: &Arc<TableDef>,
+        foreign: Option<&Arc<[u32]>>,
     ) -> Segment {
-        let home = Home::Disk(Arc::clone(disk));
-        let doomed = AtomicBool::new(false);
-        Segment { id, rows, path, home, written, def: Arc::clone(def), opened: OnceLock::new(), keys: Mutex::default(), doomed }
+        let columns = foreign.map_or(def.columns.len(), |numbers| numbers.len());
+        let stored = StoredSegment::new(id, rows, columns, path, Home::Disk(Arc::clone(disk)), written);
+        Segment::through(Arc::new(stored), def, foreign.cloned())
     }
 
     /// A segment of rows in memory, of canonical types. It has no file and no number.
@@ -94,53 +117,64 @@ impl Segment {
         let path = PathBuf::from(format!("rows of table '{}' in memory", def.name));
         let (bytes, written) = build_in_memory(&path, &def.columns, columns)?;
         let rows = columns.first().map_or(0, |c| c.len());
-        let doomed = AtomicBool::new(false);
-        let home = Home::Memory(bytes);
-        Ok(Segment {
-            id: 0,
-            rows,
-            path,
-            home,
-            written,
-            def: Arc::clone(def),
-            opened: OnceLock::new(),
-            keys: Mutex::default(),
-            doomed,
-        })
+        let stored = StoredSegment::new(0, rows, def.columns.len(), path, Home::Memory(bytes), written);
+        Ok(Segment::through(Arc::new(stored), def, None))
+    }
+
+    fn through(stored: Arc<StoredSegment>, def: &Arc<TableDef>, numbers: Option<Arc<[u32]>>) -> Segment {
+        let wanted = def.column_numbers();
+        let foreign = numbers.filter(|numbers| **numbers != *wanted);
+        let place = |numbers: &[u32], wanted: &u32| match numbers.iter().position(|number| number == wanted) {
+            Some(at) => ColumnPlace::File(at),
+            None => ColumnPlace::Initial(OnceLock::new()),
+        };
+        let places = foreign.iter().flat_map(|numbers| wanted.iter().map(|wanted| place(numbers, wanted))).collect();
+        Segment { stored, def: Arc::clone(def), foreign, places }
+    }
+
+    /// The same segment, read through an altered definition of its table.
+    pub(crate) fn altered(&self, def: &Arc<TableDef>) -> Segment {
+        let numbers = self.foreign.clone().unwrap_or_else(|| self.def.column_numbers().into());
+        Segment::through(Arc::clone(&self.stored), def, Some(numbers))
+    }
+
+    /// The numbers of the file's columns, if they are not those of the table.
+    pub(crate) fn foreign_columns(&self) -> Option<&Arc<[u32]>> {
+        self.foreign.as_ref()
     }
 
     /// Whether its rows are only in memory.
     #[must_use]
     pub fn is_in_memory(&self) -> bool {
-        matches!(self.home, Home::Memory(_))
+        matches!(self.stored.home, Home::Memory(_))
     }
 
     /// Its number, unique in the data directory.
     #[must_use]
     pub fn id(&self) -> u64 {
-        self.id
+        self.stored.id
     }
 
     /// Rows.
     #[must_use]
     pub fn rows(&self) -> usize {
-        self.rows
+        self.stored.rows
     }
 
     /// Its file.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.stored.path
     }
 
     /// Size of its file.
     #[must_use]
     pub fn bytes_on_disk(&self) -> u64 {
-        self.written.length
+        self.stored.written.length
     }
 
     pub(crate) fn written(&self) -> Written {
-        self.written
+        self.stored.written
     }
 
     /// A column. The first use checks its bytes.
@@ -148,15 +182,37 @@ impl Segment {
     /// # Errors
     /// [`Error::Corrupt`] that names file and column; [`Error::Io`].
     pub fn column(&self, ordinal: usize) -> Result<&Column> {
-        let opened = self.opened()?;
-        let (Some(slot), Some(footer)) = (opened.columns.get(ordinal), opened.footers.get(ordinal)) else {
-            return Err(Error::Invalid(format!("there is no column {ordinal} in {}", self.path.display())));
+        let at = match self.place(ordinal) {
+            Ok(at) => at,
+            Err(initial) => return Ok(&self.initial(ordinal, initial)?.column),
         };
+        let footer = self.footer(ordinal)?;
+        let opened = self.stored.opened()?;
+        let slot = opened.columns.get(at).ok_or_else(|| self.no_column(ordinal))?;
         if let Some(column) = slot.get() {
             return Ok(column);
         }
-        let column = Column::open(&opened.file, footer, self.rows).map_err(|what| self.column_error(ordinal, &what))?;
+        let column = Column::open(&opened.file, footer, self.rows()).map_err(|what| self.column_error(ordinal, &what))?;
         Ok(slot.get_or_init(|| column))
+    }
+
+    /// Where in the file a column is, or where its initial values are to be.
+    fn place(&self, ordinal: usize) -> std::result::Result<usize, &OnceLock<Box<InitialColumn>>> {
+        match self.places.get(ordinal) {
+            _ if self.places.is_empty() => Ok(ordinal),
+            Some(ColumnPlace::File(at)) => Ok(*at),
+            Some(ColumnPlace::Initial(initial)) => Err(initial),
+            // No file has so many.
+            None => Ok(usize::MAX),
+        }
+    }
+
+    fn initial<'a>(&'a self, ordinal: usize, slot: &'a OnceLock<Box<InitialColumn>>) -> Result<&'a InitialColumn> {
+        if let Some(initial) = slot.get() {
+            return Ok(initial);
+        }
+        let made = Box::new(InitialColumn::new(&self.def, ordinal, self.rows())?);
+        Ok(slot.get_or_init(|| made))
     }
 
     /// Rows of a column in its canonical type, whatever their encoding gives; see [`Column::read`].
@@ -170,7 +226,7 @@ impl Segment {
     }
 
     fn column_error(&self, ordinal: usize, what: &str) -> Error {
-        corrupt(&self.path, &format!("column '{}': {what}", self.def.columns.get(ordinal).map_or("", |c| &c.name)))
+        corrupt(self.path(), &format!("column '{}': {what}", self.def.columns.get(ordinal).map_or("", |c| &c.name)))
     }
 
     /// The zone map of a column, without touching the column's bytes.
@@ -226,8 +282,51 @@ impl Segment {
     }
 
     fn footer(&self, ordinal: usize) -> Result<&ColumnFooter> {
-        let footer = self.opened()?.footers.get(ordinal);
-        footer.ok_or_else(|| Error::Invalid(format!("there is no column {ordinal} in {}", self.path.display())))
+        let at = match self.place(ordinal) {
+            Ok(at) => at,
+            Err(initial) => return Ok(&self.initial(ordinal, initial)?.footer),
+        };
+        let (footer, column) = (self.stored.opened()?.footers.get(at), self.def.columns.get(ordinal));
+        let (Some(footer), Some(column)) = (footer, column) else { return Err(self.no_column(ordinal)) };
+        if footer.ty != column.ty {
+            return Err(self.column_error(ordinal, &format!("it has type {} instead of {}", footer.ty, column.ty)));
+        }
+        Ok(footer)
+    }
+
+    fn no_column(&self, ordinal: usize) -> Error {
+        Error::Invalid(format!("there is no column {ordinal} in {}", self.path().display()))
+    }
+
+    /// Checks the file's ends and every column's bytes against their checksums.
+    pub(crate) fn verify(&self) -> Result<()> {
+        (0..self.def.columns.len()).try_for_each(|ordinal| self.column(ordinal).map(drop))
+    }
+
+    /// The index of the table's unique key with this number.
+    pub(crate) fn key_index(&self, number: usize, key: &UniqueKey) -> Result<Arc<KeyIndex>> {
+        let mut keys = self.stored.keys.lock();
+        if let Some(Some(index)) = keys.get(number) {
+            return Ok(Arc::clone(index));
+        }
+        let read = |column: &u32| self.values(*column as usize, 0, self.rows(), None);
+        let index = Arc::new(KeyIndex::of(&key.columns.iter().map(read).collect::<Result<Vec<_>>>()?));
+        let length = keys.len().max(number + 1);
+        keys.resize(length, None);
+        keys[number] = Some(Arc::clone(&index));
+        Ok(index)
+    }
+
+    /// Whether the file goes away with the last user of this segment: until its commit, and after its table was dropped.
+    pub(crate) fn set_doomed(&self, doomed: bool) {
+        self.stored.doomed.store(doomed, Ordering::Relaxed);
+    }
+}
+
+impl StoredSegment {
+    fn new(id: u64, rows: usize, columns: usize, path: PathBuf, home: Home, written: Written) -> StoredSegment {
+        let (opened, keys, doomed) = (OnceLock::new(), Mutex::default(), AtomicBool::new(false));
+        StoredSegment { id, rows, columns, path, home, written, opened, keys, doomed }
     }
 
     fn opened(&self) -> Result<&Opened> {
@@ -247,44 +346,15 @@ impl Segment {
         if rows != self.rows as u64 {
             return Err(damaged(format!("it has {rows} rows instead of {}", self.rows)));
         }
-        if footers.len() != self.def.columns.len() {
-            return Err(damaged(format!("it has {} columns instead of {}", footers.len(), self.def.columns.len())));
-        }
-        for (i, (footer, column)) in footers.iter().zip(&self.def.columns).enumerate() {
-            if footer.ty != column.ty {
-                return Err(self.column_error(i, &format!("it has type {} instead of {}", footer.ty, column.ty)));
-            }
+        if footers.len() != self.columns {
+            return Err(damaged(format!("it has {} columns instead of {}", footers.len(), self.columns)));
         }
         let columns = footers.iter().map(|_| OnceLock::new()).collect();
         Ok(self.opened.get_or_init(|| Opened { file, footers, columns }))
     }
-
-    /// Checks the file's ends and every column's bytes against their checksums.
-    pub(crate) fn verify(&self) -> Result<()> {
-        (0..self.def.columns.len()).try_for_each(|ordinal| self.column(ordinal).map(drop))
-    }
-
-    /// The index of the table's unique key with this number.
-    pub(crate) fn key_index(&self, number: usize, key: &UniqueKey) -> Result<Arc<KeyIndex>> {
-        let mut keys = self.keys.lock();
-        if let Some(Some(index)) = keys.get(number) {
-            return Ok(Arc::clone(index));
-        }
-        let read = |column: &u32| self.values(*column as usize, 0, self.rows, None);
-        let index = Arc::new(KeyIndex::of(&key.columns.iter().map(read).collect::<Result<Vec<_>>>()?));
-        let length = keys.len().max(number + 1);
-        keys.resize(length, None);
-        keys[number] = Some(Arc::clone(&index));
-        Ok(index)
-    }
-
-    /// Whether the file goes away with the last user of this segment: until its commit, and after its table was dropped.
-    pub(crate) fn set_doomed(&self, doomed: bool) {
-        self.doomed.store(doomed, Ordering::Relaxed);
-    }
 }
 
-impl Drop for Segment {
+impl Drop for StoredSegment {
     fn drop(&mut self) {
         if let Home::Disk(disk) = &self.home
             && self.doomed.load(Ordering::Relaxed)

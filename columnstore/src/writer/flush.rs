@@ -58,7 +58,7 @@ impl Flush {
         })?;
         drop(columns);
         let BuiltSegment { file, written } = built;
-        let segment = Arc::new(Segment::new(disk, self.id, rows, self.path, written, &self.def));
+        let segment = Arc::new(Segment::new(disk, self.id, rows, self.path, written, &self.def, None));
         // Only the commit makes it stay.
         segment.set_doomed(true);
         let sync = fsync.then(|| std::thread::spawn(move || file.sync()));

@@ -19,8 +19,8 @@ use crate::{Error, MAX_SEGMENT_ROWS, Result};
 use buffer::{RowBuffer, Rows};
 pub(crate) use flush::sort_order;
 use flush::{Flush, Flushes};
-pub(crate) use prepare::canonical_columns;
 pub use prepare::{RowNames, conform};
+pub(crate) use prepare::{canonical_column, canonical_columns};
 
 /// Rows of a batch that go to one partition when there is no shard key.
 const ROUND_ROBIN_ROWS: usize = 1 << 16;

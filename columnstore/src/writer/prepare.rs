@@ -39,7 +39,8 @@ pub(crate) fn canonical_columns(def: &TableDef, batch: &RecordBatch, names: RowN
     def.columns.iter().zip(batch.columns()).map(|(column, array)| canonical_column(def, column, array, names)).collect()
 }
 
-fn canonical_column(def: &TableDef, column: &ColumnDef, array: &ArrayRef, names: RowNames) -> Result<ArrayRef> {
+/// A column in its table's type.
+pub(crate) fn canonical_column(def: &TableDef, column: &ColumnDef, array: &ArrayRef, names: RowNames) -> Result<ArrayRef> {
     let refused = |row: usize, what: &dyn std::fmt::Display| {
         let (unit, number) = (names.unit, names.first.saturating_add(row as u64));
         Error::Invalid(format!("table '{}', column '{}', {unit} {number}: {what}", def.name, column.name))

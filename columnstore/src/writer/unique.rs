@@ -16,7 +16,7 @@ pub(super) struct Checked {
 
 /// Checks the keys of new segments, each of its partition, against each other and against the table as it is now.
 pub(super) fn check(table: &Arc<Table>, now: &Option<Arc<Table>>, segments: &[(usize, Arc<Segment>)]) -> Result<Checked> {
-    let now = now.as_ref().filter(|now| now.id == table.id).unwrap_or(table);
+    let now = now.as_ref().filter(|now| now.id == table.id && now.def == table.def).unwrap_or(table);
     if !table.def.unique_keys.is_empty() {
         for part in segments.chunk_by(|a, b| a.0 == b.0) {
             let mut loaded = Partition::default();

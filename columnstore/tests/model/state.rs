@@ -68,6 +68,7 @@ pub fn definition(kind: usize, name: &str) -> TableDef {
         shard_key: if matches!(kind, 0 | 2) { vec![] } else { vec![1] },
         sort_key: [vec![], vec![2], vec![2, 1], vec![3], vec![]][kind].clone(),
         unique_keys: unique.map(|(i, columns)| UniqueKey { name: format!("key{i}"), columns: columns.to_vec() }).collect(),
+        layout: stoa_columnstore::Layout::default(),
         reference: kind == 2,
         partitions: [3, 2, 1, 3, 0][kind],
     }

@@ -1,5 +1,6 @@
 //! The data directory from outside: rows in are rows out, commits are whole or not at all, damage is named.
 
+mod alter;
 mod damage;
 mod directory;
 mod golden;

@@ -113,6 +113,7 @@ fn bitmap_indexes_answer_rare_values() {
         unique_keys: vec![],
         reference: true,
         partitions: 0,
+        layout: Default::default(),
     };
     database.create_table(def.clone()).unwrap();
     let rows = 70_000i64;
@@ -172,6 +173,7 @@ fn one_key_fills_one_partition() {
         unique_keys: vec![],
         reference: false,
         partitions: 16,
+        layout: Default::default(),
     };
     database.create_table(def.clone()).unwrap();
     let rows = |from: i64, to: i64| {
@@ -205,6 +207,7 @@ fn a_null_in_a_not_null_column_is_named() {
         unique_keys: vec![],
         reference: false,
         partitions: 0,
+        layout: Default::default(),
     };
     database.create_table(def).unwrap();
     let mut writer = database.writer("t").unwrap();
@@ -239,7 +242,7 @@ proptest! {
         let folder = tempfile::tempdir().unwrap();
         let database = Database::open(folder.path(), options(64)).unwrap();
         let columns = vec![column("id", DataType::Int64), column("v", DataType::Int64), column("s", DataType::Utf8View)];
-        let def = TableDef { name: "t".into(), columns, shard_key: vec![1], sort_key: vec![2], unique_keys: vec![], reference: false, partitions };
+        let def = TableDef { name: "t".into(), columns, shard_key: vec![1], sort_key: vec![2], unique_keys: vec![], reference: false, partitions, layout: Default::default() };
         database.create_table(def.clone()).unwrap();
         let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..values.len() as i64));
         let v: ArrayRef = Arc::new(Int64Array::from_iter(values.iter().map(|r| r.0)));

@@ -44,6 +44,7 @@ pub fn wide_table(name: &str) -> TableDef {
         unique_keys: vec![],
         reference: false,
         partitions: 0,
+        layout: Default::default(),
     }
 }
 

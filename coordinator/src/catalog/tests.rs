@@ -22,6 +22,7 @@ fn definition(name: &str) -> Definition {
         unique_keys: vec![],
         reference: false,
         partitions: 0,
+        layout: Default::default(),
     })
 }
 

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use stoa_columnstore::{MergeStatus, Table, TableDef, encode_definition};
+use stoa_columnstore::{AlterTable, MergeStatus, Table, TableDef, encode_definition};
 use stoa_exec::{Admission, CancelToken, Progress, QueryContext, QueryResult, Settings, execute_on_leaves};
 use stoa_plan::distribute::{self, Net};
 use stoa_plan::{Query, TableStatistics};
@@ -298,6 +298,10 @@ impl Store for Cluster {
 
     fn execute_over(&self, _query: &Query, _table: Table, _cancel: &CancelToken) -> Result<QueryResult> {
         Err(unsupported("this statement"))
+    }
+
+    fn alter_table(&self, _table: &str, _change: AlterTable) -> Result<()> {
+        Err(unsupported("ALTER TABLE"))
     }
 
     fn truncate(&self, _table: &str) -> Result<()> {

@@ -271,6 +271,7 @@ fn duplicates_table(def: &TableDef, addresses: &[u64], there: Vec<ArrayRef>, val
         shard_key: vec![],
         sort_key: vec![],
         unique_keys: vec![],
+        layout: stoa_columnstore::Layout::default(),
         reference: false,
         partitions: 1,
     };

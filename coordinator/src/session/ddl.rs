@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringViewArray};
-use stoa_columnstore::{BitmapIndex, ColumnDef, TableDef, UniqueKey};
-use stoa_plan::DataType;
-use stoa_sql::{CreateTable, Optimize, QueryText, Statement};
+use stoa_columnstore::{AlterTable, BitmapIndex, ColumnDef, TableDef, UniqueKey};
+use stoa_plan::{DataType, Literal};
+use stoa_sql::{Alter, CreateTable, Optimize, QueryText, Statement};
 
 use super::{Outcome, Session, View};
 use crate::store::existing;
@@ -29,17 +29,7 @@ pub fn definition(sql: &str) -> Result<TableDef> {
 
 /// The definition that storage keeps.
 pub(super) fn table_def(create: &CreateTable) -> Result<TableDef> {
-    let columns = create.columns.iter().map(|c| ColumnDef {
-        name: c.name.clone(),
-        ty: c.ty.to_arrow(),
-        nullable: c.nullable,
-        bitmap_index: match c.bitmap_index {
-            stoa_sql::BitmapIndex::Auto => BitmapIndex::Auto,
-            stoa_sql::BitmapIndex::Declared => BitmapIndex::Declared,
-            stoa_sql::BitmapIndex::None => BitmapIndex::None,
-        },
-        sql_type: c.sql_type.clone(),
-    });
+    let columns = create.columns.iter().map(column_def);
     // As in SingleStore, a primary key without a shard key is the shard key.
     let shard_key = if create.shard_key.is_empty() { &create.primary_key } else { &create.shard_key };
     let mut unique_keys = Vec::new();
@@ -57,7 +47,22 @@ pub(super) fn table_def(create: &CreateTable) -> Result<TableDef> {
         unique_keys,
         reference: create.reference,
         partitions: 0,
+        layout: Default::default(),
     })
+}
+
+fn column_def(c: &stoa_sql::ColumnDef) -> ColumnDef {
+    ColumnDef {
+        name: c.name.clone(),
+        ty: c.ty.to_arrow(),
+        nullable: c.nullable,
+        bitmap_index: match c.bitmap_index {
+            stoa_sql::BitmapIndex::Auto => BitmapIndex::Auto,
+            stoa_sql::BitmapIndex::Declared => BitmapIndex::Declared,
+            stoa_sql::BitmapIndex::None => BitmapIndex::None,
+        },
+        sql_type: c.sql_type.clone(),
+    }
 }
 
 pub(super) fn drop_tables(session: &Session, names: &[String], if_exists: bool) -> Result<String> {
@@ -117,6 +122,25 @@ pub(super) fn describe(session: &Session, name: &str) -> Result<Outcome> {
         rows.push([column.name.clone(), column.sql_type.clone(), yes_no(column.nullable), keys.join(", ")]);
     }
     text_table(&["Field", "Type", "Null", "Key"], &rows)
+}
+
+pub(super) fn alter_table(session: &Session, alter: &Alter) -> Result<String> {
+    existing(&*session.store, &alter.table)?;
+    let change = match &alter.change {
+        stoa_sql::AlterTable::AddColumn { column, default } => {
+            let column_def = column_def(column);
+            let default = default.as_ref().map(|value| {
+                let value = stoa_exec::literal(&Literal { ty: column.ty, value: value.clone() })?;
+                Ok::<_, stoa_exec::Error>(arrow::compute::cast(&value, &column_def.ty)?)
+            });
+            AlterTable::AddColumn { default: default.transpose()?, column: column_def }
+        }
+        stoa_sql::AlterTable::DropColumn(name) => AlterTable::DropColumn(name.clone()),
+        stoa_sql::AlterTable::RenameColumn { from, to } => AlterTable::RenameColumn { from: from.clone(), to: to.clone() },
+        stoa_sql::AlterTable::RenameTable(name) => AlterTable::RenameTable(name.clone()),
+    };
+    session.store.alter_table(&alter.table, change)?;
+    Ok(format!("table {} altered", alter.table))
 }
 
 pub(super) fn truncate(session: &Session, table: &str) -> Result<String> {

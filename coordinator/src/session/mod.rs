@@ -173,7 +173,7 @@ impl Session {
                 done(self.backup(database.as_deref(), to, *incremental, cancel)?)
             }
             Statement::Restore { database, from } => done(self.restore(database.as_deref(), from, cancel)?),
-            Statement::Alter(_) => Err(Error::Invalid("ALTER TABLE is not supported yet".into())),
+            Statement::Alter(alter) => done(ddl::alter_table(self, alter)?),
         }
     }
 
