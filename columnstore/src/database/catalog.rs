@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use roaring::RoaringTreemap;
 
+use super::commit::added_segments;
+use super::prepared::Prepared;
 use crate::address::Place;
 use crate::definition::TableDef;
 use crate::disk::Disk;
@@ -66,6 +68,10 @@ pub(crate) struct Catalog {
     pub(crate) tables: BTreeMap<String, Arc<Table>>,
     /// Name as written, and text.
     pub(crate) views: BTreeMap<String, (String, String)>,
+    /// Transactions that may commit yet, by number.
+    pub(crate) prepared: BTreeMap<u64, Arc<Prepared>>,
+    /// Whether transactions commit that this directory decides on.
+    pub(crate) decided: BTreeMap<u64, bool>,
 }
 
 impl Catalog {
@@ -81,6 +87,8 @@ impl Catalog {
             next_segment_id: 0,
             tables: BTreeMap::new(),
             views: BTreeMap::new(),
+            prepared: BTreeMap::new(),
+            decided: BTreeMap::new(),
         }
     }
 
@@ -103,9 +111,10 @@ impl Catalog {
         Ok(())
     }
 
-    /// Every segment.
+    /// Every segment, those of prepared transactions included.
     pub(crate) fn segments(&self) -> impl Iterator<Item = &Arc<Segment>> {
-        self.tables.values().flat_map(|t| t.segments())
+        let prepared = self.prepared.values().flat_map(|prepared| added_segments(&prepared.changes));
+        self.tables.values().flat_map(|t| t.segments()).chain(prepared)
     }
 
     /// Makes a change.
@@ -147,6 +156,16 @@ impl Catalog {
             }
             Change::AlterTable { .. } => Err(Error::Invalid("ALTER TABLE is not supported yet".into())),
             Change::TruncateTable(id) => self.truncate(*id),
+            Change::Prepare { transaction, decider, changes } => self.prepare(*transaction, *decider, changes),
+            Change::Resolve { transaction, commit } => self.resolve(*transaction, *commit),
+            Change::Decide { transaction, commit } => {
+                self.decided.insert(*transaction, *commit);
+                Ok(())
+            }
+            Change::Forget(transactions) => {
+                self.decided.retain(|transaction, _| !transactions.contains(transaction));
+                Ok(())
+            }
         }
     }
 
@@ -204,7 +223,7 @@ impl Catalog {
         Ok(())
     }
 
-    fn existing(&self, id: u64) -> Result<&Arc<Table>> {
+    pub(super) fn existing(&self, id: u64) -> Result<&Arc<Table>> {
         self.table_of(id).ok_or_else(|| Error::NoSuchTable(format!("number {id}")))
     }
 }

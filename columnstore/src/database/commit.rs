@@ -65,10 +65,11 @@ impl Database {
             if changes.is_empty() {
                 return Ok(value);
             }
+            head.catalog.check_prepared(&changes)?;
             let mut next = Catalog::clone(&head.catalog);
             changes.iter().try_for_each(|change| next.apply(change))?;
             next.sequence += 1;
-            let segments = || changes.iter().flat_map(added_segments);
+            let segments = || added_segments(&changes);
             // From here on the log may name them.
             segments().for_each(|segment| segment.set_doomed(false));
             let synced = self.syncing.lock().synced;
@@ -224,11 +225,16 @@ impl Database {
     }
 }
 
-/// The segments that a change brings.
-fn added_segments(change: &Change) -> impl Iterator<Item = &Arc<crate::segment::Segment>> {
-    let entries = match change {
-        Change::Attach { segments, .. } | Change::Rewrite { segments, .. } => segments.as_slice(),
-        _ => &[],
-    };
-    entries.iter().filter_map(|entry| entry.segment.as_ref())
+/// The segments that changes bring.
+pub(super) fn added_segments(changes: &[Change]) -> impl Iterator<Item = &Arc<crate::segment::Segment>> {
+    changes.iter().flat_map(within).flat_map(entries).filter_map(|entry| entry.segment.as_ref())
+}
+
+/// The changes that a change is made of.
+fn within(change: &Change) -> &[Change] {
+    if let Change::Prepare { changes, .. } = change { changes } else { std::slice::from_ref(change) }
+}
+
+fn entries(change: &Change) -> &[crate::log::Entry] {
+    if let Change::Attach { segments, .. } | Change::Rewrite { segments, .. } = change { segments } else { &[] }
 }

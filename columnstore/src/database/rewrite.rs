@@ -82,8 +82,12 @@ impl Forward {
 
 impl Database {
     /// Moves the live rows of some segments of a partition, and of its memory before `through`, to new segments. Nothing happens if
-    /// the table changed its shape meanwhile. One of these runs at a time.
-    pub(super) fn rewrite(self: &Arc<Self>, table: &Arc<Table>, partition: usize, ids: &[u64], through: u64) -> Result<()> {
+    /// the table changed its shape meanwhile, or a prepared transaction may change the partition. One of these runs at a time. Whether
+    /// the rows were moved.
+    pub(super) fn rewrite(self: &Arc<Self>, table: &Arc<Table>, partition: usize, ids: &[u64], through: u64) -> Result<bool> {
+        if self.catalog().is_prepared(table.id, partition) {
+            return Ok(false);
+        }
         let part = &table.partitions[partition];
         let (columns, sources) = gather_sources(table, part, ids, through)?;
         let order = sort_order(&columns, &table.def)?;
@@ -103,10 +107,14 @@ impl Database {
         self.commit_rewrite(part, &written, Arc::new(forward))
     }
 
-    fn commit_rewrite(self: &Arc<Self>, before: &Partition, written: &[Arc<Segment>], forward: Arc<Forward>) -> Result<()> {
+    fn commit_rewrite(self: &Arc<Self>, before: &Partition, written: &[Arc<Segment>], forward: Arc<Forward>) -> Result<bool> {
         let removed: Vec<u64> = forward.sources.segments.iter().map(|source| source.id).collect();
         let mut gone: Vec<Arc<Segment>> = Vec::new();
         let plan = |head: &Head| {
+            // Its deletes name rows by their places.
+            if head.catalog.is_prepared(forward.table, forward.partition) {
+                return Ok((vec![], false));
+            }
             let now = head.catalog.table_of(forward.table).and_then(|table| table.partitions.get(forward.partition));
             let Some(now) = now.filter(|now| still_there(now, &removed, forward.sources.memory)) else {
                 return Ok((vec![], false));
@@ -132,7 +140,7 @@ impl Database {
         if moved {
             gone.iter().for_each(|segment| segment.set_doomed(true));
         }
-        Ok(())
+        Ok(moved)
     }
 
     /// Writes one segment, which lasts when this returns, and goes with its last user unless it is committed.

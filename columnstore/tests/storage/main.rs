@@ -3,5 +3,6 @@
 mod damage;
 mod directory;
 mod golden;
+mod prepared;
 mod rows;
 mod tables;
