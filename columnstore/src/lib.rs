@@ -35,8 +35,8 @@ pub use address::{address_in_partition, partition_of_address};
 pub use bitmap_index::ValueIndex;
 pub use checksum::checksum;
 pub use database::{
-    CheckReport, Damage, Database, FORMAT_VERSION, MergeStatus, Savepoint, Snapshot, Transaction, decode_definition, encode_definition,
-    lock_file,
+    CheckReport, Damage, Database, FORMAT_VERSION, MergeStatus, Savepoint, Snapshot, Transaction, decode_definition,
+    encode_definition, lock_file,
 };
 pub use definition::{BitmapIndex, ColumnDef, MAX_PARTITIONS, MAX_SEGMENT_ROWS, Options, TableDef, UniqueKey};
 pub use encoding::{Encoded, EncodedColumn, Encoding, PreparedPredicate, encode, encode_as};

@@ -27,8 +27,8 @@ use stoa_columnstore::{Options, lock_file};
 use stoa_exec::{Admission, AdmissionLimits, Settings};
 use stoa_plan::codec::encode_statistics;
 use stoa_rpc::leaf::{
-    Change, DatabaseStatus, Delivery, InDoubt, LeafQuery, LeafService, LeafTransaction, Load, MergeStatus, OptimizeHow, QuerySetup,
-    TransactionSetup,
+    Change, DatabaseStatus, Delivery, InDoubt, LeafQuery, LeafService, LeafTransaction, Load, MergeStatus, OptimizeHow,
+    QuerySetup, TransactionSetup,
 };
 use stoa_rpc::{Failure, FailureKind, LeafPool, Result};
 

@@ -124,9 +124,9 @@ impl LeafTransaction for RemoteTransaction {
     }
 
     fn savepoint(&self) -> Result<()> {
-        self.call(|transaction| async move {
-            done::read(transaction.savepoint_request().send().promise.await?.get()?.get_result()?)
-        })
+        self.call(
+            |transaction| async move { done::read(transaction.savepoint_request().send().promise.await?.get()?.get_result()?) },
+        )
     }
 
     fn undo(&self) -> Result<()> {

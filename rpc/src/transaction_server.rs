@@ -29,7 +29,11 @@ impl TransactionServer {
 }
 
 impl transaction::Server for TransactionServer {
-    async fn query(self: Rc<Self>, params: transaction::QueryParams, mut results: transaction::QueryResults) -> capnp::Result<()> {
+    async fn query(
+        self: Rc<Self>,
+        params: transaction::QueryParams,
+        mut results: transaction::QueryResults,
+    ) -> capnp::Result<()> {
         let query = params.get()?.get_query();
         let mut result = results.get().init_result();
         match self.call(move |transaction| transaction.query(query)).await {

@@ -176,6 +176,18 @@ fn transactions() -> Vec<(&'static str, Vec<u8>)> {
         to.set_ordinal(4);
         to.set_deciding(true);
     });
+    vec![
+        ("transaction-setup", setup),
+        ("transaction-insert", insert),
+        ("transaction-delete", delete),
+        ("transaction-duplicates", found),
+        ("transaction-rows", read),
+        ("transaction-prepare", prepare),
+        ("transaction-commit", commit),
+    ]
+}
+
+fn outcomes() -> Vec<(&'static str, Vec<u8>)> {
     let resolve = message(|m| {
         let mut to: leaf::resolve_params::Builder<'_> = m.init_root();
         to.set_database("d");
@@ -206,13 +218,6 @@ fn transactions() -> Vec<(&'static str, Vec<u8>)> {
         to.set_table("t");
     });
     vec![
-        ("transaction-setup", setup),
-        ("transaction-insert", insert),
-        ("transaction-delete", delete),
-        ("transaction-duplicates", found),
-        ("transaction-rows", read),
-        ("transaction-prepare", prepare),
-        ("transaction-commit", commit),
         ("leaf-resolve", resolve),
         ("leaf-decision", decision),
         ("leaf-in-doubt", doubt),
@@ -224,7 +229,7 @@ fn transactions() -> Vec<(&'static str, Vec<u8>)> {
 #[test]
 fn messages_are_what_they_were() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
-    for (name, bytes) in [common(), coordinators(), leaves(), transactions()].into_iter().flatten() {
+    for (name, bytes) in [common(), coordinators(), leaves(), transactions(), outcomes()].into_iter().flatten() {
         let path = folder.join(format!("{name}-v1.message"));
         if std::env::var_os("STOA_WRITE_GOLDEN").is_some() && !path.exists() {
             fs::write(&path, &bytes).unwrap();

@@ -16,4 +16,5 @@ mod nodes;
 mod operations;
 mod python_client;
 mod tpch;
+mod transactions;
 mod users;

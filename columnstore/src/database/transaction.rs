@@ -100,13 +100,7 @@ impl Transaction {
         self.insert_named(name, batch, names, &|row| numbers.get(row).map_or(0, |n| u64::from(*n)))
     }
 
-    fn insert_named(
-        &mut self,
-        name: &str,
-        batch: &RecordBatch,
-        names: RowNames,
-        number: &dyn Fn(usize) -> u64,
-    ) -> Result<u64> {
+    fn insert_named(&mut self, name: &str, batch: &RecordBatch, names: RowNames, number: &dyn Fn(usize) -> u64) -> Result<u64> {
         let table = self.existing(name)?;
         let columns = canonical_columns(&table.def, batch, names)?;
         let found = self.duplicates_of(&table, &columns)?;

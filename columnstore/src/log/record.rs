@@ -9,7 +9,7 @@ use arrow::ipc::reader::read_record_batch;
 use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteOptions};
 use capnp::message::{Builder, ReaderOptions};
 use roaring::{RoaringBitmap, RoaringTreemap};
-use stoa_schema::log_capnp::{change, outcome, record};
+use stoa_schema::log_capnp::{change, outcome, prepared, record};
 use stoa_schema::manifest_capnp::segment_entry;
 
 use crate::Result;
@@ -307,17 +307,7 @@ fn decode_change(from: change::Reader<'_>) -> capnp::Result<std::result::Result<
             (_, Err(what)) => return Ok(Err(what)),
         },
         change::TruncateTable(id) => Change::TruncateTable(id),
-        change::Prepare(prepared) => {
-            let prepared = prepared?;
-            let changes: std::result::Result<Vec<Change>, String> =
-                prepared.get_changes()?.iter().map(decode_prepared).collect::<capnp::Result<_>>()?;
-            match changes {
-                Ok(changes) => {
-                    Change::Prepare { transaction: prepared.get_transaction(), decider: prepared.get_decider(), changes }
-                }
-                Err(what) => return Ok(Err(what)),
-            }
-        }
+        change::Prepare(prepared) => return decode_prepare(prepared?),
         change::Resolve(outcome) => {
             let outcome = outcome?;
             Change::Resolve { transaction: outcome.get_transaction(), commit: outcome.get_commit() }
@@ -328,6 +318,13 @@ fn decode_change(from: change::Reader<'_>) -> capnp::Result<std::result::Result<
         }
         change::Forget(transactions) => Change::Forget(transactions?.iter().collect()),
     }))
+}
+
+fn decode_prepare(from: prepared::Reader<'_>) -> capnp::Result<std::result::Result<Change, String>> {
+    let changes: std::result::Result<Vec<Change>, String> =
+        from.get_changes()?.iter().map(decode_prepared).collect::<capnp::Result<_>>()?;
+    let (transaction, decider) = (from.get_transaction(), from.get_decider());
+    Ok(changes.map(|changes| Change::Prepare { transaction, decider, changes }))
 }
 
 /// A change within a prepared transaction.

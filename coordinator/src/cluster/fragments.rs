@@ -38,12 +38,7 @@ struct OneLeaf {
 }
 
 impl<'a> QueryOnLeaves<'a> {
-    pub fn new(
-        database: Arc<Database>,
-        pool: Arc<LeafPool>,
-        number: u64,
-        within: Option<&'a Participants>,
-    ) -> QueryOnLeaves<'a> {
+    pub fn new(database: Arc<Database>, pool: Arc<LeafPool>, number: u64, within: Option<&'a Participants>) -> QueryOnLeaves<'a> {
         QueryOnLeaves { number, database, pool, within, begun: Mutex::default() }
     }
 

@@ -222,11 +222,8 @@ impl Transaction for ClusterTransaction {
         if def.unique_keys.is_empty() {
             return Ok(vec![]);
         }
-        let parts = if def.reference {
-            vec![(self.home()?, (0..batch.num_rows() as u32).collect())]
-        } else {
-            self.split(&def, &batch)?
-        };
+        let parts =
+            if def.reference { vec![(self.home()?, (0..batch.num_rows() as u32).collect())] } else { self.split(&def, &batch)? };
         let found = in_parallel(&parts, |((address, ordinal), rows)| {
             let sent = numbered(&batch, rows, 1)?;
             let found = self.participants.leaf(address)?.duplicates(&def.name, *ordinal, sent).map_err(|e| at(address, e))?;
