@@ -54,6 +54,12 @@ pub fn partition_of_address(address: u64) -> u32 {
     Place::of(address).0
 }
 
+/// The address of the same place in partition `ordinal`: each data directory counts its own partitions.
+#[must_use]
+pub fn address_in_partition(address: u64, ordinal: u32) -> u64 {
+    Place::of(address).1.address(ordinal)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -32,7 +32,7 @@ mod types;
 mod writer;
 mod zone;
 
-pub use address::partition_of_address;
+pub use address::{address_in_partition, partition_of_address};
 pub use alter::{AlterTable, Layout};
 pub use bitmap_index::ValueIndex;
 pub use checksum::checksum;

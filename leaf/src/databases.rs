@@ -7,10 +7,11 @@ use std::sync::Arc;
 use parking_lot::{Mutex, RwLock};
 use stoa_columnstore::{Database, Options, Table, TableDef, decode_definition};
 use stoa_plan::codec::TableSummary;
-use stoa_rpc::leaf::{DatabaseStatus, REFERENCE};
+use stoa_rpc::leaf::{DatabaseStatus, InDoubt, MergeStatus, OptimizeHow, REFERENCE};
 use stoa_rpc::{Failure, FailureKind, Result};
 
 use crate::storage_failure;
+use crate::transaction::Part;
 
 const REFERENCE_FOLDER: &str = "reference";
 
@@ -23,8 +24,8 @@ pub(crate) struct Databases {
 
 /// The parts of a database that are here.
 #[derive(Clone)]
-struct Parts {
-    reference: Arc<Database>,
+pub(crate) struct Parts {
+    pub reference: Arc<Database>,
     partitions: BTreeMap<u32, Arc<Database>>,
 }
 
@@ -115,6 +116,55 @@ impl Databases {
         Ok(())
     }
 
+    pub fn truncate_table(&self, name: &str, table: &str) -> Result<()> {
+        let truncate = |database: &Arc<Database>| database.truncate_table(table).map_err(|e| storage_failure(&e));
+        self.homes(name, table)?.iter().try_for_each(truncate)
+    }
+
+    /// Flushes or merges a table.
+    pub fn optimize(&self, name: &str, table: &str, how: OptimizeHow) -> Result<()> {
+        let optimize = |database: &Arc<Database>| match how {
+            OptimizeHow::Merge => database.optimize_table(table, false),
+            OptimizeHow::Full => database.optimize_table(table, true),
+            OptimizeHow::Flush => database.flush_table(table),
+        };
+        self.homes(name, table)?.iter().try_for_each(optimize).map_err(|e| storage_failure(&e))
+    }
+
+    /// The data directories that have a part of a table that is there.
+    fn homes(&self, name: &str, table: &str) -> Result<Vec<Arc<Database>>> {
+        let parts = self.parts(name)?;
+        Ok(parts.homes(parts.reference.table(table).is_some()).into_iter().cloned().collect())
+    }
+
+    /// How each partition of each table stands.
+    pub fn merge_status(&self, name: &str) -> Result<Vec<MergeStatus>> {
+        let of = |(ordinal, database): (u32, &Arc<Database>)| {
+            let status = move |status: stoa_columnstore::MergeStatus| MergeStatus {
+                table: status.table,
+                ordinal,
+                segments: status.segments,
+                to_merge: status.to_merge,
+                rows_in_memory: status.rows_in_memory,
+                deleted_rows: status.deleted_rows,
+            };
+            database.merge_status().into_iter().map(status).collect::<Vec<_>>()
+        };
+        Ok(self.parts(name)?.all().flat_map(of).collect())
+    }
+
+    /// Transactions that are prepared here.
+    pub fn in_doubt(&self) -> Vec<InDoubt> {
+        let mut all = Vec::new();
+        for (name, parts) in &*self.open.read() {
+            for (ordinal, database) in parts.all() {
+                let one = |(transaction, decider)| InDoubt { database: name.clone(), ordinal, transaction, decider };
+                all.extend(database.in_doubt().into_iter().map(one));
+            }
+        }
+        all
+    }
+
     /// The data directory of a partition, or that of the REFERENCE tables.
     pub fn partition(&self, name: &str, ordinal: u32) -> Result<Arc<Database>> {
         let parts = self.parts(name)?;
@@ -124,20 +174,28 @@ impl Databases {
     /// The tables of a database over some of its partitions.
     pub fn tables(&self, name: &str, ordinals: &[u32]) -> Result<Tables> {
         let parts = self.parts(name)?;
-        let partitions = ordinals.iter().map(|o| parts.get(name, *o).cloned()).collect::<Result<_>>()?;
-        Ok(Tables { reference: parts.reference, partitions, ordinals: ordinals.to_vec(), seen: Mutex::default() })
+        let partition = |ordinal: &u32| Ok(Source::Committed(parts.get(name, *ordinal)?.clone()));
+        let partitions = ordinals.iter().map(partition).collect::<Result<_>>()?;
+        let (reference, partitions) = (Source::Committed(parts.reference), partitions);
+        Ok(Tables { reference, partitions, ordinals: ordinals.to_vec(), seen: Mutex::default() })
     }
 
-    fn parts(&self, name: &str) -> Result<Parts> {
+    /// The parts of a database.
+    pub fn parts(&self, name: &str) -> Result<Parts> {
         let found = self.open.read().get(name).cloned();
         found.ok_or_else(|| Failure::new(FailureKind::User, format!("there is no database '{name}' on this leaf")))
     }
 }
 
 impl Parts {
-    fn get(&self, name: &str, ordinal: u32) -> Result<&Arc<Database>> {
+    pub fn get(&self, name: &str, ordinal: u32) -> Result<&Arc<Database>> {
         let missing = || Failure::new(FailureKind::Retryable, format!("partition {ordinal} of '{name}' is not on this leaf"));
         self.partitions.get(&ordinal).ok_or_else(missing)
+    }
+
+    /// Every data directory with its ordinal.
+    fn all(&self) -> impl Iterator<Item = (u32, &Arc<Database>)> {
+        self.partitions.iter().map(|(ordinal, database)| (*ordinal, database)).chain([(REFERENCE, &self.reference)])
     }
 
     /// The data directories that have a part of a table.
@@ -146,15 +204,48 @@ impl Parts {
     }
 }
 
+/// Where a query finds the tables of a data directory.
+enum Source {
+    /// What is committed when it looks.
+    Committed(Arc<Database>),
+    /// What its transaction sees.
+    Changed(Arc<Part>),
+}
+
+impl Source {
+    fn table(&self, name: &str) -> Option<Arc<Table>> {
+        match self {
+            Source::Committed(database) => database.table(name),
+            Source::Changed(part) => part.table(name),
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        match self {
+            Source::Committed(database) => database.tables().iter().map(|t| t.name().to_owned()).collect(),
+            Source::Changed(_) => vec![],
+        }
+    }
+}
+
 /// The tables of a database as one query sees them: every table is opened once, and stays as it was then.
 pub(crate) struct Tables {
-    reference: Arc<Database>,
-    partitions: Vec<Arc<Database>>,
+    reference: Source,
+    partitions: Vec<Source>,
     ordinals: Vec<u32>,
     seen: Mutex<HashMap<String, Arc<Table>>>,
 }
 
 impl Tables {
+    /// The tables as a transaction sees them, over some of its partitions.
+    pub fn seen_by(reference: &Arc<Part>, partitions: &BTreeMap<u32, Arc<Part>>, ordinals: &[u32]) -> Result<Tables> {
+        let missing = || Failure::new(FailureKind::Fatal, "a query reads a partition that is not in its transaction");
+        let partition = |ordinal| partitions.get(ordinal).cloned().map(Source::Changed).ok_or_else(missing);
+        let partitions = ordinals.iter().map(partition).collect::<Result<_>>()?;
+        let reference = Source::Changed(reference.clone());
+        Ok(Tables { reference, partitions, ordinals: ordinals.to_vec(), seen: Mutex::default() })
+    }
+
     /// A table over all partitions, or the whole REFERENCE table.
     pub fn table(&self, name: &str) -> Option<Arc<Table>> {
         let key = name.to_lowercase();
@@ -173,7 +264,7 @@ impl Tables {
     /// What the optimizer asks for, of every table.
     pub fn summaries(&self) -> Vec<TableSummary> {
         let some = self.partitions.first().into_iter().chain([&self.reference]);
-        let names: Vec<String> = some.flat_map(|d| d.tables()).map(|t| t.name().to_owned()).collect();
+        let names: Vec<String> = some.flat_map(Source::names).collect();
         let summary = |name: String| {
             let table = self.table(&name)?;
             let statistics = stoa_exec::table_statistics(&table);
@@ -190,8 +281,8 @@ impl stoa_exec::Storage for Tables {
 }
 
 /// The partitions of a table as one.
-fn assemble(databases: &[Arc<Database>], ordinals: &[u32], name: &str) -> Option<Table> {
-    let tables: Vec<Arc<Table>> = databases.iter().map(|d| d.table(name)).collect::<Option<_>>()?;
+fn assemble(sources: &[Source], ordinals: &[u32], name: &str) -> Option<Table> {
+    let tables: Vec<Arc<Table>> = sources.iter().map(|source| source.table(name)).collect::<Option<_>>()?;
     let first = tables.first()?;
     let partitions: Vec<_> = tables.iter().flat_map(|t| t.partitions.iter().cloned()).collect();
     let def = TableDef { partitions: partitions.len() as u32, ..TableDef::clone(&first.def) };

@@ -16,21 +16,24 @@ mod load;
 mod query;
 mod received;
 mod routes;
+mod runner;
+mod transaction;
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
-use parking_lot::Mutex;
 use stoa_columnstore::{Options, lock_file};
-use stoa_exec::{Admission, AdmissionLimits, CancelToken, MemoryBudget, QueryContext, Settings};
+use stoa_exec::{Admission, AdmissionLimits, Settings};
 use stoa_plan::codec::encode_statistics;
-use stoa_rpc::leaf::{Change, DatabaseStatus, Delivery, LeafQuery, LeafService, Load, QuerySetup};
+use stoa_rpc::leaf::{
+    Change, DatabaseStatus, Delivery, InDoubt, LeafQuery, LeafService, LeafTransaction, Load, MergeStatus, OptimizeHow,
+    QuerySetup, TransactionSetup,
+};
 use stoa_rpc::{Failure, FailureKind, LeafPool, Result};
 
 use databases::Databases;
-use query::{Handle, Query};
+use runner::Runner;
 
 /// How a leaf is set up.
 #[derive(Clone, Debug)]
@@ -51,12 +54,8 @@ pub struct Setup {
 
 /// A leaf.
 pub struct Leaf {
-    setup: Setup,
     databases: Databases,
-    pool: Arc<rayon::ThreadPool>,
-    peers: Arc<LeafPool>,
-    admission: Arc<Admission>,
-    queries: Mutex<HashMap<u64, Weak<Query>>>,
+    runner: Arc<Runner>,
     /// Locked as long as the leaf lives.
     _lock: File,
 }
@@ -69,25 +68,18 @@ impl Leaf {
     pub fn open(directory: &Path, setup: Setup, peers: LeafPool) -> Result<Leaf> {
         let lock = lock(directory)?;
         let databases = Databases::open(&directory.join("databases"), &setup.storage)?;
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(setup.threads)
-            .thread_name(|i| format!("stoa-leaf-{i}"))
-            .build()
-            .map_err(|e| Failure::new(FailureKind::Fatal, format!("cannot start {} threads: {e}", setup.threads)))?;
-        let admission = Admission::new(setup.queries, MemoryBudget::new(setup.memory_limit));
-        let (pool, peers) = (Arc::new(pool), Arc::new(peers));
-        Ok(Leaf { setup, databases, pool, peers, admission, queries: Mutex::default(), _lock: lock })
+        Ok(Leaf { databases, runner: Arc::new(Runner::new(setup, peers)?), _lock: lock })
     }
 
     /// Which queries are here, and the memory of all of them.
     #[must_use]
     pub fn admission(&self) -> &Arc<Admission> {
-        &self.admission
+        &self.runner.admission
     }
 
     /// Ends the queries that are here.
     pub fn cancel_all(&self) {
-        self.queries.lock().values().filter_map(Weak::upgrade).for_each(|query| query.cancel());
+        self.runner.cancel_all();
     }
 }
 
@@ -106,23 +98,11 @@ impl LeafService for Leaf {
 
     fn begin(&self, setup: QuerySetup) -> Result<Arc<dyn LeafQuery>> {
         let tables = self.databases.tables(&setup.database, &setup.ordinals)?;
-        let id = setup.query;
-        let pass = self.admission.enter(&CancelToken::default()).map_err(failure)?;
-        let memory = self.admission.memory().part(self.setup.query_memory);
-        let context = QueryContext { settings: self.setup.settings.clone(), cancel: CancelToken::default(), memory };
-        let query = Arc::new(Query::new(setup, tables, context, pass, self.pool.clone(), self.peers.clone()));
-        let mut queries = self.queries.lock();
-        queries.retain(|_, query| query.strong_count() > 0);
-        if queries.insert(id, Arc::downgrade(&query)).is_some() {
-            return Err(Failure::new(FailureKind::Fatal, format!("query {id} has begun here already")));
-        }
-        Ok(Arc::new(Handle(query)))
+        self.runner.begin(setup, tables)
     }
 
     fn receive(&self, query: u64, number: u32) -> Result<Box<dyn Delivery>> {
-        let found = self.queries.lock().get(&query).and_then(Weak::upgrade);
-        let query = found.ok_or_else(|| Failure::new(FailureKind::Retryable, format!("query {query} is not here any more")))?;
-        Ok(Box::new(received::Incoming::new(query, number)))
+        Ok(Box::new(received::Incoming::new(self.runner.query(query)?, number)))
     }
 
     fn change(&self, change: Change) -> Result<()> {
@@ -131,18 +111,48 @@ impl LeafService for Leaf {
             Change::DropDatabase(name) => self.databases.drop_database(&name),
             Change::CreateTable { database, definition } => self.databases.create_table(&database, &definition),
             Change::DropTable { database, table } => self.databases.drop_table(&database, &table),
+            Change::TruncateTable { database, table } => self.databases.truncate_table(&database, &table),
         }
     }
 
     fn load(&self, database: &str, table: &str, ordinal: u32) -> Result<Box<dyn Load>> {
         let partition = self.databases.partition(database, ordinal)?;
         let writer = partition.writer(table).map_err(|e| storage_failure(&e))?;
-        Ok(Box::new(load::PartitionLoad::new(writer, self.pool.clone())))
+        Ok(Box::new(load::PartitionLoad::new(writer, self.runner.pool.clone())))
     }
 
     fn statistics(&self, database: &str, ordinals: &[u32]) -> Result<Vec<u8>> {
         let summaries = self.databases.tables(database, ordinals)?.summaries();
         encode_statistics(&summaries).map_err(|e| Failure::new(FailureKind::Fatal, e.to_string()))
+    }
+
+    fn begin_transaction(&self, setup: TransactionSetup) -> Result<Arc<dyn LeafTransaction>> {
+        let parts = self.databases.parts(&setup.database)?;
+        Ok(Arc::new(transaction::Transaction::begin(setup, &parts, &self.runner)?))
+    }
+
+    fn resolve(&self, database: &str, ordinal: u32, transaction: u64, commit: bool) -> Result<()> {
+        self.databases.partition(database, ordinal)?.resolve(transaction, commit).map_err(|e| storage_failure(&e))
+    }
+
+    fn outcome(&self, database: &str, ordinal: u32, transaction: u64) -> Result<bool> {
+        self.databases.partition(database, ordinal)?.outcome(transaction).map_err(|e| storage_failure(&e))
+    }
+
+    fn forget(&self, database: &str, ordinal: u32, transactions: &[u64]) -> Result<()> {
+        self.databases.partition(database, ordinal)?.forget(transactions).map_err(|e| storage_failure(&e))
+    }
+
+    fn in_doubt(&self) -> Result<Vec<InDoubt>> {
+        Ok(self.databases.in_doubt())
+    }
+
+    fn optimize(&self, database: &str, table: &str, how: OptimizeHow) -> Result<()> {
+        self.runner.pool.install(|| self.databases.optimize(database, table, how))
+    }
+
+    fn merge_status(&self, database: &str) -> Result<Vec<MergeStatus>> {
+        self.databases.merge_status(database)
     }
 }
 

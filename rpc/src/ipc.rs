@@ -41,6 +41,14 @@ pub fn write_chunks(batches: &[RecordBatch], each: &mut dyn FnMut(Vec<u8>) -> Re
     }
 }
 
+/// A whole batch as one chunk.
+///
+/// # Errors
+/// As [`chunk`].
+pub fn one_chunk(batch: &RecordBatch) -> Result<Vec<u8>> {
+    chunk(&batch.schema(), &[compact(batch)?])
+}
+
 /// A chunk of these batches; of none, only their columns.
 ///
 /// # Errors

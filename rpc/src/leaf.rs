@@ -42,6 +42,174 @@ pub trait LeafService: Send + Sync {
     /// # Errors
     /// If the database or a partition is not here.
     fn statistics(&self, database: &str, ordinals: &[u32]) -> Result<Vec<u8>>;
+
+    /// Begins to change rows. Dropped before it is prepared or committed, the transaction has changed nothing.
+    ///
+    /// # Errors
+    /// If the database or a partition is not here, or the leaf has no room for another transaction.
+    fn begin_transaction(&self, setup: TransactionSetup) -> Result<Arc<dyn LeafTransaction>>;
+
+    /// Makes what a transaction prepared in a partition, or drops it. Nothing happens if it is not prepared, or was resolved before.
+    ///
+    /// # Errors
+    /// If that cannot be stored.
+    fn resolve(&self, database: &str, ordinal: u32, transaction: u64, commit: bool) -> Result<()>;
+
+    /// Whether a transaction commits that a partition decides on; one that it does not know never will from now on.
+    ///
+    /// # Errors
+    /// If that cannot be stored.
+    fn outcome(&self, database: &str, ordinal: u32, transaction: u64) -> Result<bool>;
+
+    /// Forgets decisions of a partition that nobody will ask for any more.
+    ///
+    /// # Errors
+    /// If that cannot be stored.
+    fn forget(&self, database: &str, ordinal: u32, transactions: &[u64]) -> Result<()>;
+
+    /// Transactions that are prepared here and whose outcome the leaf does not know.
+    ///
+    /// # Errors
+    /// If it is not there.
+    fn in_doubt(&self) -> Result<Vec<InDoubt>>;
+
+    /// Flushes or merges the partitions of a table that are here.
+    ///
+    /// # Errors
+    /// If there is no such table, or it cannot be written.
+    fn optimize(&self, database: &str, table: &str, how: OptimizeHow) -> Result<()>;
+
+    /// How each partition of each table of a database stands.
+    ///
+    /// # Errors
+    /// If the database is not here.
+    fn merge_status(&self, database: &str) -> Result<Vec<MergeStatus>>;
+}
+
+/// Changes of rows on a leaf. What is said to be of an ordinal may be of [`REFERENCE`]. Calls come one after the other.
+pub trait LeafTransaction: Send + Sync {
+    /// A query, of this number, that sees what the transaction sees now.
+    ///
+    /// # Errors
+    /// If the leaf has no room for another query.
+    fn query(&self, query: u64) -> Result<Arc<dyn LeafQuery>>;
+
+    /// Adds rows.
+    ///
+    /// # Errors
+    /// If a row does not fit or has a unique key that is there. Nothing was added then.
+    fn insert(&self, table: &str, ordinal: u32, rows: NumberedRows) -> Result<()>;
+
+    /// Deletes rows, all of one partition.
+    ///
+    /// # Errors
+    /// If a row is not there.
+    fn delete(&self, table: &str, ordinal: u32, addresses: &[u64]) -> Result<()>;
+
+    /// Deletes rows by their values, as many as the chunk has.
+    ///
+    /// # Errors
+    /// If a row is not there.
+    fn delete_rows(&self, table: &str, ordinal: u32, chunk: Vec<u8>) -> Result<()>;
+
+    /// Which of these rows have a unique key that is there: the place in the chunk, and the address of the row that is there.
+    ///
+    /// # Errors
+    /// If two of the rows have the same key.
+    fn duplicates(&self, table: &str, ordinal: u32, rows: NumberedRows) -> Result<Vec<(u32, u64)>>;
+
+    /// Rows by their addresses, in that order, as a chunk.
+    ///
+    /// # Errors
+    /// If a row is not there.
+    fn read(&self, table: &str, ordinal: u32, addresses: &[u64]) -> Result<Vec<u8>>;
+
+    /// Begins a statement.
+    ///
+    /// # Errors
+    /// If the transaction has ended.
+    fn savepoint(&self) -> Result<()>;
+
+    /// Undoes what the statement did.
+    ///
+    /// # Errors
+    /// If the transaction has ended.
+    fn undo(&self) -> Result<()>;
+
+    /// Makes the changes of some partitions last, to be resolved; `decider` is the partition that will decide.
+    ///
+    /// # Errors
+    /// If another transaction came first. Some may be prepared then: they must be resolved.
+    fn prepare(&self, ordinals: &[u32], decider: u32) -> Result<()>;
+
+    /// Commits the changes of one partition; `deciding`: and with them the transaction everywhere.
+    ///
+    /// # Errors
+    /// If another transaction came first, or the transaction was given up.
+    fn commit(&self, ordinal: u32, deciding: bool) -> Result<()>;
+}
+
+/// What a leaf must know of a transaction.
+#[derive(Clone, Debug)]
+pub struct TransactionSetup {
+    /// Its number, unique in the cluster for ever.
+    pub transaction: u64,
+    /// The database whose rows it changes.
+    pub database: String,
+    /// The address by which others know this leaf.
+    pub address: String,
+    /// The partitions that it may read and change here.
+    pub ordinals: Vec<u32>,
+}
+
+/// Rows, each with its number in messages.
+#[derive(Clone, Debug)]
+pub struct NumberedRows {
+    /// An Arrow IPC stream.
+    pub chunk: Vec<u8>,
+    /// As many as rows.
+    pub numbers: Vec<u32>,
+}
+
+/// A transaction that is prepared in a partition and not resolved.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct InDoubt {
+    /// The database.
+    pub database: String,
+    /// The partition that waits, or [`REFERENCE`].
+    pub ordinal: u32,
+    /// The transaction.
+    pub transaction: u64,
+    /// The partition that decides.
+    pub decider: u32,
+}
+
+/// What is done to a table by [`LeafService::optimize`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OptimizeHow {
+    /// What the background would merge by and by.
+    Merge,
+    /// All segments of a partition into one run.
+    Full,
+    /// Rows in memory go to segments.
+    Flush,
+}
+
+/// How a partition of a table stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MergeStatus {
+    /// The table.
+    pub table: String,
+    /// The partition, or [`REFERENCE`].
+    pub ordinal: u32,
+    /// Its segments.
+    pub segments: u64,
+    /// Those that the next merge will take.
+    pub to_merge: u64,
+    /// Rows that are in memory only.
+    pub rows_in_memory: u64,
+    /// Rows that are deleted and still take room.
+    pub deleted_rows: u64,
 }
 
 /// A query on a leaf. Calls may come from several threads at once.
@@ -228,6 +396,13 @@ pub enum Change {
     },
     /// Drops a table, if it is there.
     DropTable {
+        /// The database.
+        database: String,
+        /// The table.
+        table: String,
+    },
+    /// Removes all rows of a table.
+    TruncateTable {
         /// The database.
         database: String,
         /// The table.

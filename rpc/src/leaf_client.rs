@@ -6,14 +6,17 @@ use std::time::Duration;
 
 use capnp_rpc::new_client;
 use stoa_schema::common_capnp::{node_profile, row_sink};
-use stoa_schema::leaf_capnp::{begun, entered, fragment, gate, leaf, load, loading, query, ran, received, statistics};
+use stoa_schema::leaf_capnp::{
+    begun, decision, entered, fragment, gate, leaf, load, loading, query, ran, received, statistics, transaction_begun,
+};
 
 use crate::client::{Connection, Connections, LONG, Remote, SHORT, answer, connect, say_hello};
 use crate::done;
 use crate::leaf::{
-    Change, DatabaseStatus, Delivery, FilterMembers, FragmentRequest, LeafQuery, LeafService, Load, NodeProfile, QuerySetup,
-    RowDestination, RunProfile,
+    Change, DatabaseStatus, Delivery, FilterMembers, FragmentRequest, InDoubt, LeafQuery, LeafService, LeafTransaction, Load,
+    MergeStatus, NodeProfile, OptimizeHow, QuerySetup, RowDestination, RunProfile, TransactionSetup,
 };
+use crate::transaction_client::{self, RemoteTransaction};
 use crate::{ChunkSink, Failure, FailureKind, Io, Result, Security, pump};
 
 /// Leaves may always be silent for so long.
@@ -108,7 +111,7 @@ impl LeafService for RemoteLeaf {
             to.reborrow().set_ordinals(&setup.ordinals[..])?;
             let response = request.send().promise.await?;
             match response.get()?.get_result()?.which().map_err(capnp::Error::from)? {
-                begun::Query(query) => Ok(RemoteQuery { remote: Remote::new(io, (query?, leaf)), silence }),
+                begun::Query(query) => Ok(RemoteQuery::new(io, query?, leaf, silence)),
                 begun::Failure(failure) => Err(Failure::read(failure?)?),
             }
         })?;
@@ -168,12 +171,103 @@ impl LeafService for RemoteLeaf {
             }
         })
     }
+
+    fn begin_transaction(&self, setup: TransactionSetup) -> Result<Arc<dyn LeafTransaction>> {
+        let (io, silence) = (self.open.remote.io().clone(), self.silence);
+        let transaction = self.open.remote.call(self.silence, move |leaf| async move {
+            let mut request = leaf.begin_transaction_request();
+            transaction_client::write_setup(&setup, request.get().init_setup())?;
+            let response = request.send().promise.await?;
+            match response.get()?.get_result()?.which().map_err(capnp::Error::from)? {
+                transaction_begun::Transaction(transaction) => Ok(RemoteTransaction::new(io, transaction?, leaf, silence)),
+                transaction_begun::Failure(failure) => Err(Failure::read(failure?)?),
+            }
+        })?;
+        Ok(Arc::new(transaction))
+    }
+
+    fn resolve(&self, database: &str, ordinal: u32, transaction: u64, commit: bool) -> Result<()> {
+        let database = database.to_owned();
+        self.open.remote.call(self.silence, move |leaf| async move {
+            let mut request = leaf.resolve_request();
+            request.get().set_database(&database);
+            request.get().set_ordinal(ordinal);
+            request.get().set_transaction(transaction);
+            request.get().set_commit(commit);
+            done::read(request.send().promise.await?.get()?.get_result()?)
+        })
+    }
+
+    fn outcome(&self, database: &str, ordinal: u32, transaction: u64) -> Result<bool> {
+        let database = database.to_owned();
+        self.open.remote.call(self.silence, move |leaf| async move {
+            let mut request = leaf.outcome_request();
+            request.get().set_database(&database);
+            request.get().set_ordinal(ordinal);
+            request.get().set_transaction(transaction);
+            let response = request.send().promise.await?;
+            match response.get()?.get_result()?.which().map_err(capnp::Error::from)? {
+                decision::Commit(commit) => Ok(commit),
+                decision::Failure(failure) => Err(Failure::read(failure?)?),
+            }
+        })
+    }
+
+    fn forget(&self, database: &str, ordinal: u32, transactions: &[u64]) -> Result<()> {
+        let (database, transactions) = (database.to_owned(), transactions.to_vec());
+        self.open.remote.call(self.silence, move |leaf| async move {
+            let mut request = leaf.forget_request();
+            request.get().set_database(&database);
+            request.get().set_ordinal(ordinal);
+            request.get().set_transactions(&transactions[..])?;
+            done::read(request.send().promise.await?.get()?.get_result()?)
+        })
+    }
+
+    fn in_doubt(&self) -> Result<Vec<InDoubt>> {
+        self.open.remote.call(self.silence, |leaf| async move {
+            let response = leaf.in_doubt_request().send().promise.await?;
+            Ok(response.get()?.get_transactions()?.iter().map(transaction_client::read_in_doubt).collect::<capnp::Result<_>>()?)
+        })
+    }
+
+    fn optimize(&self, database: &str, table: &str, how: OptimizeHow) -> Result<()> {
+        let (database, table) = (database.to_owned(), table.to_owned());
+        self.open.remote.call(LONG, move |leaf| async move {
+            let mut request = leaf.optimize_request();
+            request.get().set_database(&database);
+            request.get().set_table(&table);
+            request.get().set_how(match how {
+                OptimizeHow::Merge => stoa_schema::leaf_capnp::OptimizeHow::Merge,
+                OptimizeHow::Full => stoa_schema::leaf_capnp::OptimizeHow::Full,
+                OptimizeHow::Flush => stoa_schema::leaf_capnp::OptimizeHow::Flush,
+            });
+            done::read(request.send().promise.await?.get()?.get_result()?)
+        })
+    }
+
+    fn merge_status(&self, database: &str) -> Result<Vec<MergeStatus>> {
+        let database = database.to_owned();
+        self.open.remote.call(self.silence, move |leaf| async move {
+            let mut request = leaf.merge_status_request();
+            request.get().set_database(&database);
+            let response = request.send().promise.await?;
+            transaction_client::read_merge_status(response.get()?.get_result()?)
+        })
+    }
 }
 
-struct RemoteQuery {
+pub(crate) struct RemoteQuery {
     /// The query, and the leaf that runs it.
     remote: Remote<(query::Client, leaf::Client)>,
     silence: Duration,
+}
+
+impl RemoteQuery {
+    /// A query on a leaf; call it on the I/O thread.
+    pub(crate) fn new(io: Io, query: query::Client, leaf: leaf::Client, silence: Duration) -> RemoteQuery {
+        RemoteQuery { remote: Remote::new(io, (query, leaf)), silence }
+    }
 }
 
 impl LeafQuery for RemoteQuery {
@@ -209,7 +303,7 @@ impl LeafQuery for RemoteQuery {
 }
 
 /// Asks a leaf for its status again and again; ends when it has not answered for so long.
-async fn silent(leaf: &leaf::Client, limit: Duration) {
+pub(crate) async fn silent(leaf: &leaf::Client, limit: Duration) {
     loop {
         tokio::time::sleep(limit / 4).await;
         match tokio::time::timeout(limit, leaf.status_request().send().promise).await {
@@ -346,6 +440,11 @@ fn write_change(change: &Change, to: stoa_schema::leaf_capnp::change::Builder<'_
         }
         Change::DropTable { database, table } => {
             let mut to = to.init_drop_table();
+            to.set_database(database);
+            to.set_table(table);
+        }
+        Change::TruncateTable { database, table } => {
+            let mut to = to.init_truncate_table();
             to.set_database(database);
             to.set_table(table);
         }

@@ -11,10 +11,11 @@ use stoa_schema::leaf_capnp::{change, filter, fragment, gate, leaf, load, query,
 use crate::done;
 use crate::io::blocking;
 use crate::leaf::{
-    Change, Delivery, Filter, FilterMembers, FragmentRequest, LeafQuery, LeafService, Load, NodeProfile, QuerySetup,
+    Change, Delivery, Filter, FilterMembers, FragmentRequest, LeafQuery, LeafService, Load, NodeProfile, OptimizeHow, QuerySetup,
     RowDestination, RunProfile,
 };
 use crate::listen::{Door, Limits, Listener, listen};
+use crate::transaction_server::{self, TransactionServer};
 use crate::{FailureKind, Io, MAJOR, MINOR, Result, Security, pump};
 
 /// Serves a leaf on a port.
@@ -137,10 +138,94 @@ impl leaf::Server for LeafServer {
         }
         Ok(())
     }
+
+    async fn begin_transaction(
+        self: Rc<Self>,
+        params: leaf::BeginTransactionParams,
+        mut results: leaf::BeginTransactionResults,
+    ) -> capnp::Result<()> {
+        let setup = transaction_server::read_setup(params.get()?.get_setup()?)?;
+        let service = self.service.clone();
+        let mut result = results.get().init_result();
+        match blocking(move || service.begin_transaction(setup)).await {
+            Ok(transaction) => result.set_transaction(new_client(TransactionServer::new(transaction))),
+            Err(failure) => failure.write(result.init_failure()),
+        }
+        Ok(())
+    }
+
+    async fn resolve(self: Rc<Self>, params: leaf::ResolveParams, mut results: leaf::ResolveResults) -> capnp::Result<()> {
+        let params = params.get()?;
+        let (database, ordinal) = (params.get_database()?.to_string()?, params.get_ordinal());
+        let (transaction, commit) = (params.get_transaction(), params.get_commit());
+        let service = self.service.clone();
+        let resolved = blocking(move || service.resolve(&database, ordinal, transaction, commit)).await;
+        done::write(resolved, results.get().init_result());
+        Ok(())
+    }
+
+    async fn outcome(self: Rc<Self>, params: leaf::OutcomeParams, mut results: leaf::OutcomeResults) -> capnp::Result<()> {
+        let params = params.get()?;
+        let (database, ordinal) = (params.get_database()?.to_string()?, params.get_ordinal());
+        let (service, transaction) = (self.service.clone(), params.get_transaction());
+        let mut result = results.get().init_result();
+        match blocking(move || service.outcome(&database, ordinal, transaction)).await {
+            Ok(commit) => result.set_commit(commit),
+            Err(failure) => failure.write(result.init_failure()),
+        }
+        Ok(())
+    }
+
+    async fn forget(self: Rc<Self>, params: leaf::ForgetParams, mut results: leaf::ForgetResults) -> capnp::Result<()> {
+        let params = params.get()?;
+        let (database, ordinal) = (params.get_database()?.to_string()?, params.get_ordinal());
+        let transactions: Vec<u64> = params.get_transactions()?.iter().collect();
+        let service = self.service.clone();
+        done::write(blocking(move || service.forget(&database, ordinal, &transactions)).await, results.get().init_result());
+        Ok(())
+    }
+
+    async fn optimize(self: Rc<Self>, params: leaf::OptimizeParams, mut results: leaf::OptimizeResults) -> capnp::Result<()> {
+        let params = params.get()?;
+        let (database, table) = (params.get_database()?.to_string()?, params.get_table()?.to_string()?);
+        let how = match params.get_how()? {
+            stoa_schema::leaf_capnp::OptimizeHow::Merge => OptimizeHow::Merge,
+            stoa_schema::leaf_capnp::OptimizeHow::Full => OptimizeHow::Full,
+            stoa_schema::leaf_capnp::OptimizeHow::Flush => OptimizeHow::Flush,
+        };
+        let service = self.service.clone();
+        done::write(blocking(move || service.optimize(&database, &table, how)).await, results.get().init_result());
+        Ok(())
+    }
+
+    async fn merge_status(
+        self: Rc<Self>,
+        params: leaf::MergeStatusParams,
+        mut results: leaf::MergeStatusResults,
+    ) -> capnp::Result<()> {
+        let (service, database) = (self.service.clone(), params.get()?.get_database()?.to_string()?);
+        let result = results.get().init_result();
+        transaction_server::write_merge_status(blocking(move || service.merge_status(&database)).await, result);
+        Ok(())
+    }
+
+    async fn in_doubt(self: Rc<Self>, _: leaf::InDoubtParams, mut results: leaf::InDoubtResults) -> capnp::Result<()> {
+        let service = self.service.clone();
+        let all = blocking(move || service.in_doubt()).await?;
+        let mut list = results.get().init_transactions(all.len() as u32);
+        for (i, one) in (0u32..).zip(&all) {
+            let mut to = list.reborrow().get(i);
+            to.set_database(&one.database);
+            to.set_ordinal(one.ordinal);
+            to.set_transaction(one.transaction);
+            to.set_decider(one.decider);
+        }
+        Ok(())
+    }
 }
 
-struct QueryServer {
-    query: Arc<dyn LeafQuery>,
+pub(crate) struct QueryServer {
+    pub(crate) query: Arc<dyn LeafQuery>,
 }
 
 /// Nobody can ask for this query any more: what still runs of it stops.
@@ -224,6 +309,9 @@ fn read_change(from: change::Reader<'_>) -> capnp::Result<Change> {
         }
         change::DropTable(from) => {
             Change::DropTable { database: from.get_database()?.to_string()?, table: from.get_table()?.to_string()? }
+        }
+        change::TruncateTable(from) => {
+            Change::TruncateTable { database: from.get_database()?.to_string()?, table: from.get_table()?.to_string()? }
         }
     })
 }

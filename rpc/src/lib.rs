@@ -29,6 +29,8 @@ mod security;
 pub mod session;
 mod session_client;
 mod session_server;
+mod transaction_client;
+mod transaction_server;
 
 pub use failure::{Failure, FailureKind, Result};
 pub use http::{Page, Pages, serve_pages};

@@ -11,7 +11,10 @@ use capnp::serialize;
 use stoa_schema::admin_capnp::{admin, listing, said};
 use stoa_schema::common_capnp::{done, failure, hello};
 use stoa_schema::coordinator_capnp::{decided, described, gate, loaded, peer_status, prepared, prepared_statement, session};
-use stoa_schema::leaf_capnp::{change, fragment, query_setup, ran, status};
+use stoa_schema::leaf_capnp::{
+    change, decision, duplicates, fragment, in_doubt, leaf, merge_status, query_setup, ran, rows_read, status, transaction,
+    transaction_setup,
+};
 
 type Message = Builder<HeapAllocator>;
 
@@ -154,10 +157,98 @@ fn leaves() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
+fn transactions() -> Vec<(&'static str, Vec<u8>)> {
+    let setup = message(|m| {
+        let mut to: transaction_setup::Builder<'_> = m.init_root();
+        to.set_transaction(0x0102_0304_0506_0708);
+        to.set_database("d");
+        to.set_address("127.0.0.1:2");
+        to.set_ordinals(&[0, 3][..]).unwrap();
+    });
+    let insert = message(|m| {
+        let mut to: transaction::insert_params::Builder<'_> = m.init_root();
+        to.set_table("t");
+        to.set_ordinal(3);
+        let mut rows = to.init_rows();
+        rows.set_chunk(b"rows");
+        rows.set_numbers(&[1, 5][..]).unwrap();
+    });
+    let delete = message(|m| {
+        let mut to: transaction::delete_params::Builder<'_> = m.init_root();
+        to.set_table("t");
+        to.set_ordinal(3);
+        to.set_addresses(&[1 << 50][..]).unwrap();
+    });
+    let found = message(|m| {
+        let mut to = m.init_root::<duplicates::Builder<'_>>().init_found();
+        to.set_rows(&[1][..]).unwrap();
+        to.set_addresses(&[2][..]).unwrap();
+    });
+    let read = message(|m| m.init_root::<rows_read::Builder<'_>>().set_chunk(b"rows"));
+    let prepare = message(|m| {
+        let mut to: transaction::prepare_params::Builder<'_> = m.init_root();
+        to.set_ordinals(&[3][..]).unwrap();
+        to.set_decider(4);
+    });
+    let commit = message(|m| {
+        let mut to: transaction::commit_params::Builder<'_> = m.init_root();
+        to.set_ordinal(4);
+        to.set_deciding(true);
+    });
+    vec![
+        ("transaction-setup", setup),
+        ("transaction-insert", insert),
+        ("transaction-delete", delete),
+        ("transaction-duplicates", found),
+        ("transaction-rows", read),
+        ("transaction-prepare", prepare),
+        ("transaction-commit", commit),
+    ]
+}
+
+fn outcomes() -> Vec<(&'static str, Vec<u8>)> {
+    let resolve = message(|m| {
+        let mut to: leaf::resolve_params::Builder<'_> = m.init_root();
+        to.set_database("d");
+        to.set_ordinal(3);
+        to.set_transaction(5);
+        to.set_commit(true);
+    });
+    let decision = message(|m| m.init_root::<decision::Builder<'_>>().set_commit(true));
+    let doubt = message(|m| {
+        let mut to: in_doubt::Builder<'_> = m.init_root();
+        to.set_database("d");
+        to.set_ordinal(3);
+        to.set_transaction(5);
+        to.set_decider(4);
+    });
+    let merges = message(|m| {
+        let mut to = m.init_root::<merge_status::Builder<'_>>().init_partitions(1).get(0);
+        to.set_table("t");
+        to.set_ordinal(3);
+        to.set_segments(6);
+        to.set_to_merge(7);
+        to.set_rows_in_memory(8);
+        to.set_deleted_rows(9);
+    });
+    let truncate = message(|m| {
+        let mut to = m.init_root::<change::Builder<'_>>().init_truncate_table();
+        to.set_database("d");
+        to.set_table("t");
+    });
+    vec![
+        ("leaf-resolve", resolve),
+        ("leaf-decision", decision),
+        ("leaf-in-doubt", doubt),
+        ("leaf-merge-status", merges),
+        ("leaf-truncate", truncate),
+    ]
+}
+
 #[test]
 fn messages_are_what_they_were() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
-    for (name, bytes) in [common(), coordinators(), leaves()].into_iter().flatten() {
+    for (name, bytes) in [common(), coordinators(), leaves(), transactions(), outcomes()].into_iter().flatten() {
         let path = folder.join(format!("{name}-v1.message"));
         if std::env::var_os("STOA_WRITE_GOLDEN").is_some() && !path.exists() {
             fs::write(&path, &bytes).unwrap();

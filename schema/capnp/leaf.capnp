@@ -38,6 +38,27 @@ interface Leaf {
 
   # Statistics of a database's tables over the partitions that the leaf has, for planning.
   statistics @5 (database :Text, ordinals :List(UInt32)) -> (result :Statistics);
+
+  # Begins to change rows of some partitions. Dropped before it is prepared or committed, the transaction has changed nothing.
+  beginTransaction @6 (setup :TransactionSetup) -> (result :TransactionBegun);
+
+  # Makes what a transaction prepared in a partition, or drops it; `ordinal` 0xffffffff: the REFERENCE tables, here and below.
+  resolve @7 (database :Text, ordinal :UInt32, transaction :UInt64, commit :Bool) -> (result :Done);
+
+  # Whether a transaction commits that a partition decides on. One that it does not know never will from now on.
+  outcome @8 (database :Text, ordinal :UInt32, transaction :UInt64) -> (result :Decision);
+
+  # Nobody will ask for these outcomes any more.
+  forget @9 (database :Text, ordinal :UInt32, transactions :List(UInt64)) -> (result :Done);
+
+  # Flushes or merges the partitions of a table that are here.
+  optimize @10 (database :Text, table :Text, how :OptimizeHow) -> (result :Done);
+
+  # How each partition of each table stands.
+  mergeStatus @11 (database :Text) -> (result :MergeStatus);
+
+  # Transactions that are prepared here and whose outcome the leaf does not know. Heartbeats call this too.
+  inDoubt @12 () -> (transactions :List(InDoubt));
 }
 
 struct Status {
@@ -55,6 +76,101 @@ struct QuerySetup {
   database @1 :Text;
   ordinals @2 :List(UInt32); # of the partitions that this leaf reads
   address @3 :Text;          # by which others know this leaf
+}
+
+struct InDoubt {
+  database @0 :Text;
+  ordinal @1 :UInt32;        # of the partition that waits
+  transaction @2 :UInt64;
+  decider @3 :UInt32;        # of the partition that decides
+}
+
+struct TransactionSetup {
+  transaction @0 :UInt64;    # unique in the cluster, for ever
+  database @1 :Text;
+  address @2 :Text;          # by which others know this leaf
+  ordinals @3 :List(UInt32); # of the partitions that the transaction may read and change here
+}
+
+struct TransactionBegun {
+  union {
+    transaction @0 :Transaction;
+    failure @1 :Failure;
+  }
+}
+
+# Changes of rows, in the order in which they come. What is said to be of an ordinal may be of 0xffffffff, the REFERENCE tables.
+interface Transaction {
+  # A query that sees what the transaction sees now; `query` is its number.
+  query @0 (query :UInt64) -> (result :Begun);
+  # Adds rows.
+  insert @1 (table :Text, ordinal :UInt32, rows :NumberedRows) -> (result :Done);
+  # Deletes rows, all of one partition.
+  delete @2 (table :Text, ordinal :UInt32, addresses :List(UInt64)) -> (result :Done);
+  # Which of these rows have a unique key that is there.
+  duplicates @3 (table :Text, ordinal :UInt32, rows :NumberedRows) -> (result :Duplicates);
+  # Rows by their addresses, in that order.
+  read @4 (table :Text, ordinal :UInt32, addresses :List(UInt64)) -> (result :RowsRead);
+  # Where `undo` goes back to.
+  savepoint @5 () -> (result :Done);
+  undo @6 () -> (result :Done);
+  # Makes the changes of some partitions last, to be resolved; `decider` is the partition that will decide.
+  prepare @7 (ordinals :List(UInt32), decider :UInt32) -> (result :Done);
+  # Commits the changes of one partition; `deciding`: and with them the transaction everywhere.
+  commit @8 (ordinal :UInt32, deciding :Bool) -> (result :Done);
+  # Deletes rows by their values, as many as there are in the chunk: a copy of a REFERENCE table has them elsewhere.
+  deleteRows @9 (table :Text, ordinal :UInt32, chunk :Data) -> (result :Done);
+}
+
+struct NumberedRows {
+  chunk @0 :Data;            # an Arrow IPC stream
+  numbers @1 :List(UInt32);  # of each row, in messages
+}
+
+struct Duplicates {
+  union {
+    found :group {           # of the same length
+      rows @0 :List(UInt32); # their places in the chunk
+      addresses @1 :List(UInt64);
+    }
+    failure @2 :Failure;
+  }
+}
+
+struct RowsRead {
+  union {
+    chunk @0 :Data;
+    failure @1 :Failure;
+  }
+}
+
+struct Decision {
+  union {
+    commit @0 :Bool;
+    failure @1 :Failure;
+  }
+}
+
+enum OptimizeHow {
+  merge @0;
+  full @1;
+  flush @2;
+}
+
+struct MergeStatus {
+  union {
+    partitions @0 :List(Partition);
+    failure @1 :Failure;
+  }
+
+  struct Partition {
+    table @0 :Text;
+    ordinal @1 :UInt32;
+    segments @2 :UInt64;
+    toMerge @3 :UInt64;      # segments that the next merge takes
+    rowsInMemory @4 :UInt64;
+    deletedRows @5 :UInt64;  # that still take room
+  }
 }
 
 struct Begun {
@@ -135,6 +251,10 @@ struct Change {
     dropTable :group {
       database @5 :Text;
       table @6 :Text;
+    }
+    truncateTable :group {       # all rows go
+      database @7 :Text;
+      table @8 :Text;
     }
   }
 }

@@ -20,7 +20,22 @@ struct Change {
     rewrite @7 :Rewrite;                 # the same rows elsewhere
     alterTable @8 :Manifest.Table;       # another definition; without segments
     truncateTable @9 :UInt64;
+    prepare @10 :Prepared;               # changes that a transaction over several directories may make
+    resolve @11 :Outcome;                # they are made, or never will be
+    decide @12 :Outcome;                 # whether the transaction commits, in the directory that decides
+    forget @13 :List(UInt64);            # decisions that nobody will ask for any more
   }
+}
+
+struct Prepared {
+  transaction @0 :UInt64;                # unique among all directories
+  decider @1 :UInt32;                    # the ordinal of the partition that decides
+  changes @2 :List(Change);              # none of prepare, resolve, decide, forget
+}
+
+struct Outcome {
+  transaction @0 :UInt64;
+  commit @1 :Bool;
 }
 
 struct Rows {

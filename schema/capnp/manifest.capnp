@@ -12,6 +12,7 @@ struct Manifest {
   views @4 :List(View);
   firstLog @5 :UInt64;       # the log file with the records after this state; those of a smaller number are done with
   term @6 :UInt64;
+  pending @7 :List(Data);    # transactions that are prepared, and decisions: bodies of records of the log
 }
 
 enum BitmapIndex {

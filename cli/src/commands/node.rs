@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use stoa_coordinator::cluster::Shared;
+use stoa_coordinator::cluster::{Shared, Watch};
 use stoa_coordinator::consensus::Options;
 use stoa_coordinator::{Control, Coordinator, Membership, Processes};
 use stoa_exec::{Admission, AdmissionLimits, MemoryBudget};
@@ -92,6 +92,7 @@ pub fn coordinator(args: &CoordinatorArgs) -> Result<()> {
     let processes = Arc::new(Processes::default());
     let shared = shared(&args.node, &membership, &processes)?;
     let admission = shared.admission.clone();
+    let _transactions = Watch::start(&shared)?;
     let slow = Duration::from_secs_f64(args.node.slow_query);
     let service = Coordinator::new(shared, membership.clone(), processes.clone(), slow);
     let listener = serve_coordinator(&io, &args.node.listen, &security, args.node.limits(), Arc::new(service.clone()))?;
@@ -131,6 +132,7 @@ fn shared(node: &NodeArgs, membership: &Arc<Membership>, processes: &Arc<Process
         summaries: Arc::default(),
         numbers: Arc::default(),
         plans: Arc::default(),
+        transactions: Arc::default(),
     })
 }
 

@@ -60,6 +60,7 @@ impl Leaves {
             summaries: Arc::default(),
             numbers: Arc::default(),
             plans: Arc::default(),
+            transactions: Arc::default(),
         };
         let session = Session::new(Arc::new(Cluster::named("stoa", "root", &shared)));
         let leaves: Vec<String> = listeners.iter().map(|listener| format!("ADD LEAF '{}'", listener.address())).collect();

@@ -20,4 +20,5 @@ mod operations;
 mod prepared;
 mod python_client;
 mod tpch;
+mod transactions;
 mod users;

@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use roaring::RoaringTreemap;
 
+use super::commit::added_segments;
+use super::prepared::Prepared;
 use crate::address::Place;
 use crate::definition::TableDef;
 use crate::disk::Disk;
@@ -67,6 +69,10 @@ pub(crate) struct Catalog {
     pub(crate) tables: BTreeMap<String, Arc<Table>>,
     /// Name as written, and text.
     pub(crate) views: BTreeMap<String, (String, String)>,
+    /// Transactions that may commit yet, by number.
+    pub(crate) prepared: BTreeMap<u64, Arc<Prepared>>,
+    /// Whether transactions commit that this directory decides on.
+    pub(crate) decided: BTreeMap<u64, bool>,
 }
 
 impl Catalog {
@@ -82,6 +88,8 @@ impl Catalog {
             next_segment_id: 0,
             tables: BTreeMap::new(),
             views: BTreeMap::new(),
+            prepared: BTreeMap::new(),
+            decided: BTreeMap::new(),
         }
     }
 
@@ -104,9 +112,10 @@ impl Catalog {
         Ok(())
     }
 
-    /// Every segment.
+    /// Every segment, those of prepared transactions included.
     pub(crate) fn segments(&self) -> impl Iterator<Item = &Arc<Segment>> {
-        self.tables.values().flat_map(|t| t.segments())
+        let prepared = self.prepared.values().flat_map(|prepared| added_segments(&prepared.changes));
+        self.tables.values().flat_map(|t| t.segments()).chain(prepared)
     }
 
     /// Makes a change.
@@ -148,6 +157,16 @@ impl Catalog {
             }
             Change::AlterTable { id, def } => self.alter_table(*id, def),
             Change::TruncateTable(id) => self.truncate(*id),
+            Change::Prepare { transaction, decider, changes } => self.prepare(*transaction, *decider, changes),
+            Change::Resolve { transaction, commit } => self.resolve(*transaction, *commit),
+            Change::Decide { transaction, commit } => {
+                self.decided.insert(*transaction, *commit);
+                Ok(())
+            }
+            Change::Forget(transactions) => {
+                self.decided.retain(|transaction, _| !transactions.contains(transaction));
+                Ok(())
+            }
         }
     }
 
@@ -217,7 +236,7 @@ impl Catalog {
         Ok(())
     }
 
-    fn existing(&self, id: u64) -> Result<&Arc<Table>> {
+    pub(super) fn existing(&self, id: u64) -> Result<&Arc<Table>> {
         self.table_of(id).ok_or_else(|| Error::NoSuchTable(format!("number {id}")))
     }
 }

@@ -79,6 +79,7 @@ impl Database {
             if changes.is_empty() {
                 return Ok(value);
             }
+            head.catalog.check_prepared(&changes)?;
             let mut next = Catalog::clone(&head.catalog);
             changes.iter().try_for_each(|change| next.apply(change))?;
             next.sequence += 1;
@@ -87,7 +88,7 @@ impl Database {
                 (syncing.synced, syncing.healed.len())
             };
             // From here on the log may name them: after a crash even a record whose write failed may be there.
-            changes.iter().flat_map(added_segments).for_each(|segment| segment.set_doomed(false));
+            added_segments(&changes).for_each(|segment| segment.set_doomed(false));
             head.log.append(next.sequence, next.term, synced, &encode_changes(&changes))?;
             head.catalog = Arc::new(next);
             then(&mut head);
@@ -260,13 +261,18 @@ fn is_of_rows(change: &Change) -> bool {
     matches!(change, Change::Insert { .. } | Change::Delete { .. })
 }
 
-/// The segments that a change brings.
-fn added_segments(change: &Change) -> impl Iterator<Item = &Arc<crate::segment::Segment>> {
-    let entries = match change {
-        Change::Attach { segments, .. } | Change::Rewrite { segments, .. } => segments.as_slice(),
-        _ => &[],
-    };
-    entries.iter().filter_map(|entry| entry.segment.as_ref())
+/// The segments that changes bring.
+pub(super) fn added_segments(changes: &[Change]) -> impl Iterator<Item = &Arc<crate::segment::Segment>> {
+    changes.iter().flat_map(within).flat_map(entries).filter_map(|entry| entry.segment.as_ref())
+}
+
+/// The changes that a change is made of.
+fn within(change: &Change) -> &[Change] {
+    if let Change::Prepare { changes, .. } = change { changes } else { std::slice::from_ref(change) }
+}
+
+fn entries(change: &Change) -> &[crate::log::Entry] {
+    if let Change::Attach { segments, .. } | Change::Rewrite { segments, .. } = change { segments } else { &[] }
 }
 
 #[cfg(test)]

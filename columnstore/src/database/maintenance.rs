@@ -143,7 +143,7 @@ impl Database {
         self.table(name).ok_or_else(|| crate::Error::NoSuchTable(name.into()))
     }
 
-    /// Whether there was anything to do.
+    /// Whether there was anything to do that could be done.
     fn do_work(self: &Arc<Self>, table: &Arc<Table>, partition: usize, of: impl FnOnce(&Partition) -> Work) -> Result<bool> {
         let part = &table.partitions[partition];
         let Work { segments, through } = of(part);
@@ -151,7 +151,9 @@ impl Database {
         if segments.is_empty() && !from_memory {
             return Ok(false);
         }
-        self.rewrite(table, partition, &segments, through)?;
+        if !self.rewrite(table, partition, &segments, through)? {
+            return Ok(false);
+        }
         let m = &self.maintenance;
         let flushed = if from_memory { part.memory.rows() } else { 0 };
         m.flushed_rows.fetch_add(flushed, Ordering::Relaxed);

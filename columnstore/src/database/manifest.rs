@@ -15,7 +15,7 @@ use crate::alter::{Layout, StoredColumn};
 use crate::checksum::checksum;
 use crate::database::catalog::{Catalog, Files};
 use crate::definition::{BitmapIndex, ColumnDef, TableDef, UniqueKey};
-use crate::log::{Entry, InsertedRows, read_entry, treemap_bytes, write_entry};
+use crate::log::{self, Entry, InsertedRows, read_entry, treemap_bytes, write_entry};
 use crate::memory::MemoryRows;
 use crate::segment::{corrupt, io_error};
 use crate::table::{Partition, Table};
@@ -74,6 +74,9 @@ impl Catalog {
         for (i, table) in self.tables.values().enumerate() {
             write_table(table, tables.reborrow().get(i as u32))?;
         }
+        let pending = self.pending();
+        let mut bodies = root.reborrow().init_pending(pending.len() as u32);
+        pending.iter().enumerate().for_each(|(i, body)| bodies.set(i as u32, body));
         let mut views = root.init_views(self.views.len() as u32);
         for (i, (name, sql)) in self.views.values().enumerate() {
             let mut view = views.reborrow().get(i as u32);
@@ -110,8 +113,6 @@ impl Catalog {
         let mut catalog = Catalog::new(Arc::clone(files));
         catalog.sequence = from.get_sequence();
         catalog.term = from.get_term();
-        catalog.next_table_id = from.get_next_table_id();
-        catalog.next_segment_id = from.get_next_segment_id();
         for table in from.get_tables().map_err(damaged)? {
             let table = read_table(table, files).map_err(damaged)??;
             catalog.tables.insert(table.name().to_lowercase(), Arc::new(table));
@@ -121,6 +122,13 @@ impl Catalog {
             let name = text(view.get_name())?;
             catalog.views.insert(name.to_lowercase(), (name, text(view.get_sql())?));
         }
+        for body in from.get_pending().map_err(damaged)? {
+            for change in log::decode_changes(body.map_err(damaged)?)? {
+                catalog.apply(&change).map_err(|e| format!("a prepared transaction cannot be read ({e})"))?;
+            }
+        }
+        (catalog.next_table_id, catalog.next_segment_id) = (from.get_next_table_id(), from.get_next_segment_id());
+        (catalog.definitions, catalog.stored) = (0, 0);
         Ok((catalog, from.get_first_log()))
     }
 }

@@ -12,8 +12,10 @@ mod catalog;
 mod check;
 mod commit;
 mod folder;
+mod locate;
 mod maintenance;
 mod manifest;
+mod prepared;
 mod rewrite;
 mod transaction;
 

@@ -82,8 +82,12 @@ impl Forward {
 
 impl Database {
     /// Moves the live rows of some segments of a partition, and of its memory before `through`, to new segments. Nothing happens if
-    /// the table was altered meanwhile, or its sources are gone. One of these runs at a time.
-    pub(super) fn rewrite(self: &Arc<Self>, table: &Arc<Table>, partition: usize, ids: &[u64], through: u64) -> Result<()> {
+    /// the table was altered meanwhile, its sources are gone, or a prepared transaction may change the partition. One of these runs at a
+    /// time. Whether the rows were moved.
+    pub(super) fn rewrite(self: &Arc<Self>, table: &Arc<Table>, partition: usize, ids: &[u64], through: u64) -> Result<bool> {
+        if self.catalog().is_prepared(table.id, partition) {
+            return Ok(false);
+        }
         let part = &table.partitions[partition];
         let (columns, sources) = gather_sources(table, part, ids, through)?;
         let order = sort_order(&columns, &table.def)?;
@@ -103,11 +107,15 @@ impl Database {
         self.commit_rewrite(table, &written, &Arc::new(forward))
     }
 
-    fn commit_rewrite(self: &Arc<Self>, table: &Table, written: &[Arc<Segment>], forward: &Arc<Forward>) -> Result<()> {
+    fn commit_rewrite(self: &Arc<Self>, table: &Table, written: &[Arc<Segment>], forward: &Arc<Forward>) -> Result<bool> {
         let removed: Vec<u64> = forward.sources.segments.iter().map(|source| source.id).collect();
         let before: &Partition = &table.partitions[forward.partition];
         let mut gone: Vec<Arc<Segment>> = Vec::new();
         let plan = |head: &Head| {
+            // Its deletes name rows by their places.
+            if head.catalog.is_prepared(forward.table, forward.partition) {
+                return Ok((vec![], false));
+            }
             let now = head.catalog.table_of(forward.table).filter(|now| now.def == table.def);
             let now = now.and_then(|now| now.partitions.get(forward.partition));
             let Some(now) = now.filter(|now| still_there(now, &removed, forward.sources.memory)) else {
@@ -134,7 +142,7 @@ impl Database {
         if moved {
             gone.iter().for_each(|segment| segment.set_doomed(true));
         }
-        Ok(())
+        Ok(moved)
     }
 
     /// Writes one segment, which lasts when this returns, and goes with its last user unless it is committed.

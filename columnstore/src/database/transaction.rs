@@ -25,7 +25,7 @@ use crate::{Error, Result};
 
 /// Reads and changes tables. Dropped without [`Transaction::commit`], it changed nothing.
 pub struct Transaction {
-    database: Arc<Database>,
+    pub(super) database: Arc<Database>,
     number: u64,
     snapshot: Arc<Catalog>,
     /// The tables that it changed, by number.
@@ -33,7 +33,11 @@ pub struct Transaction {
 }
 
 /// What a transaction had changed at some point of it.
+#[derive(Clone)]
 pub struct Savepoint(BTreeMap<u64, Changed>);
+
+/// Rows that a transaction added to a partition, and the change that adds them.
+pub(super) type Inserted = (usize, Vec<ArrayRef>, Change);
 
 /// A table as the transaction changed it.
 #[derive(Clone)]
@@ -74,7 +78,7 @@ impl Transaction {
         self.changed = savepoint.0;
     }
 
-    fn existing(&self, name: &str) -> Result<Arc<Table>> {
+    pub(super) fn existing(&self, name: &str) -> Result<Arc<Table>> {
         self.table(name).ok_or_else(|| Error::NoSuchTable(name.into()))
     }
 
@@ -84,11 +88,24 @@ impl Transaction {
     /// [`Error::Invalid`] naming table, column and row if a value does not fit; [`Error::DuplicateKey`] naming the row and the key.
     /// Nothing was added then.
     pub fn insert(&mut self, name: &str, batch: &RecordBatch, names: RowNames) -> Result<u64> {
+        self.insert_named(name, batch, names, &|row| names.first.saturating_add(row as u64))
+    }
+
+    /// As [`Transaction::insert`]; messages call row `i` by the number `numbers[i]`.
+    ///
+    /// # Errors
+    /// As [`Transaction::insert`].
+    pub fn insert_numbered(&mut self, name: &str, batch: &RecordBatch, numbers: &[u32]) -> Result<u64> {
+        let names = RowNames { unit: "row", first: numbers.first().map_or(1, |n| u64::from(*n)) };
+        self.insert_named(name, batch, names, &|row| numbers.get(row).map_or(0, |n| u64::from(*n)))
+    }
+
+    fn insert_named(&mut self, name: &str, batch: &RecordBatch, names: RowNames, number: &dyn Fn(usize) -> u64) -> Result<u64> {
         let table = self.existing(name)?;
         let columns = canonical_columns(&table.def, batch, names)?;
         let found = self.duplicates_of(&table, &columns)?;
         if let Some((row, key)) = found.repeated.or_else(|| found.there.first().map(|(row, _, key)| (*row, *key))) {
-            return Err(duplicate(&table.def, key, &columns, row, names));
+            return Err(duplicate(&table.def, key, &columns, row, names.unit, number(row)));
         }
         self.add(&table, &columns)?;
         Ok(batch.num_rows() as u64)
@@ -99,11 +116,30 @@ impl Transaction {
     /// # Errors
     /// [`Error::DuplicateKey`] if two of the rows have the same key, naming the later one; storage errors.
     pub fn duplicates(&self, name: &str, batch: &RecordBatch, names: RowNames) -> Result<Vec<(usize, u64)>> {
+        self.duplicates_named(name, batch, names, &|row| names.first.saturating_add(row as u64))
+    }
+
+    /// As [`Transaction::duplicates`]; messages call row `i` by the number `numbers[i]`.
+    ///
+    /// # Errors
+    /// As [`Transaction::duplicates`].
+    pub fn duplicates_numbered(&self, name: &str, batch: &RecordBatch, numbers: &[u32]) -> Result<Vec<(usize, u64)>> {
+        let names = RowNames { unit: "row", first: numbers.first().map_or(1, |n| u64::from(*n)) };
+        self.duplicates_named(name, batch, names, &|row| numbers.get(row).map_or(0, |n| u64::from(*n)))
+    }
+
+    fn duplicates_named(
+        &self,
+        name: &str,
+        batch: &RecordBatch,
+        names: RowNames,
+        number: &dyn Fn(usize) -> u64,
+    ) -> Result<Vec<(usize, u64)>> {
         let table = self.existing(name)?;
         let columns = canonical_columns(&table.def, batch, names)?;
         let found = self.duplicates_of(&table, &columns)?;
         match found.repeated {
-            Some((row, key)) => Err(duplicate(&table.def, key, &columns, row, names)),
+            Some((row, key)) => Err(duplicate(&table.def, key, &columns, row, names.unit, number(row))),
             None => Ok(found.there.into_iter().map(|(row, address, _)| (row, address)).collect()),
         }
     }
@@ -239,6 +275,12 @@ impl Transaction {
     /// [`Error::Conflict`] if another transaction changed the same rows first, and [`Error::NoSuchTable`] if the table is gone;
     /// [`Error::Io`]. Nothing was changed then.
     pub fn commit(self) -> Result<()> {
+        let inserted = self.inserted()?;
+        self.database.commit(|head| Ok((self.changes(head, inserted)?, ())))
+    }
+
+    /// The rows that it added, as changes; large ones are written as segments.
+    pub(super) fn inserted(&self) -> Result<Vec<Inserted>> {
         let mut inserted = Vec::new();
         for (id, changed) in &self.changed {
             let schema = changed.table.def.schema();
@@ -258,11 +300,11 @@ impl Transaction {
             }
         }
         self.database.make_room(&self.changed.keys().copied().collect::<Vec<_>>())?;
-        self.database.commit(|head| Ok((self.changes(head, inserted)?, ())))
+        Ok(inserted)
     }
 
     /// The changes as they are on the newest state.
-    fn changes(&self, head: &Head, inserted: Vec<(usize, Vec<ArrayRef>, Change)>) -> Result<Vec<Change>> {
+    pub(super) fn changes(&self, head: &Head, inserted: Vec<Inserted>) -> Result<Vec<Change>> {
         let mut changes = Vec::new();
         for (id, changed) in &self.changed {
             let name = changed.table.name();
@@ -343,10 +385,9 @@ struct Duplicates {
     there: Vec<(usize, u64, usize)>,
 }
 
-fn duplicate(def: &TableDef, key: usize, columns: &[ArrayRef], row: usize, names: RowNames) -> Error {
+fn duplicate(def: &TableDef, key: usize, columns: &[ArrayRef], row: usize, unit: &str, number: u64) -> Error {
     let key = &def.unique_keys[key];
     let text = SoughtKeys::new(key, columns).map(|keys| keys.text(row)).unwrap_or_default();
-    let (unit, number) = (names.unit, names.first.saturating_add(row as u64));
     Error::DuplicateKey(format!("table '{}', {unit} {number}: there is a row with {} {text} already", def.name, key.name))
 }
 

@@ -9,7 +9,7 @@ use arrow::ipc::reader::read_record_batch;
 use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteOptions};
 use capnp::message::{Builder, ReaderOptions};
 use roaring::{RoaringBitmap, RoaringTreemap};
-use stoa_schema::log_capnp::{change, record};
+use stoa_schema::log_capnp::{change, outcome, prepared, record};
 use stoa_schema::manifest_capnp::segment_entry;
 
 use crate::Result;
@@ -18,6 +18,7 @@ use crate::definition::TableDef;
 use crate::segment::{Segment, Written};
 
 /// A change of what a data directory holds. Tables are named by their numbers.
+#[derive(Clone)]
 pub(crate) enum Change {
     /// A new table, empty.
     CreateTable { id: u64, def: Arc<TableDef> },
@@ -39,6 +40,14 @@ pub(crate) enum Change {
     AlterTable { id: u64, def: Arc<TableDef> },
     /// All rows go.
     TruncateTable(u64),
+    /// A transaction may make these changes, which are none of this kind or the next ones.
+    Prepare { transaction: u64, decider: u32, changes: Vec<Change> },
+    /// What a transaction prepared is made, or never will be.
+    Resolve { transaction: u64, commit: bool },
+    /// Whether a transaction commits.
+    Decide { transaction: u64, commit: bool },
+    /// Decisions that nobody will ask for any more.
+    Forget(Vec<u64>),
 }
 
 /// A segment as the manifest and the log name it.
@@ -109,11 +118,14 @@ impl InsertedRows {
 /// The message of some changes.
 pub(crate) fn encode_changes(changes: &[Change]) -> Vec<u8> {
     let mut message = Builder::new_default();
-    let mut list = message.init_root::<record::Builder<'_>>().init_changes(changes.len() as u32);
-    for (i, change) in changes.iter().enumerate() {
-        encode_change(change, list.reborrow().get(i as u32));
-    }
+    encode_list(changes, message.init_root::<record::Builder<'_>>().init_changes(changes.len() as u32));
     capnp::serialize::write_message_to_words(&message)
+}
+
+fn encode_list(changes: &[Change], mut to: capnp::struct_list::Builder<'_, change::Owned>) {
+    for (i, change) in changes.iter().enumerate() {
+        encode_change(change, to.reborrow().get(i as u32));
+    }
 }
 
 fn encode_change(change: &Change, mut to: change::Builder<'_>) {
@@ -168,6 +180,30 @@ fn encode_change(change: &Change, mut to: change::Builder<'_>) {
             write_definition(def, table);
         }
         Change::TruncateTable(id) => to.set_truncate_table(*id),
+        Change::Prepare { .. } | Change::Resolve { .. } | Change::Decide { .. } | Change::Forget(_) => encode_pending(change, to),
+    }
+}
+
+/// The changes that are about transactions over several directories.
+fn encode_pending(change: &Change, mut to: change::Builder<'_>) {
+    let outcome = |mut to: outcome::Builder<'_>, transaction: u64, commit: bool| {
+        to.set_transaction(transaction);
+        to.set_commit(commit);
+    };
+    match change {
+        Change::Prepare { transaction, decider, changes } => {
+            let mut prepared = to.init_prepare();
+            prepared.set_transaction(*transaction);
+            prepared.set_decider(*decider);
+            encode_list(changes, prepared.init_changes(changes.len() as u32));
+        }
+        Change::Resolve { transaction, commit } => outcome(to.init_resolve(), *transaction, *commit),
+        Change::Decide { transaction, commit } => outcome(to.init_decide(), *transaction, *commit),
+        Change::Forget(transactions) => {
+            let mut list = to.reborrow().init_forget(transactions.len() as u32);
+            transactions.iter().enumerate().for_each(|(i, id)| list.set(i as u32, *id));
+        }
+        _ => {}
     }
 }
 
@@ -280,5 +316,32 @@ fn decode_change(from: change::Reader<'_>) -> capnp::Result<std::result::Result<
             (_, Err(what)) => return Ok(Err(what)),
         },
         change::TruncateTable(id) => Change::TruncateTable(id),
+        change::Prepare(prepared) => return decode_prepare(prepared?),
+        change::Resolve(outcome) => {
+            let outcome = outcome?;
+            Change::Resolve { transaction: outcome.get_transaction(), commit: outcome.get_commit() }
+        }
+        change::Decide(outcome) => {
+            let outcome = outcome?;
+            Change::Decide { transaction: outcome.get_transaction(), commit: outcome.get_commit() }
+        }
+        change::Forget(transactions) => Change::Forget(transactions?.iter().collect()),
     }))
+}
+
+fn decode_prepare(from: prepared::Reader<'_>) -> capnp::Result<std::result::Result<Change, String>> {
+    let changes: std::result::Result<Vec<Change>, String> =
+        from.get_changes()?.iter().map(decode_prepared).collect::<capnp::Result<_>>()?;
+    let (transaction, decider) = (from.get_transaction(), from.get_decider());
+    Ok(changes.map(|changes| Change::Prepare { transaction, decider, changes }))
+}
+
+/// A change within a prepared transaction.
+fn decode_prepared(from: change::Reader<'_>) -> capnp::Result<std::result::Result<Change, String>> {
+    match from.which()? {
+        change::Prepare(_) | change::Resolve(_) | change::Decide(_) | change::Forget(_) => {
+            Ok(Err("a prepared transaction holds another one".into()))
+        }
+        _ => decode_change(from),
+    }
 }

@@ -4,5 +4,6 @@ mod alter;
 mod damage;
 mod directory;
 mod golden;
+mod prepared;
 mod rows;
 mod tables;

@@ -16,13 +16,16 @@ use stoa_rpc::leaf::{Filter, FilterMembers, FragmentRequest, LeafQuery, LeafServ
 use stoa_rpc::{ChunkSink, Failure, FailureKind, LeafPool};
 
 use super::Database;
+use super::transaction::Participants;
 use crate::error::remote;
 
 /// A query on the leaves that have its database. It begins on them with its first fragment, and ends when this is dropped.
-pub(super) struct QueryOnLeaves {
+pub(super) struct QueryOnLeaves<'a> {
     number: u64,
     database: Arc<Database>,
     pool: Arc<LeafPool>,
+    /// The transaction that it is a part of.
+    within: Option<&'a Participants>,
     begun: Mutex<Option<Arc<Vec<OneLeaf>>>>,
 }
 
@@ -34,9 +37,9 @@ struct OneLeaf {
     partitions: bool,
 }
 
-impl QueryOnLeaves {
-    pub fn new(database: Arc<Database>, pool: Arc<LeafPool>, number: u64) -> QueryOnLeaves {
-        QueryOnLeaves { number, database, pool, begun: Mutex::default() }
+impl<'a> QueryOnLeaves<'a> {
+    pub fn new(database: Arc<Database>, pool: Arc<LeafPool>, number: u64, within: Option<&'a Participants>) -> QueryOnLeaves<'a> {
+        QueryOnLeaves { number, database, pool, within, begun: Mutex::default() }
     }
 
     /// The leaves of the query; begins on them if it has not.
@@ -64,14 +67,18 @@ impl QueryOnLeaves {
                 address: address.clone(),
                 ordinals: ordinals.clone(),
             };
-            let query = service.begin(setup).map_err(|e| at(address, e))?;
+            let query = match self.within {
+                Some(transaction) => transaction.leaf(address)?.query(self.number),
+                None => service.begin(setup),
+            };
+            let query = query.map_err(|e| at(address, e))?;
             Ok(OneLeaf { address: address.clone(), service, query, partitions: !ordinals.is_empty() })
         };
         Ok(in_parallel(&placement.iter().collect::<Vec<_>>(), |leaf| begin(*leaf))?)
     }
 }
 
-impl QueryOnLeaves {
+impl QueryOnLeaves<'_> {
     /// Where rows go, by the addresses of leaves.
     fn destination(&self, to: &Destination, leaves: &[OneLeaf]) -> RowDestination {
         let addresses = |leaves: &[&OneLeaf]| leaves.iter().map(|leaf| leaf.address.clone()).collect();
@@ -92,7 +99,7 @@ impl QueryOnLeaves {
     }
 }
 
-impl Fragments for QueryOnLeaves {
+impl Fragments for QueryOnLeaves<'_> {
     fn run(&self, fragment: &Fragment, ctx: &QueryContext) -> stoa_exec::Result<(Vec<RecordBatch>, Profile)> {
         let all = self.leaves()?;
         let plan = encode(&fragment.query).map_err(|e| stoa_exec::Error::Internal(e.to_string()))?;
@@ -177,9 +184,10 @@ impl ChunkSink for Gather<'_> {
 }
 
 /// The failure with the leaf that it is of; the user's own mistakes are the same everywhere.
-fn at(address: &str, failure: Failure) -> Failure {
+pub(super) fn at(address: &str, failure: Failure) -> Failure {
     match failure.kind {
         FailureKind::User | FailureKind::Cancelled | FailureKind::Memory => failure,
+        FailureKind::Conflict | FailureKind::DuplicateKey => failure,
         _ if failure.message.contains(address) => failure,
         kind => Failure::new(kind, format!("leaf {address}: {}", failure.message)),
     }

@@ -81,18 +81,23 @@ impl ClusterRows {
             }
             return Ok(parts);
         }
-        let keys: Vec<ArrayRef> = self.def.shard_key.iter().map(|k| batch.column(*k as usize).clone()).collect();
-        let mut rows_of: Vec<Vec<u32>> = vec![Vec::new(); partitions];
-        for (row, hash) in (0u32..).zip(shard_hashes(&keys)) {
-            rows_of[partition_of(hash, partitions)].push(row);
-        }
         let mut parts = Vec::new();
-        for (partition, rows) in rows_of.into_iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {
+        for (partition, rows) in rows_by_partition(&self.def, batch, partitions) {
             let part = take_record_batch(batch, &UInt32Array::from(rows)).map_err(stoa_exec::Error::from)?;
             parts.push((partition, part));
         }
         Ok(parts)
     }
+}
+
+/// The rows of a batch that belong to each partition by the hash of their shard key.
+pub(super) fn rows_by_partition(def: &TableDef, batch: &RecordBatch, partitions: usize) -> Vec<(usize, Vec<u32>)> {
+    let keys: Vec<ArrayRef> = def.shard_key.iter().map(|k| batch.column(*k as usize).clone()).collect();
+    let mut rows_of: Vec<Vec<u32>> = vec![Vec::new(); partitions];
+    for (row, hash) in (0u32..).zip(shard_hashes(&keys)) {
+        rows_of[partition_of(hash, partitions)].push(row);
+    }
+    rows_of.into_iter().enumerate().filter(|(_, rows)| !rows.is_empty()).collect()
 }
 
 impl Rows for ClusterRows {

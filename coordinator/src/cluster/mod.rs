@@ -4,30 +4,41 @@
 //! are for REFERENCE tables. A query begins on the leaves that it needs and ends there when it is dropped here.
 
 mod fragments;
+mod in_doubt;
 mod load;
 mod routing;
 mod statistics;
+mod transaction;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use stoa_columnstore::{AlterTable, MergeStatus, Table, TableDef, encode_definition};
 use stoa_exec::{Admission, CancelToken, Progress, QueryContext, QueryResult, Settings, execute_on_leaves};
 use stoa_plan::distribute::{self, Net};
 use stoa_plan::{Query, TableStatistics};
+use stoa_rpc::FailureKind;
 use stoa_rpc::LeafPool;
-use stoa_rpc::leaf::Change;
+use stoa_rpc::leaf::{Change, OptimizeHow, REFERENCE};
 use stoa_rpc::peer::ForLeader;
 use stoa_sql::{ClusterStatement, Optimize, Statement, UserStatement};
 
 use crate::access::Asker;
 use crate::catalog::{Command, Definition, Privilege};
+use crate::embedded::OneTable;
 use crate::session::{PlanBasis, Plans};
+use crate::store::existing;
 use crate::{Control, Error, Outcome, Result, Rows, Store, Transaction};
-use fragments::QueryOnLeaves;
+use fragments::{QueryOnLeaves, at, in_parallel};
+pub use in_doubt::{Transactions, Watch};
 use load::ClusterRows;
 pub use statistics::Summaries;
+use transaction::{ClusterTransaction, Participants};
+
+/// How often TRUNCATE is tried while transactions are about to commit.
+const TRUNCATE_TRIES: u32 = 100;
 
 /// What the catalog knows of one database at one moment.
 #[derive(Clone, Debug, Default)]
@@ -78,20 +89,21 @@ pub struct Cluster {
     shared: Shared,
 }
 
-/// Numbers for queries, unique among the coordinators of a cluster as long as their nodes' numbers are.
+/// Numbers for queries and transactions, unique among the coordinators of a cluster and all of their starts: the time in microseconds is
+/// in them, and no number comes twice or before an earlier one.
+#[derive(Default)]
 pub struct QueryNumbers(AtomicU64);
 
-impl Default for QueryNumbers {
-    /// Numbers of a coordinator that starts now. Two starts never share one: the time of the start is in it.
-    fn default() -> QueryNumbers {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        QueryNumbers(AtomicU64::new((since.as_millis() as u64 & 0xffff_ffff) << 24))
-    }
-}
+/// Bits of a number that tell the time: until the year 2112.
+const TIME_BITS: u32 = 52;
 
 impl QueryNumbers {
     fn next(&self, node: u64) -> u64 {
-        (node & 0xff) << 56 | self.0.fetch_add(1, Ordering::Relaxed) & (u64::MAX >> 8)
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let now = since.as_micros() as u64;
+        let following = |last: u64| now.max(last + 1);
+        let last = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(following(last))).unwrap_or(0);
+        node << TIME_BITS | following(last) & ((1 << TIME_BITS) - 1)
     }
 }
 
@@ -114,6 +126,8 @@ pub struct Shared {
     pub numbers: Arc<QueryNumbers>,
     /// Plans that were made lately.
     pub plans: Arc<Plans>,
+    /// Transactions that partitions may forget.
+    pub transactions: Arc<Transactions>,
 }
 
 impl Cluster {
@@ -264,25 +278,7 @@ impl Store for Cluster {
     }
 
     fn execute(&self, query: &Query, cancel: &CancelToken, progress: &Progress) -> Result<QueryResult> {
-        let _pass = self.shared.admission.enter(cancel)?;
-        let context = QueryContext {
-            settings: self.shared.settings.clone(),
-            cancel: cancel.clone(),
-            memory: self.shared.admission.memory().part(self.shared.query_memory),
-        };
-        let mut database = self.view()?;
-        if let Some(read) = routing::partitions_read(query, database.masters.len()) {
-            database = Arc::new(database.only(&read));
-        }
-        let number = self.shared.numbers.next(self.shared.control.node());
-        let leaves = QueryOnLeaves::new(database, self.shared.leaves.clone(), number);
-        let result = execute_on_leaves(query, &leaves, &context, progress);
-        // The leaves log the same number.
-        match &result {
-            Ok(result) => tracing::debug!(query = number, wall = ?result.profile.wall, "query done"),
-            Err(error) => tracing::debug!(query = number, %error, "query failed"),
-        }
-        Ok(result?)
+        self.shared.run(self.view()?, query, None, cancel, progress)
     }
 
     fn rows(&self, table: &str) -> Result<Box<dyn Rows>> {
@@ -293,39 +289,119 @@ impl Store for Cluster {
     }
 
     fn begin(&self) -> Result<Box<dyn Transaction>> {
-        Err(unsupported("a transaction"))
+        Ok(Box::new(ClusterTransaction::new(self.view()?, &self.shared)))
     }
 
-    fn execute_over(&self, _query: &Query, _table: Table, _cancel: &CancelToken) -> Result<QueryResult> {
-        Err(unsupported("this statement"))
+    fn execute_over(&self, query: &Query, table: Table, cancel: &CancelToken) -> Result<QueryResult> {
+        let context = self.shared.context(cancel);
+        Ok(stoa_exec::execute_with(query, &OneTable(Arc::new(table)), &context, &Progress::default())?)
     }
 
     fn alter_table(&self, _table: &str, _change: AlterTable) -> Result<()> {
-        Err(unsupported("ALTER TABLE"))
+        Err(Error::Invalid("ALTER TABLE is not supported on a cluster yet".into()))
     }
 
-    fn truncate(&self, _table: &str) -> Result<()> {
-        Err(unsupported("TRUNCATE"))
+    fn truncate(&self, table: &str) -> Result<()> {
+        let database = self.view()?;
+        let def = existing(self, table)?;
+        let change = Change::TruncateTable { database: self.database.clone(), table: def.name.clone() };
+        in_parallel(&database.leaves, |address| {
+            let leaf = self.shared.leaves.leaf(address)?;
+            let mut tries = 1;
+            loop {
+                match leaf.change(change.clone()) {
+                    // A transaction is about to commit there.
+                    Err(failure) if failure.kind == FailureKind::Conflict && tries < TRUNCATE_TRIES => {
+                        std::thread::sleep(Duration::from_millis(50));
+                        tries += 1;
+                    }
+                    done => return done.map_err(|e| at(address, e)),
+                }
+            }
+        })?;
+        self.shared.summaries.forget(&self.database);
+        Ok(())
     }
 
-    fn optimize(&self, _table: &str, _how: Optimize) -> Result<()> {
-        Err(unsupported("OPTIMIZE TABLE"))
+    fn optimize(&self, table: &str, how: Optimize) -> Result<()> {
+        let def = existing(self, table)?;
+        let how = match how {
+            Optimize::Merge => OptimizeHow::Merge,
+            Optimize::Full => OptimizeHow::Full,
+            Optimize::Flush => OptimizeHow::Flush,
+        };
+        in_parallel(&self.view()?.leaves, |address| {
+            self.shared.leaves.leaf(address)?.optimize(&self.database, &def.name, how).map_err(|e| at(address, e))
+        })?;
+        Ok(())
     }
 
+    /// Of the masters; of REFERENCE tables, one copy.
     fn merge_status(&self) -> Result<Vec<MergeStatus>> {
-        Err(unsupported("SHOW COLUMNAR MERGE STATUS"))
+        let database = self.view()?;
+        let asked = in_parallel(&database.leaves, |address| {
+            self.shared.leaves.leaf(address)?.merge_status(&self.database).map_err(|e| at(address, e))
+        })?;
+        let mut all = Vec::new();
+        for (number, (address, partitions)) in database.leaves.iter().zip(asked).enumerate() {
+            let shown = |ordinal: u32| match ordinal {
+                REFERENCE => number == 0,
+                ordinal => database.masters.get(ordinal as usize).is_some_and(|master| master.as_ref() == Some(address)),
+            };
+            for one in partitions.into_iter().filter(|one| shown(one.ordinal)) {
+                all.push(MergeStatus {
+                    table: one.table,
+                    partition: if one.ordinal == REFERENCE { 0 } else { one.ordinal },
+                    segments: one.segments,
+                    to_merge: one.to_merge,
+                    rows_in_memory: one.rows_in_memory,
+                    deleted_rows: one.deleted_rows,
+                });
+            }
+        }
+        all.retain(|one| database.tables.contains_key(&one.table.to_lowercase()));
+        all.sort_by_key(|one| (one.table.to_lowercase(), one.partition));
+        Ok(all)
     }
 
     fn database(&self) -> Option<String> {
         Some(self.database.clone())
     }
-
-    /// Rows go to segments on the leaves.
-    fn insert_rows(&self) -> usize {
-        0
-    }
 }
 
-fn unsupported(what: &str) -> Error {
-    Error::Invalid(format!("{what} is not supported on a cluster yet"))
+impl Shared {
+    fn context(&self, cancel: &CancelToken) -> QueryContext {
+        QueryContext {
+            settings: self.settings.clone(),
+            cancel: cancel.clone(),
+            memory: self.admission.memory().part(self.query_memory),
+        }
+    }
+
+    /// Runs a query, within a transaction or over what is committed.
+    fn run(
+        &self,
+        mut database: Arc<Database>,
+        query: &Query,
+        within: Option<&Participants>,
+        cancel: &CancelToken,
+        progress: &Progress,
+    ) -> Result<QueryResult> {
+        let _pass = self.admission.enter(cancel)?;
+        let context = self.context(cancel);
+        // In a transaction addresses of REFERENCE tables must be of the same leaf, whatever else is read.
+        let anywhere = within.is_none() || !routing::reads_reference(query);
+        if let Some(read) = routing::partitions_read(query, database.masters.len()).filter(|_| anywhere) {
+            database = Arc::new(database.only(&read));
+        }
+        let number = self.numbers.next(self.control.node());
+        let leaves = QueryOnLeaves::new(database, self.leaves.clone(), number, within);
+        let result = execute_on_leaves(query, &leaves, &context, progress);
+        // The leaves log the same number.
+        match &result {
+            Ok(result) => tracing::debug!(query = number, wall = ?result.profile.wall, "query done"),
+            Err(error) => tracing::debug!(query = number, %error, "query failed"),
+        }
+        Ok(result?)
+    }
 }

@@ -25,6 +25,20 @@ pub(super) fn partitions_read(query: &Query, partitions: usize) -> Option<BTreeS
     (read.len() < partitions && !read.is_empty()).then_some(read)
 }
 
+/// Whether a query reads a REFERENCE table.
+pub(super) fn reads_reference(query: &Query) -> bool {
+    let mut plans: Vec<&Plan> = query.plans();
+    while let Some(plan) = plans.pop() {
+        if let Node::Scan(scan) = &plan.node
+            && scan.reference
+        {
+            return true;
+        }
+        plans.extend(plan.inputs());
+    }
+    false
+}
+
 /// The partitions in which rows can pass the filters of a scan.
 fn of_scan(scan: &Scan, partitions: usize) -> Option<BTreeSet<usize>> {
     if scan.shard_key.is_empty() {

@@ -64,6 +64,11 @@ impl Control {
         self.membership.consensus().map_or(0, |consensus| consensus.id().0)
     }
 
+    /// Whether this coordinator leads the cluster.
+    pub(crate) fn leads(&self) -> bool {
+        self.membership.consensus().is_ok_and(|consensus| consensus.is_leader())
+    }
+
     /// Claims the name of a table that is to be made. The leaves know tables by their names: two statements at once would mix them up.
     pub(crate) fn claim(&self, database: &str, table: &str) -> Result<Claim> {
         let name = (database.to_lowercase(), table.to_lowercase());

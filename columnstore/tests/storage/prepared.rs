@@ -1,0 +1,173 @@
+//! Transactions over several data directories: whatever is closed and opened again at any point, all of them commit or none.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
+use arrow::datatypes::{DataType, Int64Type};
+use stoa_columnstore::{Database, Error, Options, RowNames, TableDef, Transaction, UniqueKey};
+
+use crate::tables::{column, options, read_all};
+
+const NAMES: RowNames = RowNames { unit: "row", first: 1 };
+
+fn setup() -> Options {
+    Options { default_partitions: 1, ..options(64) }
+}
+
+/// A directory with a table of one unique column.
+fn create(folder: &Path) -> Arc<Database> {
+    let database = Database::open(folder, setup()).unwrap();
+    let def = TableDef {
+        name: "t".into(),
+        columns: vec![column("id", DataType::Int64)],
+        shard_key: vec![0],
+        sort_key: vec![],
+        unique_keys: vec![UniqueKey { name: "PRIMARY KEY".into(), columns: vec![0] }],
+        layout: stoa_columnstore::Layout::default(),
+        reference: false,
+        partitions: 0,
+    };
+    database.create_table(def).unwrap();
+    let mut first = database.begin();
+    insert(&mut first, 0..10).unwrap();
+    first.commit().unwrap();
+    database
+}
+
+fn rows(ids: std::ops::Range<i64>) -> RecordBatch {
+    RecordBatch::try_from_iter([("id", Arc::new(Int64Array::from_iter_values(ids)) as ArrayRef)]).unwrap()
+}
+
+fn insert(transaction: &mut Transaction, ids: std::ops::Range<i64>) -> Result<u64, Error> {
+    transaction.insert("t", &rows(ids), NAMES)
+}
+
+fn ids(database: &Database) -> Vec<i64> {
+    let all = read_all(&database.table("t").unwrap()).unwrap();
+    let mut ids: Vec<i64> = all.iter().flat_map(|b| b.column(0).as_primitive::<Int64Type>().values().to_vec()).collect();
+    ids.sort_unstable();
+    ids
+}
+
+/// The address of the row with this key.
+fn address(transaction: &Transaction, id: i64) -> u64 {
+    transaction.duplicates("t", &rows(id..id + 1), NAMES).unwrap()[0].1
+}
+
+/// A transaction that deletes row 3 and adds rows.
+fn begin(database: &Arc<Database>, added: std::ops::Range<i64>) -> Transaction {
+    let mut transaction = database.begin();
+    let three = address(&transaction, 3);
+    transaction.delete("t", &[three]).unwrap();
+    insert(&mut transaction, added).unwrap();
+    transaction
+}
+
+/// Closes a directory, after a checkpoint or not, and opens it again.
+fn reopen(database: Arc<Database>, checkpoint: bool) -> Arc<Database> {
+    if checkpoint {
+        database.checkpoint().unwrap();
+    }
+    let root = database.root().to_path_buf();
+    drop(database);
+    Database::open(root, setup()).unwrap()
+}
+
+fn after(added: std::ops::Range<i64>) -> Vec<i64> {
+    (0..10).filter(|id| *id != 3).chain(added).collect()
+}
+
+#[test]
+fn what_is_prepared_waits_for_the_outcome() {
+    // Few rows go to memory, many to segments.
+    for added in [20..22, 20..100_020] {
+        for commit in [true, false] {
+            for checkpoint in [true, false] {
+                let folder = tempfile::tempdir().unwrap();
+                let database = create(folder.path());
+                begin(&database, added.clone()).prepare(7, 5).unwrap();
+                assert_eq!(ids(&database), (0..10).collect::<Vec<_>>());
+                let database = reopen(database, checkpoint);
+                assert_eq!((ids(&database), database.in_doubt()), ((0..10).collect(), vec![(7, 5)]));
+                // Nothing moves the row meanwhile.
+                database.optimize_table("t", true).unwrap();
+                database.optimize_table("t", false).unwrap();
+                database.resolve(7, commit).unwrap();
+                database.resolve(7, !commit).unwrap();
+                let expected = if commit { after(added.clone()) } else { (0..10).collect() };
+                assert_eq!((ids(&database), database.in_doubt()), (expected.clone(), vec![]));
+                let database = reopen(database, checkpoint);
+                assert_eq!((ids(&database), database.in_doubt()), (expected, vec![]));
+                if !commit {
+                    assert_eq!(segments(folder.path()), database.table("t").unwrap().segments().count());
+                }
+            }
+        }
+    }
+}
+
+/// Segment files in a folder.
+fn segments(folder: &Path) -> usize {
+    std::fs::read_dir(folder.join("tables/0/0")).map_or(0, Iterator::count)
+}
+
+#[test]
+fn others_do_not_come_in_between() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = create(folder.path());
+    let mut same_row = database.begin();
+    let three = address(&same_row, 3);
+    same_row.delete("t", &[three]).unwrap();
+    let mut same_key = database.begin();
+    insert(&mut same_key, 21..22).unwrap();
+    let mut apart = database.begin();
+    insert(&mut apart, 30..31).unwrap();
+    let again = begin(&database, 40..41);
+    begin(&database, 20..22).prepare(7, 0).unwrap();
+    let conflict = |result: Result<(), Error>| assert!(matches!(result, Err(Error::Conflict(_))), "{result:?}");
+    conflict(same_row.commit());
+    conflict(same_key.commit());
+    conflict(again.prepare(8, 0));
+    conflict(database.drop_table("t", false).map(drop));
+    conflict(database.truncate_table("t"));
+    let mut writer = database.writer("t").unwrap();
+    writer.push(&rows(20..200)).unwrap();
+    conflict(writer.finish().map(drop));
+    apart.commit().unwrap();
+    database.flush_table("t").unwrap();
+    assert_eq!(database.table("t").unwrap().rows_in_memory(), 11);
+    database.resolve(7, true).unwrap();
+    assert_eq!(ids(&database), after(20..22).into_iter().chain([30]).collect::<Vec<_>>());
+    database.flush_table("t").unwrap();
+    assert_eq!(database.table("t").unwrap().rows_in_memory(), 0);
+    database.drop_table("t", false).unwrap();
+}
+
+#[test]
+fn decisions_last_and_what_is_unknown_never_commits() {
+    for checkpoint in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let database = create(folder.path());
+        begin(&database, 20..22).commit_deciding(7).unwrap();
+        let database = reopen(database, checkpoint);
+        assert_eq!(ids(&database), after(20..22));
+        assert!(database.outcome(7).unwrap());
+        assert!(!database.outcome(8).unwrap());
+        let database = reopen(database, checkpoint);
+        assert!(!database.outcome(8).unwrap());
+        database.forget(&[7, 9]).unwrap();
+        let database = reopen(database, checkpoint);
+        assert!(!database.outcome(7).unwrap());
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let database = create(folder.path());
+    let late = begin(&database, 20..22);
+    assert!(!database.outcome(7).unwrap());
+    assert!(matches!(late.commit_deciding(7), Err(Error::Conflict(_))));
+    assert_eq!(ids(&database), (0..10).collect::<Vec<_>>());
+    database.begin().commit_deciding(9).unwrap();
+    assert!(database.outcome(9).unwrap());
+    database.begin().prepare(10, 0).unwrap();
+    assert_eq!(database.in_doubt(), vec![]);
+}

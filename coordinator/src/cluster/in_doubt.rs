@@ -1,0 +1,116 @@
+//! Transactions whose outcome somebody does not know, and outcomes that nobody will ask for any more.
+//!
+//! Every coordinator tells the deciding partitions now and then what they may forget. The leading one asks the leaves what is in doubt
+//! there, asks those that decided, and tells the ones that wait. A transaction that its own coordinator may still be about is left
+//! alone; if that one is slow, asking for the outcome makes it fail, and never half.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use stoa_rpc::leaf::InDoubt;
+
+use super::Shared;
+use super::fragments::in_parallel;
+use crate::Result;
+
+/// How often somebody looks.
+const PERIOD: Duration = Duration::from_millis(500);
+/// How long a transaction may be in doubt before somebody asks.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Outcomes that can be forgotten, by database and partition.
+#[derive(Default)]
+pub struct Transactions(Mutex<BTreeMap<(String, u32), Vec<u64>>>);
+
+impl Transactions {
+    /// The partition that decided on a transaction may forget it.
+    pub(super) fn forget_later(&self, database: &str, ordinal: u32, transaction: u64) {
+        self.0.lock().entry((database.to_owned(), ordinal)).or_default().push(transaction);
+    }
+}
+
+/// Looks after transactions in doubt as long as it lives.
+pub struct Watch(Arc<AtomicBool>);
+
+impl Watch {
+    /// Begins.
+    ///
+    /// # Errors
+    /// If there is no thread for it.
+    pub fn start(shared: &Shared) -> Result<Watch> {
+        let ended = Arc::new(AtomicBool::new(false));
+        let (shared, end) = (shared.clone(), ended.clone());
+        let run = move || {
+            let mut since: HashMap<(String, InDoubt), Instant> = HashMap::new();
+            while !end.load(Ordering::Relaxed) {
+                forget(&shared);
+                if shared.control.leads() {
+                    resolve(&shared, &mut since);
+                }
+                std::thread::sleep(PERIOD);
+            }
+        };
+        let spawned = std::thread::Builder::new().name("stoa-in-doubt".into()).spawn(run);
+        spawned.map_err(|e| crate::Error::Invalid(format!("cannot start a thread: {e}")))?;
+        Ok(Watch(ended))
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Tells the partitions what they may forget. What cannot be told now stays there: it costs a few bytes.
+fn forget(shared: &Shared) {
+    let all: Vec<_> = std::mem::take(&mut *shared.transactions.0.lock()).into_iter().collect();
+    let told = in_parallel(&all, |((database, ordinal), transactions)| match master(shared, database, *ordinal) {
+        Some(address) => shared.leaves.leaf(&address)?.forget(database, *ordinal, transactions),
+        None => Ok(()),
+    });
+    if let Err(failure) = told {
+        tracing::debug!(%failure, "a partition was not told which transactions it may forget");
+    }
+}
+
+fn master(shared: &Shared, database: &str, ordinal: u32) -> Option<String> {
+    shared.control.database(database).ok()?.masters.get(ordinal as usize)?.clone()
+}
+
+/// Resolves what has been in doubt for a while.
+fn resolve(shared: &Shared, since: &mut HashMap<(String, InDoubt), Instant>) {
+    let addresses: Vec<String> = shared.control.catalog().leaves.values().map(|leaf| leaf.address.clone()).collect();
+    // A leaf that does not answer is asked again the next time.
+    let asked = in_parallel(&addresses, |address| Ok(shared.leaves.leaf(address).and_then(|leaf| leaf.in_doubt()).ok()));
+    let Ok(asked) = asked else { return };
+    let mut known = HashMap::new();
+    for (address, in_doubt) in addresses.iter().zip(asked) {
+        for one in in_doubt.into_iter().flatten() {
+            let key = (address.clone(), one);
+            let began = since.get(&key).copied().unwrap_or_else(Instant::now);
+            if began.elapsed() >= PATIENCE {
+                resolve_one(shared, address, &key.1);
+            }
+            known.insert(key, began);
+        }
+    }
+    *since = known;
+}
+
+fn resolve_one(shared: &Shared, address: &str, one: &InDoubt) {
+    let InDoubt { database, ordinal, transaction, decider } = one;
+    let Some(of_decider) = master(shared, database, *decider) else { return };
+    let outcome = shared.leaves.leaf(&of_decider).and_then(|leaf| leaf.outcome(database, *decider, *transaction));
+    let told = outcome.and_then(|commit| {
+        shared.leaves.leaf(address)?.resolve(database, *ordinal, *transaction, commit)?;
+        Ok(commit)
+    });
+    match told {
+        Ok(commit) => tracing::info!(transaction, ordinal, commit, leaf = address, "a transaction was in doubt"),
+        Err(failure) => tracing::debug!(transaction, %failure, "a transaction stays in doubt"),
+    }
+}

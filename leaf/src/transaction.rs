@@ -1,0 +1,210 @@
+//! A transaction on a leaf: one of each partition that it may change, and one of the REFERENCE tables.
+//!
+//! To the storage every partition is a data directory of its own, whose rows have addresses in partition 0. To the rest of the cluster
+//! an address carries the ordinal of its partition; those of REFERENCE tables stay as they are.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use parking_lot::Mutex;
+use stoa_columnstore::{MAX_PARTITIONS, Savepoint, Table, address_in_partition, partition_of_address};
+use stoa_exec::Reservation;
+use stoa_rpc::ipc::{one_chunk, read_chunk};
+use stoa_rpc::leaf::{LeafQuery, LeafTransaction, NumberedRows, QuerySetup, REFERENCE, TransactionSetup};
+use stoa_rpc::{Failure, FailureKind, Result};
+
+use crate::databases::{Parts, Tables};
+use crate::runner::{Entered, Runner};
+use crate::{failure, storage_failure};
+
+/// The transaction of one data directory; `None` once it is prepared or committed.
+pub(crate) struct Part(Mutex<Option<State>>);
+
+struct State {
+    transaction: stoa_columnstore::Transaction,
+    /// Of the statement that runs.
+    savepoint: Savepoint,
+}
+
+impl Part {
+    fn begin(database: &Arc<stoa_columnstore::Database>) -> Arc<Part> {
+        let transaction = database.begin();
+        let savepoint = transaction.savepoint();
+        Arc::new(Part(Mutex::new(Some(State { transaction, savepoint }))))
+    }
+
+    /// A table as the transaction sees it.
+    pub fn table(&self, name: &str) -> Option<Arc<Table>> {
+        self.0.lock().as_ref()?.transaction.table(name)
+    }
+
+    fn with<T>(&self, run: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
+        run(self.0.lock().as_mut().ok_or_else(over)?)
+    }
+
+    fn take(&self) -> Result<stoa_columnstore::Transaction> {
+        Ok(self.0.lock().take().ok_or_else(over)?.transaction)
+    }
+}
+
+fn over() -> Failure {
+    Failure::new(FailureKind::Fatal, "this transaction has ended")
+}
+
+/// A transaction.
+pub(crate) struct Transaction {
+    setup: TransactionSetup,
+    reference: Arc<Part>,
+    partitions: BTreeMap<u32, Arc<Part>>,
+    runner: Arc<Runner>,
+    /// Of the rows that it added.
+    memory: Mutex<Reservation>,
+    _entered: Entered,
+}
+
+impl Transaction {
+    pub fn begin(setup: TransactionSetup, parts: &Parts, runner: &Arc<Runner>) -> Result<Transaction> {
+        let mut partitions = BTreeMap::new();
+        for ordinal in &setup.ordinals {
+            partitions.insert(*ordinal, Part::begin(parts.get(&setup.database, *ordinal)?));
+        }
+        let reference = Part::begin(&parts.reference);
+        let memory = Mutex::new(runner.memory().reserve("rows of a transaction"));
+        Ok(Transaction { setup, reference, partitions, runner: runner.clone(), memory, _entered: runner.enter_transaction()? })
+    }
+
+    fn part(&self, ordinal: u32) -> Result<&Arc<Part>> {
+        let found = if ordinal == REFERENCE { Some(&self.reference) } else { self.partitions.get(&ordinal) };
+        let what = || format!("partition {ordinal} of '{}' is not in this transaction", self.setup.database);
+        found.ok_or_else(|| Failure::new(FailureKind::Fatal, what()))
+    }
+
+    fn parts(&self) -> impl Iterator<Item = &Arc<Part>> {
+        self.partitions.values().chain([&self.reference])
+    }
+
+    /// The one batch of a chunk, with as many numbers as rows.
+    fn batch(&self, rows: &NumberedRows) -> Result<RecordBatch> {
+        let batch = one_batch(&rows.chunk)?;
+        if batch.num_rows() != rows.numbers.len() {
+            let what = format!("{} rows came with {} numbers", batch.num_rows(), rows.numbers.len());
+            return Err(Failure::new(FailureKind::User, what));
+        }
+        Ok(batch)
+    }
+}
+
+fn one_batch(chunk: &[u8]) -> Result<RecordBatch> {
+    let (_, mut batches) = read_chunk(chunk)?;
+    match (batches.pop(), batches.is_empty()) {
+        (Some(batch), true) => Ok(batch),
+        _ => Err(Failure::new(FailureKind::User, "rows of a transaction come one batch at a time")),
+    }
+}
+
+/// Addresses in a partition as its data directory has them.
+fn own_addresses(ordinal: u32, addresses: &[u64]) -> Result<Vec<u64>> {
+    let expected = if ordinal == REFERENCE { 0 } else { ordinal };
+    match addresses.iter().find(|address| partition_of_address(**address) != expected) {
+        Some(address) => {
+            Err(Failure::new(FailureKind::User, format!("row {address:#x} is not in the partition that was named with it")))
+        }
+        None => Ok(addresses.iter().map(|address| address_in_partition(*address, 0)).collect()),
+    }
+}
+
+impl LeafTransaction for Transaction {
+    fn query(&self, query: u64) -> Result<Arc<dyn LeafQuery>> {
+        let TransactionSetup { database, address, ordinals, .. } = self.setup.clone();
+        let tables = Tables::seen_by(&self.reference, &self.partitions, &ordinals)?;
+        self.runner.begin(QuerySetup { query, database, address, ordinals }, tables)
+    }
+
+    fn insert(&self, table: &str, ordinal: u32, rows: NumberedRows) -> Result<()> {
+        let batch = self.batch(&rows)?;
+        self.memory.lock().grow(batch.get_array_memory_size()).map_err(failure)?;
+        let insert = |state: &mut State| state.transaction.insert_numbered(table, &batch, &rows.numbers);
+        let insert = |state: &mut State| self.runner.pool.install(|| insert(state)).map_err(|e| storage_failure(&e));
+        self.part(ordinal)?.with(insert).map(drop)
+    }
+
+    fn delete(&self, table: &str, ordinal: u32, addresses: &[u64]) -> Result<()> {
+        let addresses = own_addresses(ordinal, addresses)?;
+        let delete = |state: &mut State| state.transaction.delete(table, &addresses).map_err(|e| storage_failure(&e));
+        self.part(ordinal)?.with(delete).map(drop)
+    }
+
+    fn delete_rows(&self, table: &str, ordinal: u32, chunk: Vec<u8>) -> Result<()> {
+        let batch = one_batch(&chunk)?;
+        let delete = |state: &mut State| {
+            let found = self.runner.pool.install(|| state.transaction.locate(table, &batch));
+            found.and_then(|addresses| state.transaction.delete(table, &addresses)).map_err(|e| storage_failure(&e))
+        };
+        self.part(ordinal)?.with(delete).map(drop)
+    }
+
+    fn duplicates(&self, table: &str, ordinal: u32, rows: NumberedRows) -> Result<Vec<(u32, u64)>> {
+        let batch = self.batch(&rows)?;
+        let find = |state: &mut State| {
+            let found = self.runner.pool.install(|| state.transaction.duplicates_numbered(table, &batch, &rows.numbers));
+            found.map_err(|e| storage_failure(&e))
+        };
+        let whole = if ordinal == REFERENCE { 0 } else { ordinal };
+        let found = self.part(ordinal)?.with(find)?;
+        Ok(found.into_iter().map(|(row, address)| (row as u32, address_in_partition(address, whole))).collect())
+    }
+
+    fn read(&self, table: &str, ordinal: u32, addresses: &[u64]) -> Result<Vec<u8>> {
+        let addresses = own_addresses(ordinal, addresses)?;
+        let read = |state: &mut State| {
+            let columns = self.runner.pool.install(|| state.transaction.read(table, &addresses));
+            let columns = columns.map_err(|e| storage_failure(&e))?;
+            let seen = state.transaction.table(table).ok_or_else(over)?;
+            RecordBatch::try_new(seen.def.schema(), columns).map_err(|e| Failure::new(FailureKind::Fatal, e.to_string()))
+        };
+        one_chunk(&self.part(ordinal)?.with(read)?)
+    }
+
+    fn savepoint(&self) -> Result<()> {
+        let mark = |state: &mut State| {
+            state.savepoint = state.transaction.savepoint();
+            Ok(())
+        };
+        self.parts().try_for_each(|part| part.with(mark))
+    }
+
+    fn undo(&self) -> Result<()> {
+        let undo = |state: &mut State| {
+            let State { transaction, savepoint } = state;
+            transaction.undo(savepoint.clone());
+            Ok(())
+        };
+        self.parts().try_for_each(|part| part.with(undo))
+    }
+
+    fn prepare(&self, ordinals: &[u32], decider: u32) -> Result<()> {
+        if decider >= MAX_PARTITIONS {
+            return Err(Failure::new(FailureKind::Fatal, format!("partition {decider} cannot decide")));
+        }
+        let parts: Vec<_> = ordinals.iter().map(|ordinal| self.part(*ordinal)?.take()).collect::<Result<_>>()?;
+        let prepare = |part: stoa_columnstore::Transaction| {
+            let prepared = self.runner.pool.install(|| part.prepare(self.setup.transaction, decider));
+            prepared.map_err(|e| storage_failure(&e))
+        };
+        let prepare = &prepare;
+        // Each waits for its own disk writes.
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = parts.into_iter().map(|part| scope.spawn(move || prepare(part))).collect();
+            let defect = |_| Err(Failure::new(FailureKind::Fatal, "a defect stopped a commit"));
+            let results: Vec<Result<()>> = threads.into_iter().map(|t| t.join().unwrap_or_else(defect)).collect();
+            results.into_iter().collect()
+        })
+    }
+
+    fn commit(&self, ordinal: u32, deciding: bool) -> Result<()> {
+        let part = self.part(ordinal)?.take()?;
+        let commit = || if deciding { part.commit_deciding(self.setup.transaction) } else { part.commit() };
+        self.runner.pool.install(commit).map_err(|e| storage_failure(&e))
+    }
+}
