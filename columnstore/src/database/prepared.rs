@@ -62,10 +62,10 @@ impl Catalog {
         for change in changes {
             match change {
                 Change::Prepare { changes, .. } => self.check_prepared(changes)?,
-                Change::DropTable(id) | Change::TruncateTable(id) | Change::AlterTable { id, .. } => {
-                    if self.prepared.values().any(|prepared| prepared.touches(*id, None)) {
-                        return Err(in_use(self.existing(*id)?));
-                    }
+                Change::DropTable(id) | Change::TruncateTable(id) | Change::AlterTable { id, .. }
+                    if self.prepared.values().any(|prepared| prepared.touches(*id, None)) =>
+                {
+                    return Err(in_use(self.existing(*id)?));
                 }
                 Change::Delete { table, partition, rows } => {
                     let same = |other: &Change| match other {
