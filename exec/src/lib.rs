@@ -14,6 +14,7 @@ mod exchange;
 mod executor;
 pub mod expression;
 mod join;
+mod merge;
 mod order;
 mod pipeline;
 pub mod profile;

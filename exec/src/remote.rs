@@ -66,11 +66,12 @@ pub enum Destination {
 
 /// Who runs fragments: the leaves that have a query's partitions.
 pub trait Fragments: Send + Sync {
-    /// Runs a fragment: its rows, none if they go elsewhere, and what it did. Returns when all of them are where they belong.
+    /// Runs a fragment: the rows of each leaf, none if they go elsewhere, and what it did. Returns when all of them are where they
+    /// belong.
     ///
     /// # Errors
     /// The first error of any leaf, or [`Error::Cancelled`].
-    fn run(&self, fragment: &Fragment, ctx: &QueryContext) -> Result<(Vec<RecordBatch>, Profile)>;
+    fn run(&self, fragment: &Fragment, ctx: &QueryContext) -> Result<(Vec<Vec<RecordBatch>>, Profile)>;
 
     /// Gives every leaf these rows, to be received under this number.
     ///
@@ -118,12 +119,13 @@ pub fn execute_fragment(query: &Query, storage: &dyn Storage, received: &Receive
 }
 
 impl Executor<'_> {
-    /// The rows of a whole fragment, run once a partition. Partial states of one group are merged before they leave.
+    /// The rows of a whole fragment, run once a partition. Partial states of one group and rows in order are merged before they leave.
     fn fragment_rows(&self, root: &Plan) -> Result<Rows> {
-        let Node::Aggregate(aggregate) = &root.node else { return self.gather(root, root) };
-        if aggregate.phase != Phase::Partial {
-            return self.gather(root, root);
-        }
+        let aggregate = match &root.node {
+            Node::Aggregate(aggregate) if aggregate.phase == Phase::Partial => aggregate,
+            Node::Sort { input, keys, fetch, skip: 0 } => return crate::sort::fragment(self, root, input, keys, *fetch),
+            _ => return self.gather(root, root),
+        };
         let mut aggregation = None;
         let (mut states, mut reservations) = (Vec::new(), Vec::new());
         for (compiled, part) in self.fragments(&aggregate.input, |scope| self.aggregate_states(root, aggregate, scope))? {
@@ -168,14 +170,20 @@ impl<'a> Leaves<'a> {
 
     /// The rows of the fragment below `exchange`.
     pub fn gather(&self, exec: &Executor<'_>, exchange: &Plan, input: &Plan) -> Result<Rows> {
+        self.gather_parts(exec, exchange, input).map(|(rows, _)| rows)
+    }
+
+    /// The rows of the fragment below `exchange`, those of one leaf behind those of the other, and how many each has.
+    pub fn gather_parts(&self, exec: &Executor<'_>, exchange: &Plan, input: &Plan) -> Result<(Rows, Vec<usize>)> {
         let started = Instant::now();
         let fragment = self.fragment(exec, exchange, input, Destination::Caller)?;
-        let (batches, profile) = self.fragments.run(&fragment, exec.ctx)?;
+        let (leaves, profile) = self.fragments.run(&fragment, exec.ctx)?;
         exec.recorder.add_all(&profile);
-        let rows = received_rows(&fragment.query.output, &batches, exec.ctx)?;
+        let parts = leaves.iter().map(|batches| batches.iter().map(RecordBatch::num_rows).sum()).collect();
+        let rows = received_rows(&fragment.query.output, &leaves.concat(), exec.ctx)?;
         exec.count(exchange, &rows.batches);
         exec.recorder.note(exchange.id, format!("wall {:.3?}", started.elapsed()));
-        Ok(rows)
+        Ok((rows, parts))
     }
 
     /// The fragment below an exchange, ready to go out.

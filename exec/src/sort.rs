@@ -1,25 +1,27 @@
 //! Sorting: everything, or only the first rows in bounded memory.
+//!
+//! The rows of fragments are sorted in each of them; the sort above the gather only merges their runs.
 
 use arrow::array::{ArrayRef, UInt32Array};
 use arrow::compute::SortOptions;
 use arrow::row::{RowConverter, SortField};
 use parking_lot::Mutex;
-use rayon::iter::ParallelIterator;
-use rayon::slice::ParallelSlice;
-use stoa_plan::{DataType, Plan, SortKey};
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
+use stoa_plan::distribute::sorted_below;
+use stoa_plan::{DataType, Node, Plan, SortKey};
 
 use crate::batch::canonical;
-use crate::columns::{concat_batches, distinct_bytes, gather_batch};
+use crate::columns::{concat_batches, concat_column, distinct_bytes, gather_batch};
 use crate::executor::{Executor, Rows, Scope, cut};
+use crate::merge::{Run, merge};
 use crate::order::OrderKeys;
 use crate::pipeline::{Operator, Output, Pipeline, Sink, Stage, run};
+use crate::remote::of_leaves;
 use crate::sink::{Collect, in_order};
 use crate::{Batch, CancelToken, Error, Layout, QueryContext, Reservation, Result};
 
 /// The most rows that top-k keeps; a larger limit sorts everything.
 const TOP_K_LIMIT: usize = 64 * 1024;
-/// Rows of a batch of sorted rows.
-const GATHERED_ROWS: usize = 64 * 1024;
 
 /// The pipeline over sorted rows.
 pub(crate) fn open(
@@ -31,30 +33,124 @@ pub(crate) fn open(
     skip: u64,
     scope: &Scope,
 ) -> Result<Pipeline> {
-    let mut pipeline = exec.open(input, scope)?;
-    let order = Order::new(exec, plan, keys, &mut pipeline)?;
     let wanted = fetch.map(|f| f.saturating_add(skip)).and_then(|n| usize::try_from(n).ok());
+    let sorted = match sorted_below(input, keys) {
+        Some(below) => fragments(exec, plan, input, below, keys)?,
+        None => sorted(exec, plan, plan, exec.open(input, scope)?, keys, wanted)?,
+    };
+    let mut rows = merged(exec, plan, sorted, wanted)?;
+    let skip = usize::try_from(skip).unwrap_or(usize::MAX).min(rows.batches.iter().map(|b| b.rows).sum());
+    cut(&mut rows.batches, skip, fetch);
+    exec.count(plan, &rows.batches);
+    exec.recorder.memory(plan.id, rows.reservations.iter().map(Reservation::bytes).sum());
+    Ok(exec.rows(rows, true))
+}
+
+/// The rows of a fragment whose last step is the sort `plan`: those of all partitions in one order.
+pub(crate) fn fragment(exec: &Executor<'_>, plan: &Plan, input: &Plan, keys: &[SortKey], fetch: Option<u64>) -> Result<Rows> {
+    let wanted = fetch.and_then(|n| usize::try_from(n).ok());
+    let parts = exec.fragments(plan, |scope| sorted(exec, plan, plan, exec.open(input, scope)?, keys, wanted))?;
+    let mut rows = merged(exec, plan, joined(parts), wanted)?;
+    cut(&mut rows.batches, 0, fetch);
+    exec.count(plan, &rows.batches);
+    exec.recorder.memory(plan.id, rows.reservations.iter().map(Reservation::bytes).sum());
+    Ok(rows)
+}
+
+/// What the fragments below a sort have sorted: `below` is their sort, `exchange` what gathers their rows.
+fn fragments(exec: &Executor<'_>, plan: &Plan, exchange: &Plan, below: &Plan, keys: &[SortKey]) -> Result<Sorted> {
+    let Node::Sort { input, fetch, .. } = &below.node else {
+        return Err(Error::Internal("rows that are not sorted are not merged".into()));
+    };
+    if let Some(leaves) = &exec.leaves
+        && of_leaves(below)
+    {
+        let (rows, parts) = leaves.gather_parts(exec, exchange, below)?;
+        let mut pipeline = exec.rows(rows, false);
+        let order = Order::new(exec, plan, keys, &mut pipeline)?;
+        let (batches, reservations) = in_order(run(exec, &pipeline, plan.id, &Collect::new(exec.ctx, "a sort"))?);
+        return order.sorted_runs(batches, reservations, &parts, &exec.ctx.cancel);
+    }
+    let wanted = fetch.and_then(|n| usize::try_from(n).ok());
+    let parts = exec.fragments(below, |scope| {
+        let part = sorted(exec, below, plan, exec.open(input, scope)?, keys, wanted)?;
+        exec.count(below, &part.batches);
+        Ok(part)
+    })?;
+    let sorted = joined(parts);
+    exec.count(exchange, &sorted.batches);
+    Ok(sorted)
+}
+
+/// Rows, and in which order they are.
+struct Sorted {
+    layout: Layout,
+    /// The columns of the layout.
+    batches: Vec<Batch>,
+    /// The rows of the batches, in order in each run.
+    runs: Vec<Run>,
+    reservations: Vec<Reservation>,
+}
+
+/// The sorted rows of several fragments.
+fn joined(parts: Vec<Sorted>) -> Sorted {
+    let mut all = Sorted { layout: Layout::default(), batches: vec![], runs: vec![], reservations: vec![] };
+    for part in parts {
+        all.layout = part.layout;
+        all.batches.extend(part.batches);
+        all.runs.extend(part.runs);
+        all.reservations.extend(part.reservations);
+    }
+    all
+}
+
+/// The first `wanted` rows of a pipeline in order, with the columns that are read above `reader`.
+fn sorted(
+    exec: &Executor<'_>,
+    plan: &Plan,
+    reader: &Plan,
+    mut pipeline: Pipeline,
+    keys: &[SortKey],
+    wanted: Option<usize>,
+) -> Result<Sorted> {
+    let order = Order::new(exec, reader, keys, &mut pipeline)?;
     let (batches, reservations) = match wanted {
         Some(0) => (vec![], vec![]),
         Some(wanted) if wanted <= TOP_K_LIMIT => top_k(exec, plan, &pipeline, &order, wanted)?,
-        _ => full(exec, plan, &pipeline, &order)?,
+        _ => {
+            exec.recorder.note(plan.id, "full sort".into());
+            in_order(run(exec, &pipeline, plan.id, &Collect::new(exec.ctx, "a sort"))?)
+        }
     };
-    let rows = batches.iter().map(|b| b.rows).sum::<usize>();
-    let skip = usize::try_from(skip).unwrap_or(usize::MAX).min(rows);
-    let width = order.payload;
-    let mut batches: Vec<Batch> = batches
-        .into_iter()
-        .map(|mut b| {
-            b.columns.truncate(width);
-            b
-        })
-        .collect();
-    cut(&mut batches, skip, fetch);
-    exec.count(plan, &batches);
-    exec.recorder.memory(plan.id, reservations.iter().map(Reservation::bytes).sum());
-    let mut layout = pipeline.layout;
-    layout.columns.truncate(width);
-    Ok(exec.rows(Rows { layout, batches, reservations }, true))
+    let rows = batches.iter().map(|b| b.rows).sum();
+    order.sorted_runs(batches, reservations, &[rows], &exec.ctx.cancel)
+}
+
+/// The rows of all runs in one order; at least the first `wanted`.
+fn merged(exec: &Executor<'_>, plan: &Plan, sorted: Sorted, wanted: Option<usize>) -> Result<Rows> {
+    let Sorted { layout, batches, runs, mut reservations } = sorted;
+    let held: usize = reservations.iter().map(Reservation::bytes).sum();
+    let mut more = exec.ctx.memory.reserve("a sort");
+    more.grow(held.saturating_mul(2))?;
+    let cancel = &exec.ctx.cancel;
+    if u32::try_from(runs.iter().map(Run::rows).sum::<usize>()).is_err() {
+        return Err(Error::Unsupported("sorts of more than 4 billion rows".into()));
+    }
+    if runs.len() > 1 {
+        exec.recorder.note(plan.id, format!("merge of {} runs", runs.len()));
+    }
+    let parts = merge(&runs, wanted, cancel)?;
+    drop(runs);
+    let all = concat_batches(&batches, &layout)?;
+    drop(batches);
+    let gathered = parts.into_par_iter().filter(|rows| !rows.is_empty()).map(|rows| {
+        cancel.check()?;
+        gather_batch(&all, &UInt32Array::from(rows))
+    });
+    let batches = gathered.collect::<Result<Vec<Batch>>>()?;
+    reservations.clear();
+    more.resize(held)?;
+    Ok(Rows { layout, batches, reservations: vec![more] })
 }
 
 /// The keys of a sort: where they are in a batch, and how they compare.
@@ -105,43 +201,47 @@ impl Order {
         OrderKeys::new(&self.converter, &columns, batch.rows, cancel)
     }
 
-    /// The rows of a batch in order; only the first `limit`.
-    fn sorted(&self, batch: &Batch, limit: Option<usize>, cancel: &CancelToken) -> Result<Vec<u32>> {
+    /// The first `limit` rows of a batch in order.
+    fn first(&self, batch: &Batch, limit: usize, cancel: &CancelToken) -> Result<Vec<u32>> {
         let keys = self.rows(batch, cancel)?;
-        if u32::try_from(batch.rows).is_err() {
-            return Err(Error::Unsupported("sorts of more than 4 billion rows".into()));
-        }
         cancel.check()?;
         let mut rows = keys.all();
-        if let Some(limit) = limit.filter(|limit| *limit < rows.len()) {
+        if limit < rows.len() {
             rows.select_nth_unstable_by(limit, |a, b| keys.compare(a, b));
             rows.truncate(limit);
         }
         keys.sort(&mut rows, cancel)?;
         Ok(rows.into_iter().map(|(_, row)| row).collect())
     }
-}
 
-/// Sorts everything.
-fn full(exec: &Executor<'_>, plan: &Plan, pipeline: &Pipeline, order: &Order) -> Result<(Vec<Batch>, Vec<Reservation>)> {
-    let (batches, mut reservations) = in_order(run(exec, pipeline, plan.id, &Collect::new(exec.ctx, "a sort"))?);
-    let held: usize = reservations.iter().map(Reservation::bytes).sum();
-    let mut more = exec.ctx.memory.reserve("a sort");
-    more.grow(held.saturating_mul(2))?;
-    let all = concat_batches(&batches, &order.layout)?;
-    drop(batches);
-    exec.ctx.cancel.check()?;
-    let cancel = &exec.ctx.cancel;
-    let order = order.sorted(&all, None, cancel)?;
-    let gathered = order.par_chunks(GATHERED_ROWS).map(|rows| {
-        cancel.check()?;
-        gather_batch(&all, &UInt32Array::from(rows.to_vec()))
-    });
-    let sorted = gathered.collect::<Result<Vec<Batch>>>()?;
-    exec.recorder.note(plan.id, "full sort".into());
-    reservations.clear();
-    more.resize(held)?;
-    Ok((sorted, vec![more]))
+    /// The rows of the batches, of which every part, `parts` rows each, becomes a run.
+    fn sorted_runs(
+        &self,
+        mut batches: Vec<Batch>,
+        reservations: Vec<Reservation>,
+        parts: &[usize],
+        cancel: &CancelToken,
+    ) -> Result<Sorted> {
+        let mut runs = Vec::with_capacity(parts.len());
+        let mut rest = batches.as_slice();
+        for rows in parts {
+            let mut left = *rows;
+            let end = rest.iter().position(|batch| {
+                let over = left == 0;
+                left = left.saturating_sub(batch.rows);
+                over
+            });
+            let (part, after) = rest.split_at(end.unwrap_or(rest.len()));
+            rest = after;
+            let column = |(at, ty): &(usize, DataType)| canonical(&concat_column(part, *at, *ty)?, *ty);
+            let columns = self.keys.iter().map(column).collect::<Result<Vec<ArrayRef>>>()?;
+            runs.push(Run::new(OrderKeys::new(&self.converter, &columns, *rows, cancel)?, cancel)?);
+        }
+        batches.iter_mut().for_each(|batch| batch.columns.truncate(self.payload));
+        let mut layout = self.layout.clone();
+        layout.columns.truncate(self.payload);
+        Ok(Sorted { layout, batches, runs, reservations })
+    }
 }
 
 /// Keeps the first `wanted` rows.
@@ -162,7 +262,7 @@ fn top_k(
         reservations.push(local.reservation);
     }
     let all = concat_batches(&batches, &order.layout)?;
-    let rows = order.sorted(&all, Some(wanted), &exec.ctx.cancel)?;
+    let rows = order.first(&all, wanted, &exec.ctx.cancel)?;
     Ok((vec![gather_batch(&all, &rows.into())?], reservations))
 }
 
@@ -215,7 +315,7 @@ impl TopK<'_> {
     /// Keeps the best `wanted` candidates and lowers the threshold.
     fn compact(&self, local: &mut Candidates) -> Result<()> {
         let all = concat_batches(&local.batches, &self.order.layout)?;
-        let rows = self.order.sorted(&all, Some(self.wanted), &self.ctx.cancel)?;
+        let rows = self.order.first(&all, self.wanted, &self.ctx.cancel)?;
         let best = gather_batch(&all, &rows.into())?;
         if best.rows == self.wanted {
             let last = self.order.rows(&best.slice(best.rows - 1, 1), &self.ctx.cancel)?;

@@ -7,6 +7,7 @@
 //!   a leaf if it reads what was shuffled, else once.
 //! - A shuffle sends a row to the leaf that has the partition of the hash of its keys, as if they were a shard key: rows with equal
 //!   keys meet, and where the other side of a join is sharded by those keys they meet its rows without that one moving.
+//! - A sort of rows that are apart is done where they are; above the gather what is in order is merged ([`sorted_below`]).
 //! - No row of a result is made by two fragments: a join that emits unmatched or marked rows of its build side never has that side
 //!   broadcast or replicated under a partitioned probe side.
 
@@ -14,7 +15,7 @@ mod joins;
 #[cfg(test)]
 mod tests;
 
-use crate::{Aggregate, ColumnId, DataType, ExchangeKind, Expr, Node, Phase, Plan, Query, Scan};
+use crate::{Aggregate, ColumnId, DataType, ExchangeKind, Expr, Node, Phase, Plan, Query, Scan, SortKey};
 
 /// Where the rows of a node are.
 #[derive(Clone, Debug, PartialEq)]
@@ -173,12 +174,17 @@ fn place(plan: Plan, net: Net) -> (Plan, Place) {
         Node::Sort { input, keys, fetch, skip } => {
             let (input, place) = place(*input, net);
             let below = |input, fetch| Node::Sort { input, keys: keys.clone(), fetch, skip: 0 };
-            let input = first_rows(input, &place, fetch, skip, &below);
+            let keep = fetch.and_then(|fetch| fetch.checked_add(skip));
+            let input = if place.is_apart() { first_rows(input, keep, below) } else { input };
             (again(Node::Sort { input: Box::new(input), keys, fetch, skip }), Place::Merged)
         }
         Node::Limit { input, fetch, skip } => {
             let (input, place) = place(*input, net);
-            let input = first_rows(input, &place, fetch, skip, &|input, fetch| Node::Limit { input, fetch, skip: 0 });
+            let below = |input, fetch| Node::Limit { input, fetch, skip: 0 };
+            let input = match fetch.and_then(|fetch| fetch.checked_add(skip)) {
+                Some(keep) if place.is_apart() => first_rows(input, Some(keep), below),
+                _ => merged(input, &place),
+            };
             (again(Node::Limit { input: Box::new(input), fetch, skip }), Place::Merged)
         }
         Node::Union { inputs, fields } => {
@@ -218,17 +224,19 @@ fn covers(place: &Place, has: &dyn Fn(ColumnId) -> bool) -> bool {
     }
 }
 
-/// Below the gather, only the rows that can be among the first `fetch + skip` of all.
-fn first_rows(input: Plan, place: &Place, fetch: Option<u64>, skip: u64, below: &dyn Fn(Box<Plan>, Option<u64>) -> Node) -> Plan {
-    let keep = fetch.and_then(|fetch| fetch.checked_add(skip));
-    match (place, keep) {
-        (Place::Partitioned(_) | Place::Spread(_), Some(keep)) => {
-            let rows = input.rows.min(keep as f64);
-            let top = Plan { id: input.id, rows, node: below(Box::new(input), Some(keep)) };
-            exchange(top, ExchangeKind::Gather)
-        }
-        _ => merged(input, place),
-    }
+/// A gather over `below`, by which each fragment sends the first `keep` of its rows, or all of them in order.
+fn first_rows(input: Plan, keep: Option<u64>, below: impl FnOnce(Box<Plan>, Option<u64>) -> Node) -> Plan {
+    let rows = keep.map_or(input.rows, |keep| input.rows.min(keep as f64));
+    let first = Plan { id: input.id, rows, node: below(Box::new(input), keep) };
+    exchange(first, ExchangeKind::Gather)
+}
+
+/// The sort of the fragments if a sort by `keys` over `input` has only to merge what each of them has sorted.
+#[must_use]
+pub fn sorted_below<'a>(input: &'a Plan, keys: &[SortKey]) -> Option<&'a Plan> {
+    let Node::Exchange { input: below, kind: ExchangeKind::Gather } = &input.node else { return None };
+    let Node::Sort { keys: own, skip: 0, .. } = &below.node else { return None };
+    (own == keys).then_some(below)
 }
 
 fn place_aggregate(again: impl Fn(Node) -> Plan, aggregate: Aggregate, (groups, net): (f64, Net)) -> (Plan, Place) {

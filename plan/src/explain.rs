@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 
 use hashbrown::HashMap;
 
+use crate::distribute::sorted_below;
 use crate::{
     Aggregate, AggregateCall, ColumnId, ExchangeKind, Expr, Field, Join, JoinKind, Node, NodeId, Phase, Plan, Query, Scan, Side,
     SortKey, SubplanKind,
@@ -95,8 +96,10 @@ impl Names {
             }
             Node::Join(join) => self.join(join),
             Node::Aggregate(aggregate) => self.aggregate(aggregate),
-            Node::Sort { keys, fetch, skip, .. } => {
-                (format!("Sort by {}{}", joined(keys.iter().map(|k| self.sort_key(k))), window(*fetch, *skip)), vec![])
+            Node::Sort { input, keys, fetch, skip } => {
+                let what = if sorted_below(input, keys).is_some() { "Merge sorted" } else { "Sort" };
+                let by = joined(keys.iter().map(|k| self.sort_key(k)));
+                (format!("{what} by {by}{}", window(*fetch, *skip)), vec![])
             }
             Node::Limit { fetch, skip, .. } => (format!("Limit{}", window(*fetch, *skip)), vec![]),
             Node::Union { inputs, .. } => (format!("Union of {}", inputs.len()), vec![]),

@@ -100,14 +100,13 @@ impl QueryOnLeaves<'_> {
 }
 
 impl Fragments for QueryOnLeaves<'_> {
-    fn run(&self, fragment: &Fragment, ctx: &QueryContext) -> stoa_exec::Result<(Vec<RecordBatch>, Profile)> {
+    fn run(&self, fragment: &Fragment, ctx: &QueryContext) -> stoa_exec::Result<(Vec<Vec<RecordBatch>>, Profile)> {
         let all = self.leaves()?;
         let plan = encode(&fragment.query).map_err(|e| stoa_exec::Error::Internal(e.to_string()))?;
         let destination = self.destination(&fragment.destination, &all);
         let leaves: Vec<&OneLeaf> =
             if fragment.once { all.iter().take(1).collect() } else { all.iter().filter(|leaf| leaf.partitions).collect() };
         let filters: Vec<Filter> = fragment.filters.iter().map(|(id, keys)| filter(id.0, keys)).collect();
-        let sink = Mutex::new(Vec::new());
         let failed = CancelToken::default();
         let run = |leaf: &&OneLeaf| {
             let request = FragmentRequest { plan: plan.clone(), destination: destination.clone(), filters: filters.clone() };
@@ -118,10 +117,9 @@ impl Fragments for QueryOnLeaves<'_> {
                 failed.cancel();
                 leaf.query.cancel();
             });
-            sink.lock().append(&mut gathered.batches);
-            ran.map_err(|e| at(&leaf.address, e))
+            ran.map(|profile| (gathered.batches, profile)).map_err(|e| at(&leaf.address, e))
         };
-        let profiles = in_parallel(&leaves, run).map_err(remote)?;
+        let (rows_of_leaves, profiles): (Vec<_>, Vec<_>) = in_parallel(&leaves, run).map_err(remote)?.into_iter().unzip();
         let mut profile = Profile::default();
         let rows: Vec<u64> = profiles.iter().map(rows_of_root).collect();
         let root = profiles.iter().filter_map(root).min();
@@ -132,7 +130,7 @@ impl Fragments for QueryOnLeaves<'_> {
         {
             entry.notes.push(format!("skew {:.2}", *most as f64 * rows.len() as f64 / all as f64));
         }
-        Ok((sink.into_inner(), profile))
+        Ok((rows_of_leaves, profile))
     }
 
     fn give(&self, number: u32, batches: &[RecordBatch], ctx: &QueryContext) -> stoa_exec::Result<()> {
