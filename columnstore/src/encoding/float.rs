@@ -26,12 +26,14 @@ pub(super) struct Scaled {
     integers: Residuals,
 }
 
+/// The integer from which a reader gets the very bits of the value: there is none for NaN and for -0.0, which no integer is.
 fn integer(value: f64, power: f64) -> Option<i64> {
     let scaled = (value * power).round();
-    if scaled.abs() >= 9_007_199_254_740_992.0 || (scaled / power).to_bits() != value.to_bits() {
+    if scaled.abs() >= 9_007_199_254_740_992.0 {
         return None;
     }
-    Some(scaled as i64)
+    let integer = scaled as i64;
+    (integer as f64 / power).to_bits().eq(&value.to_bits()).then_some(integer)
 }
 
 /// Scales doubles, of which NULL rows are filled; `None` if more than one in ten would be an exception.
