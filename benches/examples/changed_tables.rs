@@ -18,8 +18,6 @@ use stoa_exec::CancelToken;
 
 const BATCH: usize = 10_000;
 const ROUNDS: usize = 5;
-const ROWS: RowNames = RowNames { unit: "row", first: 1 };
-
 type Failure = Box<dyn std::error::Error>;
 
 fn main() -> Result<(), Failure> {
@@ -49,7 +47,7 @@ fn write(from: &Engine, to: &Engine) -> Result<(), Failure> {
             for first in (0..batch.num_rows()).step_by(BATCH) {
                 let part = batch.slice(first, BATCH.min(batch.num_rows() - first));
                 let mut transaction = to.database().begin();
-                rows += transaction.insert(table.name(), &part, ROWS)?;
+                rows += transaction.insert(table.name(), &part, RowNames::default())?;
                 transaction.commit()?;
             }
         }

@@ -65,7 +65,7 @@ fn by_transactions(directory: &Path, time: Duration) -> Result<()> {
         ];
         let row = RecordBatch::try_from_iter(columns).map_err(stoa_columnstore::Error::from)?;
         let mut transaction = store.database().begin();
-        transaction.insert("inserts", &row, RowNames { unit: "row", first: 1 })?;
+        transaction.insert("inserts", &row, RowNames::default())?;
         Ok(transaction.commit()?)
     };
     measure("transactions of one row, 16 threads", time, vec![&insert; THREADS])

@@ -207,7 +207,7 @@ impl ClusterConnection {
     fn rows(&self, table: &str, created: bool) -> Result<ClusterRows> {
         let def = TableDef::from_described(table, &*self.client.describe(table)?);
         let loader = Some(self.client.load(table)?);
-        let names = RowNames { unit: "row", first: 1 };
+        let names = RowNames::default();
         Ok(ClusterRows { client: self.client.clone(), def, loader, names, created })
     }
 }

@@ -66,7 +66,7 @@ pub struct UniqueKey {
 }
 
 /// A table as declared.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TableDef {
     /// Its name, as written; names are compared without regard to case.
     pub name: String,
@@ -121,16 +121,7 @@ impl TableDef {
             sql_type: field.metadata().get(SQL_TYPE).cloned().unwrap_or_default(),
         };
         let columns = schema.fields().iter().map(column).collect();
-        TableDef {
-            name: name.to_owned(),
-            columns,
-            shard_key: vec![],
-            sort_key: vec![],
-            unique_keys: vec![],
-            reference: false,
-            partitions: 0,
-            layout: Layout::default(),
-        }
+        TableDef { name: name.to_owned(), columns, ..TableDef::default() }
     }
 
     /// Refuses a definition that cannot be stored.

@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef};
+use arrow::array::{Array, ArrayRef, UInt32Array};
+use arrow::compute::{concat, take};
 use arrow::row::{Row, RowConverter, SortField};
 
 use crate::address::Place;
@@ -16,7 +17,7 @@ use crate::sharding::shard_hashes;
 use crate::summary::summarize;
 use crate::table::{Partition, Stored};
 use crate::zone::{Verdict, Zone};
-use crate::{Datum, Result};
+use crate::{BLOCK_ROWS, Datum, Result};
 
 /// The keys of a unit by their hashes. A key with a NULL is none.
 pub(crate) struct KeyIndex {
@@ -109,8 +110,8 @@ impl SoughtKeys {
             for run in memory.runs() {
                 let columns: Vec<&ArrayRef> = key.columns.iter().map(|c| &run.columns[*c as usize]).collect();
                 let read = |rows: &[u32]| {
-                    let rows = arrow::array::UInt32Array::from(rows.to_vec());
-                    Ok(columns.iter().map(|c| arrow::compute::take(c, &rows, None)).collect::<std::result::Result<_, _>>()?)
+                    let rows = UInt32Array::from(rows.to_vec());
+                    Ok(columns.iter().map(|c| take(c, &rows, None)).collect::<std::result::Result<_, _>>()?)
                 };
                 for (sought, row) in self.matches(&run.keys(def)[number], &read)? {
                     let place = run.first + u64::from(row);
@@ -133,16 +134,7 @@ impl SoughtKeys {
             return Ok(());
         }
         let index = segment.key_index(number, key)?;
-        let read = |rows: &[u32]| {
-            // Rows are read in ascending order, then put back in theirs.
-            let mut ascending: Vec<u32> = rows.to_vec();
-            ascending.sort_unstable();
-            ascending.dedup();
-            let places: Vec<u32> = rows.iter().map(|row| ascending.partition_point(|r| r < row) as u32).collect();
-            let places = arrow::array::UInt32Array::from(places);
-            let read = |column: &u32| read_rows(segment, *column as usize, &ascending);
-            key.columns.iter().map(|c| Ok(arrow::compute::take(&read(c)?, &places, None)?)).collect::<Result<Vec<_>>>()
-        };
+        let read = |rows: &[u32]| read_rows(segment, &key.columns, rows);
         for (sought, row) in self.matches(&index, &read)? {
             if !stored.is_deleted(row) {
                 found.push((sought, Place::Segment { id: segment.id(), row }));
@@ -181,14 +173,24 @@ impl SoughtKeys {
     }
 }
 
-/// Rows of a segment's column, in ascending order: block by block, as blocks are what can be decoded alone.
-pub(crate) fn read_rows(segment: &Segment, column: usize, ascending: &[u32]) -> Result<ArrayRef> {
-    let mut parts: Vec<ArrayRef> = Vec::new();
-    for rows in ascending.chunk_by(|a, b| *a as usize / crate::BLOCK_ROWS == *b as usize / crate::BLOCK_ROWS) {
-        let first = rows[0] as usize / crate::BLOCK_ROWS * crate::BLOCK_ROWS;
-        let count = crate::BLOCK_ROWS.min(segment.rows() - first);
-        let selection: Vec<u32> = rows.iter().map(|row| row - first as u32).collect();
-        parts.push(segment.values(column, first, count, Some(&selection))?);
-    }
-    Ok(arrow::compute::concat(&parts.iter().map(AsRef::as_ref).collect::<Vec<&dyn Array>>())?)
+/// Rows of some columns of a segment, in any order: block by block, as blocks are what can be decoded alone.
+pub(crate) fn read_rows(segment: &Segment, columns: &[u32], rows: &[u32]) -> Result<Vec<ArrayRef>> {
+    // They are read in ascending order, then put in theirs.
+    let mut ascending: Vec<u32> = rows.to_vec();
+    ascending.sort_unstable();
+    ascending.dedup();
+    let places: UInt32Array = rows.iter().map(|row| ascending.partition_point(|r| r < row) as u32).collect::<Vec<_>>().into();
+    let block = |row: &u32| *row as usize / BLOCK_ROWS;
+    let read = |column: &u32| {
+        let mut parts: Vec<ArrayRef> = Vec::new();
+        for rows in ascending.chunk_by(|a, b| block(a) == block(b)) {
+            let first = block(&rows[0]) * BLOCK_ROWS;
+            let count = BLOCK_ROWS.min(segment.rows() - first);
+            let selection: Vec<u32> = rows.iter().map(|row| row - first as u32).collect();
+            parts.push(segment.values(*column as usize, first, count, Some(&selection))?);
+        }
+        let values = concat(&parts.iter().map(AsRef::as_ref).collect::<Vec<&dyn Array>>())?;
+        Ok(take(&values, &places, None)?)
+    };
+    columns.iter().map(read).collect()
 }

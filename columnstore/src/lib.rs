@@ -45,12 +45,12 @@ pub use encoding::{Encoded, EncodedColumn, Encoding, PreparedPredicate, encode, 
 pub use error::{Error, Result};
 pub use predicate::{Datum, KeySet, Predicate};
 pub use segment::{Column, ColumnInfo, FilterCounters, PreparedFilter, Segment};
-pub use sharding::{partition_of, shard_hashes};
+pub use sharding::{partition_of, rows_by_partition, shard_hashes};
 pub use sketch::Sketch;
 pub use statistics::{ColumnStatistics, TableStatistics};
 pub use table::{Partition, Scanned, Stored, Table};
 pub use types::is_storable;
-pub use writer::{RowNames, TableWriter, conform};
+pub use writer::{RowNames, RowNumbers, TableWriter, conform};
 pub use zone::{Verdict, Zone};
 
 /// Rows of a block, the unit of zone maps, bit-packing and random access.

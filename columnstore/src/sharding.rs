@@ -3,6 +3,8 @@
 //! Integers, dates, decimals and booleans hash by their value, whatever their width, so that equal keys of tables that join meet in
 //! the same partition. Floats hash by their bits, zeros being one value.
 
+use std::sync::Arc;
+
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::DataType;
 
@@ -32,6 +34,18 @@ pub fn shard_hashes(columns: &[ArrayRef]) -> Vec<u64> {
         }
     }
     hashes
+}
+
+/// The rows of a batch, as columns in the table's order, that belong to each partition by the hash of their shard key; by partition.
+#[must_use]
+pub fn rows_by_partition(shard_key: &[u32], columns: &[ArrayRef], partitions: usize) -> Vec<Vec<u32>> {
+    let keys: Vec<ArrayRef> = shard_key.iter().map(|k| Arc::clone(&columns[*k as usize])).collect();
+    let rows = columns.first().map_or(0, Array::len);
+    let mut rows_of: Vec<Vec<u32>> = vec![Vec::with_capacity(rows / partitions + rows / 8); partitions];
+    for (row, hash) in (0u32..).zip(shard_hashes(&keys)) {
+        rows_of[partition_of(hash, partitions)].push(row);
+    }
+    rows_of
 }
 
 fn column_hashes(array: &ArrayRef) -> Vec<u64> {

@@ -155,6 +155,19 @@ impl Table {
         self.ordinals.as_ref().map_or(partition as u32, |ordinals| ordinals[partition])
     }
 
+    /// The partition with this ordinal.
+    pub(crate) fn partition_of(&self, ordinal: u32) -> Option<usize> {
+        match &self.ordinals {
+            Some(ordinals) => ordinals.iter().position(|o| *o == ordinal),
+            None => Some(ordinal as usize).filter(|partition| *partition < self.partitions.len()),
+        }
+    }
+
+    /// The partition with the fewest rows.
+    pub(crate) fn smallest_partition(&self) -> usize {
+        (0..self.partitions.len()).min_by_key(|p| self.partitions[*p].rows()).unwrap_or(0)
+    }
+
     /// Every segment of every partition.
     pub fn segments(&self) -> impl Iterator<Item = &Arc<Segment>> {
         self.partitions.iter().flat_map(|p| &p.segments).map(|stored| &stored.segment)

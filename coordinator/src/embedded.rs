@@ -190,19 +190,17 @@ struct EmbeddedTransaction {
     workers: Workers,
 }
 
-const ROWS: RowNames = RowNames { unit: "row", first: 1 };
-
 impl Transaction for EmbeddedTransaction {
     fn execute(&self, query: &Query, cancel: &CancelToken, progress: &Progress) -> Result<QueryResult> {
         self.workers.run(query, &Seen(&self.transaction), cancel, progress)
     }
 
     fn insert(&mut self, table: &str, batch: &RecordBatch) -> Result<u64> {
-        Ok(self.transaction.insert(table, batch, ROWS)?)
+        Ok(self.transaction.insert(table, batch, RowNames::default())?)
     }
 
     fn duplicates(&self, table: &str, batch: &RecordBatch) -> Result<Vec<(usize, u64)>> {
-        Ok(self.transaction.duplicates(table, batch, ROWS)?)
+        Ok(self.transaction.duplicates(table, batch, RowNames::default())?)
     }
 
     fn read(&self, table: &str, addresses: &[u64]) -> Result<Vec<ArrayRef>> {

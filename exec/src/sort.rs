@@ -33,28 +33,17 @@ pub(crate) fn open(
     skip: u64,
     scope: &Scope,
 ) -> Result<Pipeline> {
-    let wanted = fetch.map(|f| f.saturating_add(skip)).and_then(|n| usize::try_from(n).ok());
     let sorted = match sorted_below(input, keys) {
         Some(below) => fragments(exec, plan, input, below, keys)?,
-        None => sorted(exec, plan, plan, exec.open(input, scope)?, keys, wanted)?,
+        None => sorted(exec, plan, plan, exec.open(input, scope)?, keys, wanted(fetch, skip))?,
     };
-    let mut rows = merged(exec, plan, sorted, wanted)?;
-    let skip = usize::try_from(skip).unwrap_or(usize::MAX).min(rows.batches.iter().map(|b| b.rows).sum());
-    cut(&mut rows.batches, skip, fetch);
-    exec.count(plan, &rows.batches);
-    exec.recorder.memory(plan.id, rows.reservations.iter().map(Reservation::bytes).sum());
-    Ok(exec.rows(rows, true))
+    Ok(exec.rows(merged(exec, plan, sorted, fetch, skip)?, true))
 }
 
 /// The rows of a fragment whose last step is the sort `plan`: those of all partitions in one order.
 pub(crate) fn fragment(exec: &Executor<'_>, plan: &Plan, input: &Plan, keys: &[SortKey], fetch: Option<u64>) -> Result<Rows> {
-    let wanted = fetch.and_then(|n| usize::try_from(n).ok());
-    let parts = exec.fragments(plan, |scope| sorted(exec, plan, plan, exec.open(input, scope)?, keys, wanted))?;
-    let mut rows = merged(exec, plan, joined(parts), wanted)?;
-    cut(&mut rows.batches, 0, fetch);
-    exec.count(plan, &rows.batches);
-    exec.recorder.memory(plan.id, rows.reservations.iter().map(Reservation::bytes).sum());
-    Ok(rows)
+    let parts = exec.fragments(plan, |scope| sorted(exec, plan, plan, exec.open(input, scope)?, keys, wanted(fetch, 0)))?;
+    merged(exec, plan, joined(parts), fetch, 0)
 }
 
 /// What the fragments below a sort have sorted: `below` is their sort, `exchange` what gathers their rows.
@@ -71,9 +60,8 @@ fn fragments(exec: &Executor<'_>, plan: &Plan, exchange: &Plan, below: &Plan, ke
         let (batches, reservations) = in_order(run(exec, &pipeline, plan.id, &Collect::new(exec.ctx, "a sort"))?);
         return order.sorted_runs(batches, reservations, &parts, &exec.ctx.cancel);
     }
-    let wanted = fetch.and_then(|n| usize::try_from(n).ok());
     let parts = exec.fragments(below, |scope| {
-        let part = sorted(exec, below, plan, exec.open(input, scope)?, keys, wanted)?;
+        let part = sorted(exec, below, plan, exec.open(input, scope)?, keys, wanted(*fetch, 0))?;
         exec.count(below, &part.batches);
         Ok(part)
     })?;
@@ -126,8 +114,8 @@ fn sorted(
     order.sorted_runs(batches, reservations, &[rows], &exec.ctx.cancel)
 }
 
-/// The rows of all runs in one order; at least the first `wanted`.
-fn merged(exec: &Executor<'_>, plan: &Plan, sorted: Sorted, wanted: Option<usize>) -> Result<Rows> {
+/// The first `fetch` rows behind `skip` of all runs in one order.
+fn merged(exec: &Executor<'_>, plan: &Plan, sorted: Sorted, fetch: Option<u64>, skip: u64) -> Result<Rows> {
     let Sorted { layout, batches, runs, mut reservations } = sorted;
     let held: usize = reservations.iter().map(Reservation::bytes).sum();
     let mut more = exec.ctx.memory.reserve("a sort");
@@ -139,7 +127,7 @@ fn merged(exec: &Executor<'_>, plan: &Plan, sorted: Sorted, wanted: Option<usize
     if runs.len() > 1 {
         exec.recorder.note(plan.id, format!("merge of {} runs", runs.len()));
     }
-    let parts = merge(&runs, wanted, cancel)?;
+    let parts = merge(&runs, wanted(fetch, skip), cancel)?;
     drop(runs);
     let all = concat_batches(&batches, &layout)?;
     drop(batches);
@@ -147,10 +135,19 @@ fn merged(exec: &Executor<'_>, plan: &Plan, sorted: Sorted, wanted: Option<usize
         cancel.check()?;
         gather_batch(&all, &UInt32Array::from(rows))
     });
-    let batches = gathered.collect::<Result<Vec<Batch>>>()?;
+    let mut batches = gathered.collect::<Result<Vec<Batch>>>()?;
     reservations.clear();
     more.resize(held)?;
+    let skip = usize::try_from(skip).unwrap_or(usize::MAX).min(batches.iter().map(|b| b.rows).sum());
+    cut(&mut batches, skip, fetch);
+    exec.count(plan, &batches);
+    exec.recorder.memory(plan.id, held);
     Ok(Rows { layout, batches, reservations: vec![more] })
+}
+
+/// How many of the first rows are to be known for `fetch` rows behind `skip`.
+fn wanted(fetch: Option<u64>, skip: u64) -> Option<usize> {
+    fetch.map(|fetch| fetch.saturating_add(skip)).and_then(|rows| usize::try_from(rows).ok())
 }
 
 /// The keys of a sort: where they are in a batch, and how they compare.

@@ -55,16 +55,7 @@ fn store(database: &Arc<Database>, name: &str, rows: &[Row], partitions: u32) {
         column("v", Arrow::Decimal64(12, 2), true),
         column("o", Arrow::Int64, false),
     ];
-    let def = TableDef {
-        name: name.into(),
-        columns,
-        shard_key: vec![0],
-        sort_key: vec![],
-        unique_keys: vec![],
-        reference: false,
-        partitions,
-        layout: Default::default(),
-    };
+    let def = TableDef { name: name.into(), columns, shard_key: vec![0], partitions, ..TableDef::default() };
     let schema = def.schema();
     database.create_table(def).expect("create");
     let mut writer = database.writer(name).expect("writer");

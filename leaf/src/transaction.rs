@@ -124,7 +124,7 @@ impl LeafTransaction for Transaction {
     fn insert(&self, table: &str, ordinal: u32, rows: NumberedRows) -> Result<()> {
         let batch = self.batch(&rows)?;
         self.memory.lock().grow(batch.get_array_memory_size()).map_err(failure)?;
-        let insert = |state: &mut State| state.transaction.insert_numbered(table, &batch, &rows.numbers);
+        let insert = |state: &mut State| state.transaction.insert(table, &batch, &rows.numbers[..]);
         let insert = |state: &mut State| self.runner.pool.install(|| insert(state)).map_err(|e| storage_failure(&e));
         self.part(ordinal)?.with(insert).map(drop)
     }
@@ -147,7 +147,7 @@ impl LeafTransaction for Transaction {
     fn duplicates(&self, table: &str, ordinal: u32, rows: NumberedRows) -> Result<Vec<(u32, u64)>> {
         let batch = self.batch(&rows)?;
         let find = |state: &mut State| {
-            let found = self.runner.pool.install(|| state.transaction.duplicates_numbered(table, &batch, &rows.numbers));
+            let found = self.runner.pool.install(|| state.transaction.duplicates(table, &batch, &rows.numbers[..]));
             found.map_err(|e| storage_failure(&e))
         };
         let whole = if ordinal == REFERENCE { 0 } else { ordinal };

@@ -110,10 +110,7 @@ impl LeafService for RemoteLeaf {
             to.set_address(&setup.address);
             to.reborrow().set_ordinals(&setup.ordinals[..])?;
             let response = request.send().promise.await?;
-            match response.get()?.get_result()?.which().map_err(capnp::Error::from)? {
-                begun::Query(query) => Ok(RemoteQuery::new(io, query?, leaf, silence)),
-                begun::Failure(failure) => Err(Failure::read(failure?)?),
-            }
+            RemoteQuery::begun(response.get()?.get_result()?, io, leaf, silence)
         })?;
         Ok(Arc::new(query))
     }
@@ -264,9 +261,12 @@ pub(crate) struct RemoteQuery {
 }
 
 impl RemoteQuery {
-    /// A query on a leaf; call it on the I/O thread.
-    pub(crate) fn new(io: Io, query: query::Client, leaf: leaf::Client, silence: Duration) -> RemoteQuery {
-        RemoteQuery { remote: Remote::new(io, (query, leaf)), silence }
+    /// The query that began on a leaf, or why it did not; call it on the I/O thread.
+    pub(crate) fn begun(from: begun::Reader<'_>, io: Io, leaf: leaf::Client, silence: Duration) -> Result<RemoteQuery> {
+        match from.which().map_err(capnp::Error::from)? {
+            begun::Query(query) => Ok(RemoteQuery { remote: Remote::new(io, (query?, leaf)), silence }),
+            begun::Failure(failure) => Err(Failure::read(failure?)?),
+        }
     }
 }
 

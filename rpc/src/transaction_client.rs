@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stoa_schema::leaf_capnp::{
-    begun, duplicates, in_doubt, leaf, merge_status, numbered_rows, rows_read, transaction, transaction_setup,
+    duplicates, in_doubt, leaf, merge_status, numbered_rows, rows_read, transaction, transaction_setup,
 };
 
 use crate::client::{LONG, Remote};
@@ -52,10 +52,7 @@ impl LeafTransaction for RemoteTransaction {
             let mut request = transaction.query_request();
             request.get().set_query(query);
             let response = request.send().promise.await?;
-            match response.get()?.get_result()?.which().map_err(capnp::Error::from)? {
-                begun::Query(query) => Ok(RemoteQuery::new(io, query?, leaf, silence)),
-                begun::Failure(failure) => Err(Failure::read(failure?)?),
-            }
+            RemoteQuery::begun(response.get()?.get_result()?, io, leaf, silence)
         })?;
         Ok(Arc::new(query))
     }

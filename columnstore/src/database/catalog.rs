@@ -98,6 +98,11 @@ impl Catalog {
         self.tables.get(&name.to_lowercase())
     }
 
+    /// A table that must be there, by its name.
+    pub(crate) fn named(&self, name: &str) -> Result<&Arc<Table>> {
+        self.table(name).ok_or_else(|| Error::NoSuchTable(name.into()))
+    }
+
     /// A table, by its number.
     pub(crate) fn table_of(&self, id: u64) -> Option<&Arc<Table>> {
         self.tables.values().find(|table| table.id == id)

@@ -171,8 +171,7 @@ fn look_at_shard(table: &Table, partition: usize, segment: &Segment) -> Result<(
     if table.def.shard_key.is_empty() || table.partitions.len() == 1 {
         return Ok(());
     }
-    let read = |c: &u32| segment.values(*c as usize, 0, segment.rows(), None);
-    let keys = table.def.shard_key.iter().map(read).collect::<Result<Vec<_>>>()?;
+    let keys = segment.whole(&table.def.shard_key)?;
     let partitions = table.partitions.len();
     let stray = crate::shard_hashes(&keys).into_iter().position(|hash| crate::partition_of(hash, partitions) != partition);
     match stray {
@@ -183,9 +182,7 @@ fn look_at_shard(table: &Table, partition: usize, segment: &Segment) -> Result<(
 
 fn look_at_unique(table: &Arc<Table>, partition: usize, stored: &Stored) -> Result<()> {
     for (number, key) in table.def.unique_keys.iter().enumerate() {
-        let read = |c: &u32| stored.segment.values(*c as usize, 0, stored.segment.rows(), None);
-        let columns = key.columns.iter().map(read).collect::<Result<Vec<_>>>()?;
-        let sought = crate::keys::SoughtKeys::of_key(columns)?;
+        let sought = crate::keys::SoughtKeys::of_key(stored.segment.whole(&key.columns)?)?;
         let mut seen = std::collections::HashMap::new();
         for (row, place) in sought.find(&table.def, number, &table.partitions[partition])? {
             if !stored.is_deleted(row as u32) && seen.insert(row, place).is_some_and(|other| other != place) {

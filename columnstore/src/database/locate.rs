@@ -16,7 +16,7 @@ impl Transaction {
     /// [`Error::Conflict`] if there are not so many; storage errors.
     pub fn locate(&self, name: &str, batch: &RecordBatch) -> Result<Vec<u64>> {
         let table = self.existing(name)?;
-        let columns = canonical_columns(&table.def, batch, RowNames { unit: "row", first: 1 })?;
+        let columns = canonical_columns(&table.def, batch, RowNames::default())?;
         let converter = RowConverter::new(columns.iter().map(|c| SortField::new(c.data_type().clone())).collect())?;
         let sought = converter.convert_columns(&columns)?;
         let mut wanted: HashMap<&[u8], Vec<usize>> = HashMap::new();

@@ -4,7 +4,7 @@
 //! One thread a data directory, begun by the first commit that leaves something to do. It never makes a reader wait; a writer waits
 //! only if it fills memory faster than the thread empties it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::Database;
 use crate::Result;
 use crate::definition::Durability;
-use crate::table::{Partition, Table};
+use crate::table::{Partition, Stored, Table};
 
 /// Segments of one size class that are merged into one.
 const FAN_IN: usize = 8;
@@ -27,7 +27,7 @@ const SYNC_EVERY: Duration = Duration::from_millis(100);
 /// Writers wait when a partition has so many times the rows in memory that make the flusher seal them.
 const FULL: usize = 8;
 
-/// The thread and what it has done.
+/// The thread, and how it is told that there is something to do.
 #[derive(Default)]
 pub(crate) struct Maintenance {
     /// Held by whoever flushes, merges or writes a manifest.
@@ -35,9 +35,6 @@ pub(crate) struct Maintenance {
     thread: Mutex<Option<Thread>>,
     /// A commit came since the thread last looked.
     due: AtomicBool,
-    flushed_rows: AtomicU64,
-    merged_rows: AtomicU64,
-    merges: AtomicU64,
     /// The last error of the thread, for people.
     failed: Mutex<Option<String>>,
 }
@@ -86,21 +83,17 @@ impl Database {
                     segments: part.segments.len() as u64,
                     to_merge: merge_of(part, self.options.segment_rows as u64).len() as u64,
                     rows_in_memory: part.memory.rows(),
-                    deleted_rows: part.segments.iter().map(super::super::table::Stored::deleted_rows).sum::<u64>()
-                        + part.memory.deleted().len(),
+                    deleted_rows: part.segments.iter().map(Stored::deleted_rows).sum::<u64>() + part.memory.deleted().len(),
                 });
             }
         }
         all
     }
 
-    /// Rows that were flushed, rows that were merged, and merges, since the directory was opened; and the last error of the background
-    /// thread.
+    /// Why the background thread could not do what it last tried, if it could not.
     #[must_use]
-    pub fn maintenance_counters(&self) -> (u64, u64, u64, Option<String>) {
-        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let m = &self.maintenance;
-        (of(&m.flushed_rows), of(&m.merged_rows), of(&m.merges), m.failed.lock().clone())
+    pub fn maintenance_error(&self) -> Option<String> {
+        self.maintenance.failed.lock().clone()
     }
 
     /// Seals the rows in memory of a table into segments.
@@ -140,30 +133,17 @@ impl Database {
     }
 
     fn existing(&self, name: &str) -> Result<Arc<Table>> {
-        self.table(name).ok_or_else(|| crate::Error::NoSuchTable(name.into()))
+        Ok(Arc::clone(self.catalog().named(name)?))
     }
 
     /// Whether there was anything to do that could be done.
     fn do_work(self: &Arc<Self>, table: &Arc<Table>, partition: usize, of: impl FnOnce(&Partition) -> Work) -> Result<bool> {
         let part = &table.partitions[partition];
         let Work { segments, through } = of(part);
-        let from_memory = through > part.memory.first();
-        if segments.is_empty() && !from_memory {
+        if segments.is_empty() && through <= part.memory.first() {
             return Ok(false);
         }
-        if !self.rewrite(table, partition, &segments, through)? {
-            return Ok(false);
-        }
-        let m = &self.maintenance;
-        let flushed = if from_memory { part.memory.rows() } else { 0 };
-        m.flushed_rows.fetch_add(flushed, Ordering::Relaxed);
-        if !segments.is_empty() {
-            let merged =
-                part.segments.iter().filter(|s| segments.contains(&s.segment.id())).map(super::super::table::Stored::rows).sum();
-            m.merged_rows.fetch_add(merged, Ordering::Relaxed);
-            m.merges.fetch_add(1, Ordering::Relaxed);
-        }
-        Ok(true)
+        self.rewrite(table, partition, &segments, through)
     }
 
     /// Waits, by flushing, while tables have too many rows in memory.

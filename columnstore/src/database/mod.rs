@@ -229,7 +229,7 @@ impl Database {
     /// [`Error::NoSuchTable`], [`Error::Io`].
     pub fn truncate_table(self: &Arc<Self>, name: &str) -> Result<()> {
         let table = self.commit(|head| {
-            let table = head.catalog.table(name).ok_or_else(|| Error::NoSuchTable(name.into()))?;
+            let table = head.catalog.named(name)?;
             Ok((vec![Change::TruncateTable(table.id)], Arc::clone(table)))
         })?;
         table.segments().for_each(|segment| segment.set_doomed(true));
@@ -244,7 +244,7 @@ impl Database {
     /// [`Error::Io`].
     pub fn alter_table(self: &Arc<Self>, name: &str, change: &AlterTable) -> Result<()> {
         self.commit(|head| {
-            let table = head.catalog.table(name).ok_or_else(|| Error::NoSuchTable(name.into()))?;
+            let table = head.catalog.named(name)?;
             Ok((vec![Change::AlterTable { id: table.id, def: Arc::new(table.def.altered(change)?) }], ()))
         })
     }
@@ -279,16 +279,12 @@ impl Database {
     /// # Errors
     /// [`Error::NoSuchTable`].
     pub fn writer(self: &Arc<Self>, table: &str) -> Result<TableWriter> {
-        let table = self.table(table).ok_or_else(|| Error::NoSuchTable(table.into()))?;
+        let table = Arc::clone(self.catalog().named(table)?);
         Ok(TableWriter::new(Arc::clone(self), table, false))
     }
 
     fn catalog(&self) -> Arc<Catalog> {
         Arc::clone(&self.visible.read())
-    }
-
-    pub(crate) fn new_segment_id(&self) -> u64 {
-        self.next_segment_id.fetch_add(1, Ordering::Relaxed)
     }
 }
 
@@ -315,8 +311,8 @@ fn sync_found(files: &Files, first_log: u64) -> Result<()> {
     Ok(())
 }
 
-/// Makes the changes of the log on the manifest's state; the number of the last log file with a record. A file with a torn tail is given to `cut`,
-/// with the length that is whole.
+/// Makes the changes of the log on the manifest's state; the number of the last log file with a record. A file with a torn tail is
+/// given to `cut`, with the length that is whole.
 fn recover(catalog: &mut Catalog, first_log: u64, cut: &mut dyn FnMut(&Path, u64) -> Result<()>) -> Result<u64> {
     let files = Arc::clone(&catalog.files);
     let numbers = log::files(&*files.disk, &files.root)?;

@@ -15,8 +15,7 @@ use arrow::array::ArrayRef;
 use super::commit::added_segments;
 use super::{Catalog, Database, Transaction};
 use crate::keys::SoughtKeys;
-use crate::log::{Change, Entry, encode_changes};
-use crate::segment::Segment;
+use crate::log::{Change, encode_changes};
 use crate::table::{Partition, Table};
 use crate::{Error, Result};
 
@@ -158,17 +157,13 @@ impl Catalog {
 
 /// The columns of a key of the rows that a change adds.
 fn key_columns(table: &Table, change: &Change, key: &[u32]) -> Result<Vec<Vec<ArrayRef>>> {
-    let of_segment = |segment: &Arc<Segment>| {
-        let read = |column: &u32| segment.values(*column as usize, 0, segment.rows(), None);
-        key.iter().map(read).collect::<Result<Vec<_>>>()
-    };
     match change {
         Change::Insert { rows, .. } => {
             let columns = rows.columns(&table.def.schema()).map_err(Error::Invalid)?;
             Ok(vec![key.iter().map(|column| Arc::clone(&columns[*column as usize])).collect()])
         }
         Change::Attach { segments, .. } => {
-            segments.iter().filter_map(|entry: &Entry| entry.segment.as_ref()).map(of_segment).collect()
+            segments.iter().filter_map(|entry| entry.segment.as_ref()).map(|segment| segment.whole(key)).collect()
         }
         _ => Ok(vec![]),
     }

@@ -4,20 +4,24 @@
 //! others may delete rows of the sources: at the commit those deletes are carried over. Transactions that saw a row at its old place
 //! find it by the [`Forward`] that stays as long as one of them lives.
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use arrow::array::{Array, ArrayRef, UInt32Array};
-use arrow::compute::{concat, take};
+use arrow::compute::concat;
 use rayon::prelude::*;
 use roaring::RoaringBitmap;
 
 use super::Database;
 use super::commit::Head;
 use crate::address::Place;
+use crate::definition::TableDef;
+use crate::disk::DiskFile;
 use crate::log::{Change, Entry};
 use crate::segment::{Segment, build_segment, io_error};
 use crate::table::{Partition, Table};
-use crate::writer::sort_order;
+use crate::writer::sorted;
 use crate::{Error, MAX_SEGMENT_ROWS, Result};
 
 /// Where the rows of some sources went.
@@ -90,17 +94,8 @@ impl Database {
         }
         let part = &table.partitions[partition];
         let (columns, sources) = gather_sources(table, part, ids, through)?;
-        let order = sort_order(&columns, &table.def)?;
-        let sorted: Vec<ArrayRef> = match &order {
-            None => columns,
-            Some(order) => columns.par_iter().map(|c| take(c, order, None)).collect::<std::result::Result<_, _>>()?,
-        };
-        let cut = self.options.segment_rows.clamp(1, MAX_SEGMENT_ROWS);
-        let written = (0..sources.rows).step_by(cut).map(|first| {
-            let rows: Vec<ArrayRef> = sorted.iter().map(|c| c.slice(first, cut.min(sources.rows - first))).collect();
-            self.write_segment(table, partition, &rows)
-        });
-        let written: Vec<Arc<Segment>> = written.collect::<Result<_>>()?;
+        let (columns, order) = sorted(columns, &table.def)?;
+        let (written, cut) = self.write_segments(table, partition, &columns)?;
         let destination = order.map(|order| inverse(&order));
         let segments = written.iter().map(|segment| segment.id()).collect();
         let forward = Forward { table: table.id, partition, sources, destination, segments, cut };
@@ -145,23 +140,55 @@ impl Database {
         Ok(moved)
     }
 
-    /// Writes one segment, which lasts when this returns, and goes with its last user unless it is committed.
-    pub(super) fn write_segment(&self, table: &Table, partition: usize, columns: &[ArrayRef]) -> Result<Arc<Segment>> {
-        let (files, id) = (self.files(), self.new_segment_id());
-        let folder = files.partition_folder(table.id, partition);
-        files.disk.create_folder(&folder).map_err(io_error(&folder))?;
-        let path = files.segment_path(table.id, partition, id);
-        let built = build_segment(&*files.disk, &path, &table.def.columns, columns).inspect_err(|_| {
-            let _ = files.disk.remove(&path);
-        })?;
-        let rows = columns.first().map_or(0, arrow::array::Array::len);
-        let segment = Arc::new(Segment::new(&files.disk, id, rows, path, built.written, &table.def, None));
-        segment.set_doomed(true);
-        if self.options.fsync {
-            built.file.sync().map_err(io_error(segment.path()))?;
+    /// Writes rows as segments, which last when this returns, and go with their last user unless they are committed; and how many rows
+    /// each but the last has.
+    pub(super) fn write_segments(
+        &self,
+        table: &Table,
+        partition: usize,
+        columns: &[ArrayRef],
+    ) -> Result<(Vec<Arc<Segment>>, usize)> {
+        let rows = columns.first().map_or(0, Array::len);
+        let cut = self.options.segment_rows.clamp(1, MAX_SEGMENT_ROWS);
+        let mut segments = Vec::with_capacity(rows.div_ceil(cut));
+        for first in (0..rows).step_by(cut) {
+            let part: Vec<ArrayRef> = columns.iter().map(|c| c.slice(first, cut.min(rows - first))).collect();
+            let (segment, file) = self.build_segment(&table.def, self.new_segment(table.id, partition)?, &part)?;
+            if self.options.fsync {
+                file.sync().map_err(io_error(segment.path()))?;
+            }
+            segments.push(segment);
+        }
+        if self.options.fsync && !segments.is_empty() {
             self.sync_partition(table.id, partition)?;
         }
-        Ok(segment)
+        Ok((segments, cut))
+    }
+
+    /// The number and the file of a new segment, whose folder is there.
+    pub(crate) fn new_segment(&self, table: u64, partition: usize) -> Result<(u64, PathBuf)> {
+        let id = self.next_segment_id.fetch_add(1, Ordering::Relaxed);
+        let folder = self.files.partition_folder(table, partition);
+        self.files.disk.create_folder(&folder).map_err(io_error(&folder))?;
+        Ok((id, self.files.segment_path(table, partition, id)))
+    }
+
+    /// Writes a segment, which goes with its last user unless it is committed; its file is yet to be synced.
+    pub(crate) fn build_segment(
+        &self,
+        def: &Arc<TableDef>,
+        (id, path): (u64, PathBuf),
+        columns: &[ArrayRef],
+    ) -> Result<(Arc<Segment>, Box<dyn DiskFile>)> {
+        let disk = &self.files.disk;
+        let built = build_segment(&**disk, &path, &def.columns, columns).inspect_err(|_| {
+            let _ = disk.remove(&path);
+        })?;
+        let rows = columns.first().map_or(0, Array::len);
+        let segment = Arc::new(Segment::new(disk, id, rows, path, built.written, def, None));
+        // Only the commit makes it stay.
+        segment.set_doomed(true);
+        Ok((segment, built.file))
     }
 
     /// Makes the names of a partition's segments last.

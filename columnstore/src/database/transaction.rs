@@ -17,10 +17,9 @@ use crate::address::Place;
 use crate::definition::TableDef;
 use crate::keys::{SoughtKeys, read_rows};
 use crate::log::{Change, Entry, InsertedRows};
-use crate::segment::Segment;
-use crate::sharding::{partition_of, shard_hashes};
+use crate::sharding::rows_by_partition;
 use crate::table::{OWN_ROWS, Partition, Table};
-use crate::writer::{RowNames, canonical_columns};
+use crate::writer::{RowNumbers, canonical_columns, sorted};
 use crate::{Error, Result};
 
 /// Reads and changes tables. Dropped without [`Transaction::commit`], it changed nothing.
@@ -87,25 +86,12 @@ impl Transaction {
     /// # Errors
     /// [`Error::Invalid`] naming table, column and row if a value does not fit; [`Error::DuplicateKey`] naming the row and the key.
     /// Nothing was added then.
-    pub fn insert(&mut self, name: &str, batch: &RecordBatch, names: RowNames) -> Result<u64> {
-        self.insert_named(name, batch, names, &|row| names.first.saturating_add(row as u64))
-    }
-
-    /// As [`Transaction::insert`]; messages call row `i` by the number `numbers[i]`.
-    ///
-    /// # Errors
-    /// As [`Transaction::insert`].
-    pub fn insert_numbered(&mut self, name: &str, batch: &RecordBatch, numbers: &[u32]) -> Result<u64> {
-        let names = RowNames { unit: "row", first: numbers.first().map_or(1, |n| u64::from(*n)) };
-        self.insert_named(name, batch, names, &|row| numbers.get(row).map_or(0, |n| u64::from(*n)))
-    }
-
-    fn insert_named(&mut self, name: &str, batch: &RecordBatch, names: RowNames, number: &dyn Fn(usize) -> u64) -> Result<u64> {
-        let table = self.existing(name)?;
-        let columns = canonical_columns(&table.def, batch, names)?;
+    pub fn insert<'a>(&mut self, name: &str, batch: &RecordBatch, numbers: impl Into<RowNumbers<'a>>) -> Result<u64> {
+        let (table, numbers) = (self.existing(name)?, numbers.into());
+        let columns = canonical_columns(&table.def, batch, numbers.names())?;
         let found = self.duplicates_of(&table, &columns)?;
         if let Some((row, key)) = found.repeated.or_else(|| found.there.first().map(|(row, _, key)| (*row, *key))) {
-            return Err(duplicate(&table.def, key, &columns, row, names.unit, number(row)));
+            return Err(duplicate(&table.def, key, &columns, row, &numbers));
         }
         self.add(&table, &columns)?;
         Ok(batch.num_rows() as u64)
@@ -115,31 +101,17 @@ impl Transaction {
     ///
     /// # Errors
     /// [`Error::DuplicateKey`] if two of the rows have the same key, naming the later one; storage errors.
-    pub fn duplicates(&self, name: &str, batch: &RecordBatch, names: RowNames) -> Result<Vec<(usize, u64)>> {
-        self.duplicates_named(name, batch, names, &|row| names.first.saturating_add(row as u64))
-    }
-
-    /// As [`Transaction::duplicates`]; messages call row `i` by the number `numbers[i]`.
-    ///
-    /// # Errors
-    /// As [`Transaction::duplicates`].
-    pub fn duplicates_numbered(&self, name: &str, batch: &RecordBatch, numbers: &[u32]) -> Result<Vec<(usize, u64)>> {
-        let names = RowNames { unit: "row", first: numbers.first().map_or(1, |n| u64::from(*n)) };
-        self.duplicates_named(name, batch, names, &|row| numbers.get(row).map_or(0, |n| u64::from(*n)))
-    }
-
-    fn duplicates_named(
+    pub fn duplicates<'a>(
         &self,
         name: &str,
         batch: &RecordBatch,
-        names: RowNames,
-        number: &dyn Fn(usize) -> u64,
+        numbers: impl Into<RowNumbers<'a>>,
     ) -> Result<Vec<(usize, u64)>> {
-        let table = self.existing(name)?;
-        let columns = canonical_columns(&table.def, batch, names)?;
+        let (table, numbers) = (self.existing(name)?, numbers.into());
+        let columns = canonical_columns(&table.def, batch, numbers.names())?;
         let found = self.duplicates_of(&table, &columns)?;
         match found.repeated {
-            Some((row, key)) => Err(duplicate(&table.def, key, &columns, row, names.unit, number(row))),
+            Some((row, key)) => Err(duplicate(&table.def, key, &columns, row, &numbers)),
             None => Ok(found.there.into_iter().map(|(row, address, _)| (row, address)).collect()),
         }
     }
@@ -153,7 +125,7 @@ impl Transaction {
             let sought = SoughtKeys::new(key, columns)?;
             found.repeated = found.repeated.or_else(|| sought.repeated().map(|(row, _)| (row, number)));
         }
-        for (partition, rows) in split(&table.def, columns, table.partitions.len()) {
+        for (partition, rows) in split(table, columns) {
             let part = taken(columns, rows.as_deref())?;
             for (number, key) in table.def.unique_keys.iter().enumerate() {
                 let places = SoughtKeys::new(key, &part)?.find(&table.def, number, &table.partitions[partition])?;
@@ -171,13 +143,7 @@ impl Transaction {
     /// Adds rows of canonical columns whose keys are free.
     fn add(&mut self, table: &Arc<Table>, columns: &[ArrayRef]) -> Result<()> {
         let mut changed = Table::clone_of(table);
-        let parts = if table.def.shard_key.is_empty() && !table.def.reference {
-            let least = (0..table.partitions.len()).min_by_key(|p| table.partitions[*p].rows()).unwrap_or(0);
-            vec![(least, None)]
-        } else {
-            split(&table.def, columns, table.partitions.len())
-        };
-        for (partition, rows) in parts {
+        for (partition, rows) in split(table, columns) {
             let rows = taken(columns, rows.as_deref())?;
             changed = changed.with_partition(partition, |part| part.own.push(rows.into()))?;
         }
@@ -197,28 +163,22 @@ impl Transaction {
             of_partition.entry(Place::of(*address).0).or_default().push(*address);
         }
         let mut changed = Table::clone_of(&table);
+        let mut of_others = Vec::new();
         for (ordinal, addresses) in &of_partition {
-            let partition = (0..table.partitions.len()).find(|p| table.ordinal(*p) == *ordinal);
             let not_there = || Error::Invalid(format!("table '{name}' has no such row to delete"));
-            let partition = partition.ok_or_else(not_there)?;
+            let partition = table.partition_of(*ordinal).ok_or_else(not_there)?;
             let places: Vec<Place> = addresses.iter().map(|address| Place::of(*address).1).collect();
             if !places.iter().all(|place| table.partitions[partition].is_live(*place)) {
                 return Err(not_there());
             }
             changed = changed.with_partition(partition, |part| part.delete(&places))?;
+            let own = |place: &Place| matches!(place, Place::Memory(number) if *number >= OWN_ROWS);
+            let others = addresses.iter().zip(&places).filter(|(_, place)| !own(place));
+            of_others.extend(others.map(|(address, _)| (partition, *address)));
         }
-        self.change(&table, changed);
-        let partitions = table.partitions.len();
-        if let Some(changed) = self.changed.get_mut(&table.id) {
-            changed.deleted.resize_with(partitions, RoaringTreemap::new);
-            for address in &addresses {
-                let (ordinal, place) = Place::of(*address);
-                if !matches!(place, Place::Memory(number) if number >= OWN_ROWS)
-                    && let Some(partition) = (0..partitions).find(|p| table.ordinal(*p) == ordinal)
-                {
-                    changed.deleted[partition].insert(*address);
-                }
-            }
+        let changed = self.change(&table, changed);
+        for (partition, address) in of_others {
+            changed.deleted[partition].insert(address);
         }
         Ok(addresses.len() as u64)
     }
@@ -231,7 +191,8 @@ impl Transaction {
         let table = self.existing(name)?;
         let mut order: Vec<(u64, usize)> = addresses.iter().copied().zip(0..).collect();
         order.sort_unstable();
-        let mut parts: Vec<Vec<ArrayRef>> = vec![vec![]; table.def.columns.len()];
+        let every: Vec<u32> = (0..table.def.columns.len() as u32).collect();
+        let mut parts: Vec<Vec<ArrayRef>> = vec![vec![]; every.len()];
         let mut places = vec![0u32; addresses.len()];
         for (at, (_, asked)) in order.iter().enumerate() {
             places[*asked] = at as u32;
@@ -241,14 +202,8 @@ impl Transaction {
         for unit in sorted.chunk_by(|a, b| unit_of(&scanned, *a) == unit_of(&scanned, *b)) {
             let found = unit_of(&scanned, unit[0]).map(|(partition, unit)| &scanned[partition][unit]);
             let found = found.ok_or_else(|| Error::Invalid(format!("table '{name}' has no such row")))?;
-            let mut rows: Vec<u32> = unit.iter().map(|address| (address - found.address) as u32).collect();
-            rows.dedup();
-            let again: Vec<u32> =
-                unit.iter().map(|a| rows.partition_point(|row| u64::from(*row) < a - found.address) as u32).collect();
-            for (ordinal, part) in parts.iter_mut().enumerate() {
-                let values = read_rows(&found.segment, ordinal, &rows)?;
-                part.push(take(&values, &UInt32Array::from(again.clone()), None)?);
-            }
+            let rows: Vec<u32> = unit.iter().map(|address| (address - found.address) as u32).collect();
+            parts.iter_mut().zip(read_rows(&found.segment, &every, &rows)?).for_each(|(part, values)| part.push(values));
         }
         let places = UInt32Array::from(places);
         let column = |parts: Vec<ArrayRef>| {
@@ -258,15 +213,11 @@ impl Transaction {
         parts.into_iter().map(column).collect()
     }
 
-    fn change(&mut self, before: &Arc<Table>, table: Table) {
-        let table = Arc::new(table);
-        match self.changed.get_mut(&before.id) {
-            Some(changed) => changed.table = table,
-            None => {
-                let deleted = vec![RoaringTreemap::new(); table.partitions.len()];
-                self.changed.insert(before.id, Changed { table, deleted });
-            }
-        }
+    fn change(&mut self, before: &Arc<Table>, table: Table) -> &mut Changed {
+        let new = || Changed { table: Arc::clone(before), deleted: vec![RoaringTreemap::new(); before.partitions.len()] };
+        let changed = self.changed.entry(before.id).or_insert_with(new);
+        changed.table = Arc::new(table);
+        changed
     }
 
     /// Makes the changes last and shows them to everyone.
@@ -287,7 +238,8 @@ impl Transaction {
             for (partition, part) in changed.table.partitions.iter().enumerate().filter(|(_, part)| part.own.rows() > 0) {
                 let (columns, _) = part.own.live(u64::MAX)?;
                 let change = if part.own.rows() as usize >= self.database.options().flush_rows.max(1) {
-                    let segments = self.database.write_segments(&changed.table, partition, &columns)?;
+                    let (rows, _) = sorted(columns.clone(), &changed.table.def)?;
+                    let (segments, _) = self.database.write_segments(&changed.table, partition, &rows)?;
                     Change::Attach {
                         table: *id,
                         partition,
@@ -319,7 +271,7 @@ impl Transaction {
         }
         for (partition, columns, change) in inserted {
             let (Change::Insert { table: id, .. } | Change::Attach { table: id, .. }) = &change else { continue };
-            let now = head.catalog.table_of(*id).ok_or_else(|| Error::NoSuchTable(format!("number {id}")))?;
+            let now = head.catalog.existing(*id)?;
             let seen = self.snapshot.table_of(*id).map(|table| &table.partitions[partition]);
             // What was there at the snapshot has been looked at by the statement.
             if !seen.is_some_and(|seen| Arc::ptr_eq(seen, &now.partitions[partition])) {
@@ -359,24 +311,6 @@ impl Drop for Transaction {
     }
 }
 
-impl Database {
-    /// Writes rows as segments, which go with their last user unless they are committed.
-    pub(crate) fn write_segments(&self, table: &Table, partition: usize, columns: &[ArrayRef]) -> Result<Vec<Arc<Segment>>> {
-        let rows = columns.first().map_or(0, arrow::array::Array::len);
-        let cut = self.options.segment_rows.clamp(1, crate::MAX_SEGMENT_ROWS);
-        let order = crate::writer::sort_order(columns, &table.def)?;
-        let sorted = match &order {
-            None => columns.to_vec(),
-            Some(order) => columns.iter().map(|c| take(c, order, None)).collect::<std::result::Result<_, _>>()?,
-        };
-        let segment = |first: usize| {
-            let part: Vec<ArrayRef> = sorted.iter().map(|c| c.slice(first, cut.min(rows - first))).collect();
-            self.write_segment(table, partition, &part)
-        };
-        (0..rows).step_by(cut).map(segment).collect()
-    }
-}
-
 #[derive(Default)]
 struct Duplicates {
     /// A row whose key another one of the same batch has, and the key's number.
@@ -385,23 +319,20 @@ struct Duplicates {
     there: Vec<(usize, u64, usize)>,
 }
 
-fn duplicate(def: &TableDef, key: usize, columns: &[ArrayRef], row: usize, unit: &str, number: u64) -> Error {
+fn duplicate(def: &TableDef, key: usize, columns: &[ArrayRef], row: usize, numbers: &RowNumbers<'_>) -> Error {
+    let (unit, number) = (numbers.names().unit, numbers.of(row));
     let key = &def.unique_keys[key];
     let text = SoughtKeys::new(key, columns).map(|keys| keys.text(row)).unwrap_or_default();
     Error::DuplicateKey(format!("table '{}', {unit} {number}: there is a row with {} {text} already", def.name, key.name))
 }
 
-/// Which rows go to which partition; `None`: all.
-fn split(def: &TableDef, columns: &[ArrayRef], partitions: usize) -> Vec<(usize, Option<Vec<u32>>)> {
-    if partitions == 1 || def.shard_key.is_empty() {
-        return vec![(0, None)];
+/// Which rows go to which partition; `None`: all. Without a shard key they fill up the smallest one.
+fn split(table: &Table, columns: &[ArrayRef]) -> Vec<(usize, Option<Vec<u32>>)> {
+    if table.def.shard_key.is_empty() || table.partitions.len() == 1 {
+        return vec![(table.smallest_partition(), None)];
     }
-    let keys: Vec<ArrayRef> = def.shard_key.iter().map(|k| Arc::clone(&columns[*k as usize])).collect();
-    let mut rows_of: BTreeMap<usize, Vec<u32>> = BTreeMap::new();
-    for (row, hash) in (0u32..).zip(shard_hashes(&keys)) {
-        rows_of.entry(partition_of(hash, partitions)).or_default().push(row);
-    }
-    rows_of.into_iter().map(|(partition, rows)| (partition, Some(rows))).collect()
+    let rows_of = rows_by_partition(&table.def.shard_key, columns, table.partitions.len());
+    rows_of.into_iter().enumerate().filter(|(_, rows)| !rows.is_empty()).map(|(p, rows)| (p, Some(rows))).collect()
 }
 
 fn taken(columns: &[ArrayRef], rows: Option<&[u32]>) -> Result<Vec<ArrayRef>> {

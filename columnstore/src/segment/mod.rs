@@ -15,7 +15,7 @@ use arrow::array::ArrayRef;
 use arrow::buffer::Buffer;
 use parking_lot::Mutex;
 
-pub(crate) use build::{BuiltSegment, build_in_memory, build_segment};
+pub(crate) use build::{build_in_memory, build_segment};
 pub use column::{Column, FilterCounters, PreparedFilter};
 use file::SegmentFile;
 pub(crate) use file::{Written, corrupt, io_error};
@@ -141,12 +141,6 @@ impl Segment {
     /// The numbers of the file's columns, if they are not those of the table.
     pub(crate) fn foreign_columns(&self) -> Option<&Arc<[u32]>> {
         self.foreign.as_ref()
-    }
-
-    /// Whether its rows are only in memory.
-    #[must_use]
-    pub fn is_in_memory(&self) -> bool {
-        matches!(self.stored.home, Home::Memory(_))
     }
 
     /// Its number, unique in the data directory.
@@ -298,6 +292,11 @@ impl Segment {
         Error::Invalid(format!("there is no column {ordinal} in {}", self.path().display()))
     }
 
+    /// All rows of some columns, as [`Segment::values`].
+    pub(crate) fn whole(&self, columns: &[u32]) -> Result<Vec<ArrayRef>> {
+        columns.iter().map(|column| self.values(*column as usize, 0, self.rows(), None)).collect()
+    }
+
     /// Checks the file's ends and every column's bytes against their checksums.
     pub(crate) fn verify(&self) -> Result<()> {
         (0..self.def.columns.len()).try_for_each(|ordinal| self.column(ordinal).map(drop))
@@ -309,8 +308,7 @@ impl Segment {
         if let Some(Some(index)) = keys.get(number) {
             return Ok(Arc::clone(index));
         }
-        let read = |column: &u32| self.values(*column as usize, 0, self.rows(), None);
-        let index = Arc::new(KeyIndex::of(&key.columns.iter().map(read).collect::<Result<Vec<_>>>()?));
+        let index = Arc::new(KeyIndex::of(&self.whole(&key.columns)?));
         let length = keys.len().max(number + 1);
         keys.resize(length, None);
         keys[number] = Some(Arc::clone(&index));

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 
-use arrow::array::{Array, ArrayRef, UInt32Array};
+use arrow::array::{ArrayRef, UInt32Array};
 use arrow::compute::{SortColumn, lexsort_to_indices, take};
 use rayon::prelude::*;
 
 use crate::database::Database;
 use crate::definition::TableDef;
-use crate::segment::{BuiltSegment, Segment, build_segment, io_error};
+use crate::segment::{Segment, io_error};
 use crate::table::Table;
 use crate::writer::buffer::{Rows, gather};
 use crate::{Error, Result};
@@ -23,8 +23,7 @@ pub(crate) struct Flush {
     database: Arc<Database>,
     def: Arc<TableDef>,
     partition: usize,
-    id: u64,
-    path: PathBuf,
+    place: (u64, PathBuf),
     rows: Vec<Rows>,
 }
 
@@ -37,37 +36,33 @@ struct Flushed {
 
 impl Flush {
     pub(crate) fn new(database: &Arc<Database>, table: &Table, partition: usize, rows: Vec<Rows>) -> Result<Flush> {
-        let (files, id) = (database.files(), database.new_segment_id());
-        let folder = files.partition_folder(table.id, partition);
-        files.disk.create_folder(&folder).map_err(io_error(&folder))?;
-        let path = files.segment_path(table.id, partition, id);
-        Ok(Flush { database: Arc::clone(database), def: Arc::clone(&table.def), partition, id, path, rows })
+        let place = database.new_segment(table.id, partition)?;
+        Ok(Flush { database: Arc::clone(database), def: Arc::clone(&table.def), partition, place, rows })
     }
 
     fn run(self, fsync: bool) -> Result<Flushed> {
         let gathered = (0..self.def.columns.len()).into_par_iter().map(|ordinal| gather(&self.rows, ordinal));
-        let mut columns = gathered.collect::<Result<Vec<ArrayRef>>>()?;
-        if let Some(order) = sort_order(&columns, &self.def)? {
-            columns = columns.par_iter().map(|c| take(c, &order, None)).collect::<std::result::Result<_, _>>()?;
-        }
+        let (columns, _) = sorted(gathered.collect::<Result<Vec<ArrayRef>>>()?, &self.def)?;
         drop(self.rows);
-        let rows = columns.first().map_or(0, Array::len);
-        let disk = &self.database.files().disk;
-        let built = build_segment(&**disk, &self.path, &self.def.columns, &columns).inspect_err(|_| {
-            let _ = disk.remove(&self.path);
-        })?;
+        let (segment, file) = self.database.build_segment(&self.def, self.place, &columns)?;
         drop(columns);
-        let BuiltSegment { file, written } = built;
-        let segment = Arc::new(Segment::new(disk, self.id, rows, self.path, written, &self.def, None));
-        // Only the commit makes it stay.
-        segment.set_doomed(true);
         let sync = fsync.then(|| std::thread::spawn(move || file.sync()));
         Ok(Flushed { partition: self.partition, segment, sync })
     }
 }
 
+/// Rows in the order of the sort key, and the order itself if they were not in it.
+pub(crate) fn sorted(columns: Vec<ArrayRef>, def: &TableDef) -> Result<(Vec<ArrayRef>, Option<UInt32Array>)> {
+    let order = sort_order(&columns, def)?;
+    let columns = match &order {
+        None => columns,
+        Some(order) => columns.par_iter().map(|c| take(c, order, None)).collect::<std::result::Result<_, _>>()?,
+    };
+    Ok((columns, order))
+}
+
 /// The order of the sort key, if rows are not in it; rows with equal keys keep theirs.
-pub(crate) fn sort_order(columns: &[ArrayRef], def: &TableDef) -> Result<Option<UInt32Array>> {
+fn sort_order(columns: &[ArrayRef], def: &TableDef) -> Result<Option<UInt32Array>> {
     let rows = columns.first().map_or(0, arrow::array::Array::len);
     if def.sort_key.is_empty() || rows == 0 {
         return Ok(None);

@@ -1,5 +1,5 @@
 //! Adding rows to a table: rows go to their partition's buffer, full buffers become segment files in the background, and one
-//! manifest commits them all.
+//! record of the log commits them all.
 
 mod buffer;
 mod flush;
@@ -13,13 +13,13 @@ use arrow::array::{Array, ArrayRef, RecordBatch};
 use crate::database::Database;
 use crate::log::{Change, Entry};
 use crate::segment::Segment;
-use crate::sharding::{partition_of, shard_hashes};
+use crate::sharding::rows_by_partition;
 use crate::table::Table;
 use crate::{Error, MAX_SEGMENT_ROWS, Result};
 use buffer::{RowBuffer, Rows};
-pub(crate) use flush::sort_order;
+pub(crate) use flush::sorted;
 use flush::{Flush, Flushes};
-pub use prepare::{RowNames, conform};
+pub use prepare::{RowNames, RowNumbers, conform};
 pub(crate) use prepare::{canonical_column, canonical_columns};
 
 /// Rows of a batch that go to one partition when there is no shard key.
@@ -50,7 +50,7 @@ impl TableWriter {
     pub(crate) fn new(database: Arc<Database>, table: Arc<Table>, creates: bool) -> TableWriter {
         let buffers = table.partitions.iter().map(|_| RowBuffer::default()).collect();
         // Small inserts fill up the smallest partition.
-        let next_partition = (0..table.partitions.len()).min_by_key(|p| table.partitions[*p].rows()).unwrap_or(0);
+        let next_partition = table.smallest_partition();
         let flushes = Flushes::new(database.options().fsync);
         TableWriter {
             database,
@@ -59,7 +59,7 @@ impl TableWriter {
             buffers,
             next_partition,
             rows: 0,
-            names: RowNames { unit: "row", first: 1 },
+            names: RowNames::default(),
             flushes,
             prepared: vec![],
             failed: false,
@@ -124,12 +124,8 @@ impl TableWriter {
     }
 
     fn push_by_key(&mut self, columns: &Arc<[ArrayRef]>) -> Result<()> {
-        let (rows, partitions) = (columns.first().map_or(0, Array::len), self.buffers.len());
-        let keys: Vec<ArrayRef> = self.table.def.shard_key.iter().map(|k| Arc::clone(&columns[*k as usize])).collect();
-        let mut rows_of: Vec<Vec<u32>> = vec![Vec::with_capacity(rows / partitions + rows / 8); partitions];
-        for (row, hash) in shard_hashes(&keys).into_iter().enumerate() {
-            rows_of[partition_of(hash, partitions)].push(row as u32);
-        }
+        let partitions = self.buffers.len();
+        let rows_of = rows_by_partition(&self.table.def.shard_key, columns, partitions);
         for (buffer, picked) in self.buffers.iter_mut().zip(rows_of) {
             if !picked.is_empty() {
                 buffer.push(Rows::picked(columns, picked, partitions)?);
@@ -143,7 +139,7 @@ impl TableWriter {
         self.flushes.start(Flush::new(&self.database, &self.table, partition, batches)?)
     }
 
-    /// Commits all rows; how many they are. All segments are on disk before the manifest names them.
+    /// Commits all rows; how many they are. All segments are on disk before the log names them.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::NoSuchTable`] if the table was dropped meanwhile, [`Error::AlreadyExists`] if it was to be

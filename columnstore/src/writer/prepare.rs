@@ -19,6 +19,55 @@ pub struct RowNames {
     pub first: u64,
 }
 
+impl Default for RowNames {
+    /// Rows, counted from 1.
+    fn default() -> RowNames {
+        RowNames { unit: "row", first: 1 }
+    }
+}
+
+/// How messages number the rows of a batch.
+#[derive(Clone, Copy, Debug)]
+pub enum RowNumbers<'a> {
+    /// One after the other.
+    From(RowNames),
+    /// Each row has its own.
+    Each(&'a [u32]),
+}
+
+impl From<RowNames> for RowNumbers<'_> {
+    fn from(names: RowNames) -> Self {
+        RowNumbers::From(names)
+    }
+}
+
+impl<'a> From<&'a [u32]> for RowNumbers<'a> {
+    fn from(numbers: &'a [u32]) -> Self {
+        RowNumbers::Each(numbers)
+    }
+}
+
+impl RowNumbers<'_> {
+    /// What the rows are called, and the number of the first one.
+    pub(crate) fn names(&self) -> RowNames {
+        match self {
+            RowNumbers::From(names) => *names,
+            RowNumbers::Each(numbers) => {
+                let names = RowNames::default();
+                RowNames { first: numbers.first().map_or(names.first, |number| u64::from(*number)), ..names }
+            }
+        }
+    }
+
+    /// The number of a row.
+    pub(crate) fn of(&self, row: usize) -> u64 {
+        match self {
+            RowNumbers::From(names) => names.first.saturating_add(row as u64),
+            RowNumbers::Each(numbers) => numbers.get(row).map_or(0, |number| u64::from(*number)),
+        }
+    }
+}
+
 /// A batch in the table's types, as it would be stored. Who spreads rows over several writers does this first, so that errors name the
 /// row as it came.
 ///

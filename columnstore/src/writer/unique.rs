@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use arrow::array::ArrayRef;
-
 use crate::keys::SoughtKeys;
 use crate::segment::Segment;
 use crate::table::{Partition, Stored, Table};
@@ -47,9 +45,7 @@ impl Checked {
 
 fn look(table: &Arc<Table>, segment: &Arc<Segment>, others: &[&Partition]) -> Result<()> {
     for (number, key) in table.def.unique_keys.iter().enumerate() {
-        let whole = |c: &u32| segment.values(*c as usize, 0, segment.rows(), None);
-        let columns = key.columns.iter().map(whole).collect::<Result<Vec<ArrayRef>>>()?;
-        let sought = SoughtKeys::of_key(columns)?;
+        let sought = SoughtKeys::of_key(segment.whole(&key.columns)?)?;
         let mut row = sought.repeated().map(|(row, _)| row);
         for other in others {
             if row.is_none() {

@@ -224,7 +224,7 @@ impl Run {
     /// Drops what hangs on the open directory, and it.
     fn forget(&mut self) {
         let database = self.database();
-        let (.., error) = database.maintenance_counters();
+        let error = database.maintenance_error();
         // What the thread was about to do when the process ended could not be done.
         let ended = error.as_ref().is_none_or(|error| error.contains("the process has ended"));
         assert!(ended || self.failed, "background maintenance: {error:?}");

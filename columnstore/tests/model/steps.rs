@@ -222,7 +222,7 @@ impl Run {
 
     fn insert_rows(&mut self, at: usize, name: &str, table: &ModelTable, rows: &[Row]) {
         self.note(format!("insert {} rows into {name} ({at})", rows.len()));
-        let names = RowNames { unit: "row", first: 1 };
+        let names = RowNames::default();
         let result = self.transactions[at].transaction.insert(name, &batch(rows.iter()), names);
         let duplicate = clash(table.kind, table.rows.values().chain(rows));
         if self.statement(result, &duplicate.then_some("DuplicateKey").into_iter().collect()) {

@@ -17,8 +17,6 @@ use stoa_columnstore::{
 
 use crate::tables::{column, fill, options, read_sorted, wide_rows, wide_table};
 
-const NAMES: RowNames = RowNames { unit: "row", first: 1 };
-
 /// What a table should hold.
 struct Model {
     def: TableDef,
@@ -105,7 +103,7 @@ fn passing(table: &Table, ordinal: usize, predicate: &Predicate) -> Vec<i64> {
 
 fn insert(database: &Arc<Database>, name: &str, batch: &RecordBatch) -> Result<(), Error> {
     let mut transaction = database.begin();
-    transaction.insert(name, batch, NAMES)?;
+    transaction.insert(name, batch, RowNames::default())?;
     transaction.commit()
 }
 
@@ -329,7 +327,7 @@ fn who_began_before_reads_on_but_cannot_write() {
     let database = reopened(database, folder.path());
     let old = database.table("wide").unwrap();
     let mut transaction = database.begin();
-    transaction.insert("wide", &wide_rows(&old.def, 300, 310), NAMES).unwrap();
+    transaction.insert("wide", &wide_rows(&old.def, 300, 310), RowNames::default()).unwrap();
     let mut writer = database.writer("wide").unwrap();
     writer.push(&wide_rows(&old.def, 310, 320)).unwrap();
     database.alter_table("wide", &AlterTable::DropColumn("kind".into())).unwrap();

@@ -36,7 +36,7 @@ fn write(root: &Path) {
     }
     for from in [ROWS, ROWS + 20] {
         let mut transaction = database.begin();
-        transaction.insert("wide", &wide_rows(&def, from, from + 20), RowNames { unit: "row", first: 1 }).unwrap();
+        transaction.insert("wide", &wide_rows(&def, from, from + 20), RowNames::default()).unwrap();
         transaction.commit().unwrap();
         let table = database.table("wide").unwrap();
         // A row of a segment and one in memory.

@@ -9,8 +9,6 @@ use stoa_columnstore::{Database, Error, Options, RowNames, TableDef, Transaction
 
 use crate::tables::{column, options, read_all};
 
-const NAMES: RowNames = RowNames { unit: "row", first: 1 };
-
 fn setup() -> Options {
     Options { default_partitions: 1, ..options(64) }
 }
@@ -22,11 +20,8 @@ fn create(folder: &Path) -> Arc<Database> {
         name: "t".into(),
         columns: vec![column("id", DataType::Int64)],
         shard_key: vec![0],
-        sort_key: vec![],
         unique_keys: vec![UniqueKey { name: "PRIMARY KEY".into(), columns: vec![0] }],
-        layout: stoa_columnstore::Layout::default(),
-        reference: false,
-        partitions: 0,
+        ..TableDef::default()
     };
     database.create_table(def).unwrap();
     let mut first = database.begin();
@@ -40,7 +35,7 @@ fn rows(ids: std::ops::Range<i64>) -> RecordBatch {
 }
 
 fn insert(transaction: &mut Transaction, ids: std::ops::Range<i64>) -> Result<u64, Error> {
-    transaction.insert("t", &rows(ids), NAMES)
+    transaction.insert("t", &rows(ids), RowNames::default())
 }
 
 fn ids(database: &Database) -> Vec<i64> {
@@ -52,7 +47,7 @@ fn ids(database: &Database) -> Vec<i64> {
 
 /// The address of the row with this key.
 fn address(transaction: &Transaction, id: i64) -> u64 {
-    transaction.duplicates("t", &rows(id..id + 1), NAMES).unwrap()[0].1
+    transaction.duplicates("t", &rows(id..id + 1), RowNames::default()).unwrap()[0].1
 }
 
 /// A transaction that deletes row 3 and adds rows.

@@ -105,16 +105,7 @@ fn bitmap_indexes_answer_rare_values() {
     let mut kind = column("kind", DataType::Utf8View);
     kind.bitmap_index = BitmapIndex::Declared;
     let columns = vec![column("id", DataType::Int64), kind];
-    let def = TableDef {
-        name: "t".into(),
-        columns,
-        shard_key: vec![],
-        sort_key: vec![],
-        unique_keys: vec![],
-        reference: true,
-        partitions: 0,
-        layout: Default::default(),
-    };
+    let def = TableDef { name: "t".into(), columns, reference: true, ..TableDef::default() };
     database.create_table(def.clone()).unwrap();
     let rows = 70_000i64;
     let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..rows));
@@ -165,16 +156,7 @@ fn one_key_fills_one_partition() {
     let folder = tempfile::tempdir().unwrap();
     let database = Database::open(folder.path(), options(500)).unwrap();
     let columns = vec![column("id", DataType::Int64), column("key", DataType::Int64), column("s", DataType::Utf8View)];
-    let def = TableDef {
-        name: "t".into(),
-        columns,
-        shard_key: vec![1],
-        sort_key: vec![],
-        unique_keys: vec![],
-        reference: false,
-        partitions: 16,
-        layout: Default::default(),
-    };
+    let def = TableDef { name: "t".into(), columns, shard_key: vec![1], partitions: 16, ..TableDef::default() };
     database.create_table(def.clone()).unwrap();
     let rows = |from: i64, to: i64| {
         let key = |i: i64| if i % 100 == 0 { Some(i) } else { None };
@@ -199,16 +181,7 @@ fn a_null_in_a_not_null_column_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let database = Database::open(folder.path(), options(64)).unwrap();
     let columns = vec![ColumnDef { nullable: false, ..column("id", DataType::Int64) }];
-    let def = TableDef {
-        name: "t".into(),
-        columns,
-        shard_key: vec![],
-        sort_key: vec![],
-        unique_keys: vec![],
-        reference: false,
-        partitions: 0,
-        layout: Default::default(),
-    };
+    let def = TableDef { name: "t".into(), columns, ..TableDef::default() };
     database.create_table(def).unwrap();
     let mut writer = database.writer("t").unwrap();
     let batch = |values: Vec<Option<i64>>| {
@@ -242,7 +215,7 @@ proptest! {
         let folder = tempfile::tempdir().unwrap();
         let database = Database::open(folder.path(), options(64)).unwrap();
         let columns = vec![column("id", DataType::Int64), column("v", DataType::Int64), column("s", DataType::Utf8View)];
-        let def = TableDef { name: "t".into(), columns, shard_key: vec![1], sort_key: vec![2], unique_keys: vec![], reference: false, partitions, layout: Default::default() };
+        let def = TableDef { name: "t".into(), columns, shard_key: vec![1], sort_key: vec![2], partitions, ..TableDef::default() };
         database.create_table(def.clone()).unwrap();
         let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..values.len() as i64));
         let v: ArrayRef = Arc::new(Int64Array::from_iter(values.iter().map(|r| r.0)));

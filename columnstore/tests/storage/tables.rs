@@ -36,16 +36,7 @@ pub fn wide_table(name: &str) -> TableDef {
     ];
     columns[0].nullable = false;
     columns[3].bitmap_index = BitmapIndex::Declared;
-    TableDef {
-        name: name.into(),
-        columns,
-        shard_key: vec![0],
-        sort_key: vec![],
-        unique_keys: vec![],
-        reference: false,
-        partitions: 0,
-        layout: Default::default(),
-    }
+    TableDef { name: name.into(), columns, shard_key: vec![0], ..TableDef::default() }
 }
 
 /// Rows `from..to` of the wide table.

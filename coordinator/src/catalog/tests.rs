@@ -14,16 +14,7 @@ fn definition(name: &str) -> Definition {
         sql_type: "DECIMAL(15,2)".into(),
     };
     let columns = vec![column];
-    Definition::new(TableDef {
-        name: name.into(),
-        columns,
-        shard_key: vec![0],
-        sort_key: vec![],
-        unique_keys: vec![],
-        reference: false,
-        partitions: 0,
-        layout: Default::default(),
-    })
+    Definition::new(TableDef { name: name.into(), columns, shard_key: vec![0], ..TableDef::default() })
 }
 
 fn command() -> impl Strategy<Value = Command> {

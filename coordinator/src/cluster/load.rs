@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
-use stoa_columnstore::{RowNames, TableDef, conform, partition_of, shard_hashes};
+use stoa_columnstore::{RowNames, TableDef, conform, rows_by_partition};
 use stoa_rpc::LeafPool;
 use stoa_rpc::ipc::write_chunks;
 use stoa_rpc::leaf::{Load, REFERENCE};
@@ -56,7 +56,7 @@ impl ClusterRows {
             loads,
             next: 0,
             rows: 0,
-            names: RowNames { unit: "row", first: 1 },
+            names: RowNames::default(),
             creates: None,
         })
     }
@@ -82,7 +82,7 @@ impl ClusterRows {
             return Ok(parts);
         }
         let mut parts = Vec::new();
-        for (partition, rows) in rows_by_partition(&self.def, batch, partitions) {
+        for (partition, rows) in placed(&self.def, batch, partitions) {
             let part = take_record_batch(batch, &UInt32Array::from(rows)).map_err(stoa_exec::Error::from)?;
             parts.push((partition, part));
         }
@@ -90,13 +90,9 @@ impl ClusterRows {
     }
 }
 
-/// The rows of a batch that belong to each partition by the hash of their shard key.
-pub(super) fn rows_by_partition(def: &TableDef, batch: &RecordBatch, partitions: usize) -> Vec<(usize, Vec<u32>)> {
-    let keys: Vec<ArrayRef> = def.shard_key.iter().map(|k| batch.column(*k as usize).clone()).collect();
-    let mut rows_of: Vec<Vec<u32>> = vec![Vec::new(); partitions];
-    for (row, hash) in (0u32..).zip(shard_hashes(&keys)) {
-        rows_of[partition_of(hash, partitions)].push(row);
-    }
+/// The partitions that have rows of a batch by the hash of their shard key, with these rows.
+pub(super) fn placed(def: &TableDef, batch: &RecordBatch, partitions: usize) -> Vec<(usize, Vec<u32>)> {
+    let rows_of = rows_by_partition(&def.shard_key, batch.columns(), partitions);
     rows_of.into_iter().enumerate().filter(|(_, rows)| !rows.is_empty()).collect()
 }
 

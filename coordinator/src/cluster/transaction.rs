@@ -20,7 +20,7 @@ use stoa_rpc::leaf::{LeafTransaction, NumberedRows, REFERENCE, TransactionSetup}
 use stoa_rpc::{Failure, FailureKind, LeafPool};
 
 use super::fragments::{at, in_parallel};
-use super::load::rows_by_partition;
+use super::load::placed;
 use super::{Database, Shared};
 use crate::{Error, Result, Transaction};
 
@@ -30,8 +30,6 @@ const ROWS_AT_ONCE: usize = 1 << 13;
 const ADDRESSES_AT_ONCE: usize = 1 << 20;
 /// How long the outcome is asked for when the answer to the decision was lost.
 const ASK: Duration = Duration::from_secs(8);
-
-const ROWS: RowNames = RowNames { unit: "row", first: 1 };
 
 /// The leaves that take part in a transaction.
 pub(super) struct Participants {
@@ -123,7 +121,7 @@ impl ClusterTransaction {
             let ordinal = (self.participants.number % partitions as u64) as u32;
             return Ok(vec![(self.master(ordinal)?, all())]);
         }
-        let parts = rows_by_partition(def, batch, partitions);
+        let parts = placed(def, batch, partitions);
         parts.into_iter().map(|(ordinal, rows)| Ok((self.master(ordinal as u32)?, rows))).collect()
     }
 
@@ -198,7 +196,7 @@ impl Transaction for ClusterTransaction {
     fn insert(&mut self, table: &str, batch: &RecordBatch) -> Result<u64> {
         self.usable()?;
         let def = self.def(table)?;
-        let all = conform(&def, batch, ROWS)?;
+        let all = conform(&def, batch, RowNames::default())?;
         for first in (0..all.num_rows()).step_by(ROWS_AT_ONCE) {
             let batch = all.slice(first, ROWS_AT_ONCE.min(all.num_rows() - first));
             let parts: Vec<(Place, Vec<u32>)> = if def.reference {
@@ -218,7 +216,7 @@ impl Transaction for ClusterTransaction {
     fn duplicates(&self, table: &str, batch: &RecordBatch) -> Result<Vec<(usize, u64)>> {
         self.usable()?;
         let def = self.def(table)?;
-        let batch = conform(&def, batch, ROWS)?;
+        let batch = conform(&def, batch, RowNames::default())?;
         if def.unique_keys.is_empty() {
             return Ok(vec![]);
         }

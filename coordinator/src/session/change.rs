@@ -8,7 +8,7 @@ use std::time::Duration;
 use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array, UInt64Array};
 use arrow::compute::{filter_record_batch, take};
 use arrow::datatypes::{DataType, UInt64Type};
-use stoa_columnstore::{BitmapIndex, ColumnDef, Table, TableDef};
+use stoa_columnstore::{BitmapIndex, ColumnDef, RowNames, Table, TableDef, conform};
 use stoa_exec::{CancelToken, Progress};
 use stoa_plan::Query;
 use stoa_rpc::FailureKind;
@@ -242,7 +242,7 @@ impl Upsert<'_> {
             let addresses: Vec<u64> = first.iter().map(|(_, address)| *address).collect();
             let there = self.transaction.read(&self.def.name, &addresses)?;
             let rows = UInt32Array::from_iter_values(first.iter().map(|(row, _)| *row as u32));
-            let batch = stoa_columnstore::conform(self.def, batch, stoa_columnstore::RowNames { unit: "row", first: 1 })?;
+            let batch = conform(self.def, batch, RowNames::default())?;
             let values = batch.columns().iter().map(|c| take(c, &rows, None)).collect::<std::result::Result<Vec<_>, _>>();
             let values = values.map_err(stoa_exec::Error::from)?;
             let table = duplicates_table(self.def, &addresses, there, values)?;
@@ -265,16 +265,7 @@ fn duplicates_table(def: &TableDef, addresses: &[u64], there: Vec<ArrayRef>, val
     let mut columns = vec![column("$row".into(), DataType::UInt64)];
     columns.extend(def.columns.iter().map(|c| column(c.name.clone(), c.ty.clone())));
     columns.extend(def.columns.iter().map(|c| column(format!("values${}", c.name), c.ty.clone())));
-    let def = TableDef {
-        name: stoa_sql::DUPLICATES.into(),
-        columns,
-        shard_key: vec![],
-        sort_key: vec![],
-        unique_keys: vec![],
-        layout: stoa_columnstore::Layout::default(),
-        reference: false,
-        partitions: 1,
-    };
+    let def = TableDef { name: stoa_sql::DUPLICATES.into(), columns, partitions: 1, ..TableDef::default() };
     let row: ArrayRef = std::sync::Arc::new(UInt64Array::from(addresses.to_vec()));
     let rows = std::iter::once(row).chain(there).chain(values).collect();
     Ok(Table::of_rows(std::sync::Arc::new(def), rows)?)

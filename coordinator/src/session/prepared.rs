@@ -31,7 +31,7 @@ impl Session {
     /// Prepares one statement; its parameters are written as `?`.
     ///
     /// # Errors
-    /// If the text cannot be parsed, is not one statement, or has parameters but is no query, EXPLAIN or INSERT.
+    /// If the text cannot be parsed, is not one statement, or has parameters but is no query, EXPLAIN, INSERT, UPDATE or DELETE.
     pub fn prepare(&self, sql: &str) -> Result<Prepared> {
         Ok(Prepared { sql: sql.to_owned(), statement: stoa_sql::prepare(sql)? })
     }
