@@ -159,7 +159,7 @@ mod tests {
     fn texts(count: usize, seed: usize) -> Vec<Text> {
         let text = |i: usize| {
             let n = (i + seed) * 7919 % 1013;
-            (n % 50 > 0).then(|| "common prefix"[..n % 14].to_owned() + &(n % 201).to_string())
+            (!n.is_multiple_of(50)).then(|| "common prefix"[..n % 14].to_owned() + &(n % 201).to_string())
         };
         (0..count).map(text).collect()
     }
