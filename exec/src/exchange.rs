@@ -79,7 +79,7 @@ impl Executor<'_> {
     }
 
     /// Number of partitions of the tables that a fragment reads in parts (1 if none), and the rows of the largest.
-    fn partitions(&self, plan: &Plan) -> Result<(usize, u64)> {
+    pub fn partitions(&self, plan: &Plan) -> Result<(usize, u64)> {
         let mut most = (1, 0);
         let mut stack = vec![plan];
         while let Some(plan) = stack.pop() {
@@ -97,7 +97,7 @@ impl Executor<'_> {
 
     /// Builds once what is the same in every fragment: join tables over rows that do not depend on the partition, smallest first,
     /// so that the run-time filters of each help the next.
-    fn prepare(&self, plan: &Plan) -> Result<()> {
+    pub fn prepare(&self, plan: &Plan) -> Result<()> {
         let mut joins = Vec::new();
         shared_builds(plan, &mut joins);
         joins.sort_by(|a, b| build_side(a.1).rows.total_cmp(&build_side(b.1).rows));
@@ -146,7 +146,8 @@ fn is_partitioned(plan: &Plan) -> bool {
     }
 }
 
-fn has_shuffle(plan: &Plan) -> bool {
+/// Whether a fragment reads what was shuffled.
+pub(crate) fn has_shuffle(plan: &Plan) -> bool {
     match &plan.node {
         Node::Exchange { kind: ExchangeKind::Shuffle(_), .. } => true,
         Node::Exchange { .. } => false,

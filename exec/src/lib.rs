@@ -26,6 +26,7 @@ mod selected;
 mod sink;
 mod sort;
 mod statistics;
+mod stream;
 
 pub use admission::{Admission, AdmissionLimits, Pass};
 pub use batch::{Batch, Bounds, Layout, LayoutColumn};
@@ -36,3 +37,4 @@ pub use profile::{Profile, Progress};
 pub use query::{QueryResult, Storage, execute, execute_with};
 pub use remote::{Destination, Fragment, Fragments, Received, execute_fragment, execute_on_leaves};
 pub use statistics::table_statistics;
+pub use stream::stream_fragment;

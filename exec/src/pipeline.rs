@@ -3,6 +3,8 @@
 //! A pipeline is run by workers that claim morsels of the source from a shared counter. A worker makes its local states when it gets
 //! its first morsel, so that idle threads may join any pipeline and none pays for threads that do not come. Rows that only exist
 //! once all input is seen (build rows without a match) are a second source behind the operator that makes them.
+//!
+//! A pipeline may also run in rounds ([`run_in_rounds`]), between which its workers are free and the caller takes what they made.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
@@ -119,27 +121,60 @@ pub(crate) trait Sink: Sync {
 
 /// Runs a pipeline into a sink: the local states of the workers that took part.
 pub(crate) fn run<S: Sink>(exec: &Executor<'_>, pipeline: &Pipeline, sink_node: NodeId, sink: &S) -> Result<Vec<S::Local>> {
-    let run = Run {
-        exec,
-        pipeline,
-        sink,
-        idle: Mutex::new(Vec::new()),
-        error: Mutex::new(None),
-        stop: AtomicBool::new(false),
-        tails: pipeline.stages.iter().any(|s| matches!(&s.operator, Operator::Probe(p) if p.tail().is_some())),
-    };
+    let mut run = Run::new(exec, pipeline, sink);
+    run.flush_late = pipeline.stages.iter().any(|s| matches!(&s.operator, Operator::Probe(p) if p.tail().is_some()));
     run.pass(0, &Input::Source(&pipeline.source));
-    if run.tails {
+    if run.flush_late {
         for k in 0..pipeline.stages.len() {
             run.flush(k);
-            if let Operator::Probe(probe) = &pipeline.stages[k].operator
-                && let Some(tail) = probe.tail()
-            {
+            if let Some(tail) = pipeline.tail(k) {
                 run.pass(k + 1, &Input::Tail(k, tail));
             }
         }
     }
     run.finish(sink_node)
+}
+
+/// How a pipeline runs in rounds.
+pub(crate) struct Rounds<'a> {
+    /// The threads of the workers.
+    pub pool: &'a rayon::ThreadPool,
+    /// Whether the workers take no more morsels in this round.
+    pub over: &'a (dyn Fn() -> bool + Sync),
+    /// What the calling thread does after each round.
+    pub between: &'a mut dyn FnMut() -> Result<()>,
+}
+
+/// As [`run`], in rounds.
+pub(crate) fn run_in_rounds<S: Sink>(
+    exec: &Executor<'_>,
+    pipeline: &Pipeline,
+    sink_node: NodeId,
+    sink: &S,
+    rounds: &mut Rounds<'_>,
+) -> Result<Vec<S::Local>> {
+    let mut run = Run::new(exec, pipeline, sink);
+    run.flush_late = true;
+    run.over = Some(rounds.over);
+    run.rounds(0, &Input::Source(&pipeline.source), rounds);
+    for k in 0..pipeline.stages.len() {
+        rounds.pool.install(|| run.flush(k));
+        run.between(rounds);
+        if let Some(tail) = pipeline.tail(k) {
+            run.rounds(k + 1, &Input::Tail(k, tail), rounds);
+        }
+    }
+    run.finish(sink_node)
+}
+
+impl Pipeline {
+    /// The rows of stage `k` that are there once it has seen all input.
+    fn tail(&self, k: usize) -> Option<Tail<'_>> {
+        match &self.stages[k].operator {
+            Operator::Probe(probe) => probe.tail(),
+            _ => None,
+        }
+    }
 }
 
 /// A pipeline in progress.
@@ -150,7 +185,10 @@ struct Run<'a, S: Sink> {
     idle: Mutex<Vec<Worker<S::Local>>>,
     error: Mutex<Option<Error>>,
     stop: AtomicBool,
-    tails: bool,
+    /// What workers hold back is flushed at the end of all input, not when a worker finds no more morsels.
+    flush_late: bool,
+    /// Whether a round is over; without, there is one round.
+    over: Option<&'a (dyn Fn() -> bool + Sync)>,
 }
 
 /// What one worker holds.
@@ -201,7 +239,12 @@ impl Input<'_> {
     }
 }
 
-impl<S: Sink> Run<'_, S> {
+impl<'a, S: Sink> Run<'a, S> {
+    fn new(exec: &'a Executor<'a>, pipeline: &'a Pipeline, sink: &'a S) -> Run<'a, S> {
+        let (idle, error, stop) = (Mutex::new(Vec::new()), Mutex::new(None), AtomicBool::new(false));
+        Run { exec, pipeline, sink, idle, error, stop, flush_late: false, over: None }
+    }
+
     /// Drives all morsels of an input through the stages from `first` on.
     fn pass(&self, first: usize, input: &Input<'_>) {
         let morsels = input.morsels();
@@ -209,18 +252,43 @@ impl<S: Sink> Run<'_, S> {
             return;
         }
         self.exec.progress.add_total(morsels as u64);
+        self.round(first, input, morsels, &AtomicUsize::new(0));
+    }
+
+    /// A pass in rounds.
+    fn rounds(&self, first: usize, input: &Input<'_>, rounds: &mut Rounds<'_>) {
+        let morsels = input.morsels();
+        self.exec.progress.add_total(morsels as u64);
         let next = AtomicUsize::new(0);
+        while next.load(Ordering::Relaxed) < morsels && !self.stop.load(Ordering::Relaxed) {
+            rounds.pool.install(|| self.round(first, input, morsels, &next));
+            self.between(rounds);
+        }
+    }
+
+    /// What is done after a round, if it went well.
+    fn between(&self, rounds: &mut Rounds<'_>) {
+        if self.error.lock().is_none()
+            && let Err(error) = (rounds.between)()
+        {
+            self.stop.store(true, Ordering::Relaxed);
+            self.error.lock().get_or_insert(error);
+        }
+    }
+
+    /// Drives the morsels from `next` on, until there are no more or the round is over.
+    fn round(&self, first: usize, input: &Input<'_>, morsels: usize, next: &AtomicUsize) {
         let small = input.rows() < SMALL_SOURCE || self.pipeline.ordered;
         let workers = if small { 1 } else { rayon::current_num_threads().min(morsels) };
         if workers <= 1 {
-            self.work(first, input, morsels, &next);
+            self.work(first, input, morsels, next);
             return;
         }
         rayon::scope(|scope| {
             for _ in 1..workers {
-                scope.spawn(|_| self.work(first, input, morsels, &next));
+                scope.spawn(|_| self.work(first, input, morsels, next));
             }
-            self.work(first, input, morsels, &next);
+            self.work(first, input, morsels, next);
         });
     }
 
@@ -244,7 +312,7 @@ impl<S: Sink> Run<'_, S> {
         next: &AtomicUsize,
         slot: &mut Option<Worker<S::Local>>,
     ) -> Result<()> {
-        loop {
+        while !self.over.is_some_and(|over| over()) {
             let index = next.fetch_add(1, Ordering::Relaxed);
             if index >= morsels || self.stop.load(Ordering::Relaxed) {
                 break;
@@ -257,7 +325,7 @@ impl<S: Sink> Run<'_, S> {
             self.morsel(worker, first, input, index)?;
             self.exec.progress.add_done(1);
         }
-        if let (Some(worker), false) = (slot, self.tails) {
+        if let (Some(worker), false) = (slot, self.flush_late) {
             for k in first..self.pipeline.stages.len() {
                 self.flush_stage(worker, k)?;
             }

@@ -101,16 +101,7 @@ pub fn execute_on_leaves(query: &Query, leaves: &dyn Fragments, ctx: &QueryConte
 pub fn execute_fragment(query: &Query, storage: &dyn Storage, received: &Received, ctx: &QueryContext) -> Result<QueryResult> {
     guarded(|| {
         let started = Instant::now();
-        let mut exec = Executor::new(storage, ctx, Progress::default());
-        for subplan in &query.subplans {
-            if let SubplanKind::Received(number) = subplan.kind {
-                let batches = received.rows.get(&number).map_or(&[][..], Vec::as_slice);
-                exec.shared.insert(number, received_rows(&subplan.plan.fields(), batches, ctx)?);
-            }
-        }
-        received.filters.iter().for_each(|(id, keys)| exec.once.publish(*id, keys.clone()));
-        query::run_subplans(query, &mut exec)?;
-        exec.required.add(&query.root, query.output.iter().map(|f| f.id).collect());
+        let exec = fragment_executor(query, storage, received, ctx)?;
         let rows = exec.fragment_rows(&query.root)?;
         let (schema, batches) = record_batches(&query.output, &rows, &ctx.cancel)?;
         let profile = exec.recorder.finish(started.elapsed(), ctx.memory.peak());
@@ -118,9 +109,29 @@ pub fn execute_fragment(query: &Query, storage: &dyn Storage, received: &Receive
     })
 }
 
+/// An executor for a fragment, which has run all but its root.
+pub(crate) fn fragment_executor<'a>(
+    query: &Query,
+    storage: &'a dyn Storage,
+    received: &Received,
+    ctx: &'a QueryContext,
+) -> Result<Executor<'a>> {
+    let mut exec = Executor::new(storage, ctx, Progress::default());
+    for subplan in &query.subplans {
+        if let SubplanKind::Received(number) = subplan.kind {
+            let batches = received.rows.get(&number).map_or(&[][..], Vec::as_slice);
+            exec.shared.insert(number, received_rows(&subplan.plan.fields(), batches, ctx)?);
+        }
+    }
+    received.filters.iter().for_each(|(id, keys)| exec.once.publish(*id, keys.clone()));
+    query::run_subplans(query, &mut exec)?;
+    exec.required.add(&query.root, query.output.iter().map(|f| f.id).collect());
+    Ok(exec)
+}
+
 impl Executor<'_> {
     /// The rows of a whole fragment, run once a partition. Partial states of one group and rows in order are merged before they leave.
-    fn fragment_rows(&self, root: &Plan) -> Result<Rows> {
+    pub fn fragment_rows(&self, root: &Plan) -> Result<Rows> {
         let aggregate = match &root.node {
             Node::Aggregate(aggregate) if aggregate.phase == Phase::Partial => aggregate,
             Node::Sort { input, keys, fetch, skip: 0 } => return crate::sort::fragment(self, root, input, keys, *fetch),

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Decimal64Array, Int64Array, RecordBatch, StringViewArray};
 use arrow::datatypes::{DataType as Arrow, Int64Type};
 use stoa_columnstore::{BitmapIndex, ColumnDef, Database, Options, Table, TableDef};
-use stoa_exec::{CancelToken, Error, MemoryBudget, QueryContext, QueryResult, Result, Settings, Storage, execute};
+use stoa_exec::{
+    CancelToken, Error, MemoryBudget, QueryContext, QueryResult, Received, Result, Settings, Storage, execute, execute_fragment,
+    stream_fragment,
+};
 use stoa_plan::{
     Aggregate, AggregateCall, AggregateFunction, BinaryOp, ColumnId, DataType, Expr, Field, Join, JoinKind, Literal, Node, Phase,
     Plan, Query, Scan, ScanColumn, Side, SortKey, SubplanKind, Value, distribute,
@@ -403,4 +406,50 @@ fn limits_of_memory_and_cancellation() {
     assert!(matches!(run(scan("t", 0, vec![]), &cancelled), Err(Error::Cancelled)));
     let missing = run(scan("nothing", 0, vec![]), &context(4096));
     assert!(matches!(missing, Err(Error::User(_))));
+}
+
+/// The rows of a fragment leave while it runs: the same as if they were kept, and no more are made once nobody takes them.
+#[test]
+fn rows_leave_while_a_fragment_runs() {
+    let rows = rows(300_000);
+    let folder = tempfile::tempdir().expect("folder");
+    let database = Database::open(folder.path(), Options { fsync: false, ..Options::default() }).expect("open");
+    store(&database, "t", &rows, 3);
+    store(&database, "u", &rows[..3000], 3);
+    let (storage, received, context) = (Stored(database), Received::default(), context(4096));
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("threads");
+    let ids = |batches: &[RecordBatch]| -> Vec<i64> {
+        batches.iter().flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().values().to_vec()).collect()
+    };
+    let few = scan("t", 0, vec![compare(BinaryOp::Lt, col(0, 3), int(50))]);
+    // The rows of `u` without a match come last.
+    let tail = join(JoinKind::Right, Side::Right);
+    for (plan, calls) in [(scan("t", 0, vec![]), 2), (few, 1), (join(JoinKind::Inner, Side::Left), 1), (tail, 1)] {
+        let query = query(plan);
+        let mut want = ids(&execute_fragment(&query, &storage, &received, &context).expect("kept").batches);
+        let (mut got, mut called) = (vec![], 0);
+        let mut each = |batches: &[RecordBatch]| {
+            got.extend(ids(batches));
+            called += 1;
+            Ok(())
+        };
+        let profile = stream_fragment(&query, &storage, &received, &context, &pool, &mut each).expect("streamed");
+        assert!(called >= calls && !profile.nodes.is_empty(), "{called} calls");
+        want.sort_unstable();
+        got.sort_unstable();
+        assert!(want == got, "{} rows for {}", got.len(), want.len());
+    }
+    let all = query(scan("t", 0, vec![]));
+    let mut taken = 0;
+    let mut refuse = |batches: &[RecordBatch]| {
+        taken += ids(batches).len();
+        Err(Error::User("enough".into()))
+    };
+    let refused = stream_fragment(&all, &storage, &received, &context, &pool, &mut refuse);
+    assert!(matches!(refused, Err(Error::User(why)) if why == "enough") && taken < rows.len());
+    let mut cancel = |_: &[RecordBatch]| {
+        context.cancel.cancel();
+        Ok(())
+    };
+    assert!(matches!(stream_fragment(&all, &storage, &received, &context, &pool, &mut cancel), Err(Error::Cancelled)));
 }

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use stoa_columnstore::KeySet;
 use stoa_columnstore::predicate::KeyMembers;
 use stoa_exec::profile::Profile;
-use stoa_exec::{MemoryBudget, Pass, QueryContext, Reservation, execute_fragment};
+use stoa_exec::{MemoryBudget, Pass, QueryContext, QueryResult, Reservation, execute_fragment, stream_fragment};
 use stoa_plan::FilterId;
 use stoa_plan::codec::decode;
 use stoa_rpc::ipc::write_chunks;
@@ -81,22 +81,49 @@ impl Query {
         let rows = self.received.lock().iter().map(|(number, rows)| (*number, rows.batches.clone())).collect();
         let filters = fragment.filters.iter().map(|filter| Ok((FilterId(filter.id), Arc::new(key_set(filter)?))));
         let received = stoa_exec::Received { rows, filters: filters.collect::<Result<_>>()? };
-        let result = self.pool.install(|| execute_fragment(&plan, &self.tables, &received, &self.context)).map_err(failure)?;
-        let mut sent = 0;
-        match &fragment.destination {
-            RowDestination::Caller => write_chunks(&result.batches, &mut |chunk| {
+        let (profile_of, sent) = match &fragment.destination {
+            RowDestination::Caller => self.stream(&plan, &received, sink)?,
+            RowDestination::Leaves { number, addresses } => {
+                let result = self.execute(&plan, &received)?;
+                (result.profile, self.deliver(*number, addresses, &result.batches)?)
+            }
+            RowDestination::Shuffle { number, keys, addresses, owners } => {
+                let routes = Routes::new(keys, owners, addresses.len())?;
+                let result = self.execute(&plan, &received)?;
+                (result.profile, self.shuffle(*number, addresses, &routes, &result.batches)?)
+            }
+        };
+        metrics::counter!("stoa_sent_bytes_total").increment(sent);
+        Ok(profile(&profile_of, sent))
+    }
+
+    /// Runs a fragment and keeps its rows.
+    fn execute(&self, plan: &stoa_plan::Query, received: &stoa_exec::Received) -> Result<QueryResult> {
+        self.pool.install(|| execute_fragment(plan, &self.tables, received, &self.context)).map_err(failure)
+    }
+
+    /// Runs a fragment whose rows go to the caller while it runs: what it did, and the bytes that went out.
+    fn stream(
+        &self,
+        plan: &stoa_plan::Query,
+        received: &stoa_exec::Received,
+        sink: &mut dyn ChunkSink,
+    ) -> Result<(Profile, u64)> {
+        let (mut sent, mut refused) = (0, None);
+        let mut each = |batches: &[RecordBatch]| {
+            let written = write_chunks(batches, &mut |chunk| {
                 self.context.cancel.check().map_err(failure)?;
                 sent += chunk.len() as u64;
                 sink.write(chunk)
-            })?,
-            RowDestination::Leaves { number, addresses } => sent = self.deliver(*number, addresses, &result.batches)?,
-            RowDestination::Shuffle { number, keys, addresses, owners } => {
-                let routes = Routes::new(keys, owners, addresses.len())?;
-                sent = self.shuffle(*number, addresses, &routes, &result.batches)?;
-            }
-        }
-        metrics::counter!("stoa_sent_bytes_total").increment(sent);
-        Ok(profile(&result.profile, sent))
+            });
+            written.map_err(|why| {
+                refused = Some(why);
+                stoa_exec::Error::Cancelled
+            })
+        };
+        let ran = stream_fragment(plan, &self.tables, received, &self.context, &self.pool, &mut each);
+        let profile = ran.map_err(|error| refused.unwrap_or_else(|| failure(error)))?;
+        Ok((profile, sent))
     }
 
     /// Sends rows to leaves, this one among them without a detour: the bytes that went out.
