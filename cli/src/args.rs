@@ -147,9 +147,18 @@ pub struct CoordinatorArgs {
     /// Join the cluster of this coordinator; without it, and without --bootstrap, a new coordinator waits for ADD AGGREGATOR
     #[arg(long, value_name = "HOST:PORT", env = "STOA_JOIN")]
     pub join: Option<String>,
+    /// Seconds for which a statement is run again when leaves fail under it, before the client is told; 0: never
+    #[arg(long, value_name = "SECONDS", env = "STOA_RETRY_SECONDS", default_value_t = 30.0, value_parser = parse_seconds)]
+    pub retry_seconds: f64,
     /// Where other coordinators reach this one [default: where it listens]
     #[arg(long, value_name = "HOST:PORT", env = "STOA_ADVERTISE")]
     pub advertise: Option<String>,
+    /// Seconds without an answer after which a leaf is off line, and replicas take over
+    #[arg(long, value_name = "SECONDS", env = "STOA_FAILOVER_SILENT", default_value_t = 3.0, value_parser = parse_seconds)]
+    pub failover_silent: f64,
+    /// Seconds of refused connections after which a leaf is off line, and replicas take over
+    #[arg(long, value_name = "SECONDS", env = "STOA_FAILOVER_REFUSED", default_value_t = 1.0, value_parser = parse_seconds)]
+    pub failover_refused: f64,
 }
 
 /// `stoa admin`.

@@ -139,6 +139,12 @@ impl Asker<'_> {
             | ClusterStatement::RemoveLeaf { .. }
             | ClusterStatement::AddCoordinator { .. }
             | ClusterStatement::RemoveCoordinator { .. }
+            | ClusterStatement::AttachLeaf { .. }
+            | ClusterStatement::DetachLeaf { .. }
+            | ClusterStatement::Move { .. }
+            | ClusterStatement::CancelMove { .. }
+            | ClusterStatement::ShowMoves { .. }
+            | ClusterStatement::ClearOrphans { .. }
             | ClusterStatement::ShowLeaves
             | ClusterStatement::ShowAggregators
             | ClusterStatement::ShowClusterStatus => self.check(Privilege::Cluster, &Scope::Everywhere),

@@ -221,7 +221,7 @@ impl Transaction for EmbeddedTransaction {
         }
     }
 
-    fn commit(self: Box<Self>) -> Result<()> {
+    fn commit(self: Box<Self>, _: &CancelToken) -> Result<()> {
         let EmbeddedTransaction { transaction, workers, .. } = *self;
         Ok(workers.pool.install(|| transaction.commit())?)
     }

@@ -21,6 +21,9 @@ pub enum Error {
     /// Another node could not do its part.
     #[error(transparent)]
     Node(#[from] Failure),
+    /// Whether the changes were made is not known: running the statement again could make them twice.
+    #[error("{0}")]
+    Unknown(String),
     /// What was asked for cannot be done.
     #[error("{0}")]
     Invalid(String),
@@ -35,6 +38,11 @@ impl Error {
         Error::Node(Failure::new(FailureKind::Retryable, message))
     }
 
+    /// Whether the same may succeed later.
+    pub(crate) fn is_retryable(&self) -> bool {
+        matches!(self, Error::Node(failure) if failure.kind == FailureKind::Retryable)
+    }
+
     /// The error as a failure of a call.
     #[must_use]
     pub fn into_failure(self) -> Failure {
@@ -47,6 +55,7 @@ impl Error {
                 Severity::Retryable => FailureKind::Retryable,
                 Severity::Fatal => FailureKind::Fatal,
             },
+            Error::Unknown(_) => FailureKind::Retryable,
             Error::Sql(_) | Error::Plan(_) | Error::Invalid(_) => FailureKind::User,
             Error::Storage(stoa_columnstore::Error::Conflict(_)) => FailureKind::Conflict,
             Error::Storage(stoa_columnstore::Error::DuplicateKey(_)) => FailureKind::DuplicateKey,

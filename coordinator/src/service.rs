@@ -165,7 +165,9 @@ impl SessionService for ClientSession {
 
     fn load(&self, table: &str) -> Result<Box<dyn TableLoad>> {
         self.asker().check_table(Privilege::Insert, table).map_err(Error::into_failure)?;
-        let rows = self.session.store().rows(table).map_err(Error::into_failure)?;
+        let store = self.session.store();
+        let begin = || store.rows(table);
+        let rows = store.retry_limit().persist(&CancelToken::default(), begin).map_err(Error::into_failure)?;
         Ok(Box::new(ClientLoad(Some(rows))))
     }
 

@@ -9,6 +9,7 @@ use stoa_plan::{Query, TableStatistics};
 
 use stoa_sql::{ClusterStatement, Optimize, Statement, UserStatement};
 
+use crate::retry::RetryLimit;
 use crate::session::{PlanBasis, Plans};
 use crate::{Error, Outcome, Result};
 
@@ -57,8 +58,8 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// Its own; where there is no cluster, that.
-    fn cluster(&self, statement: &ClusterStatement) -> Result<Outcome> {
-        let _ = statement;
+    fn cluster(&self, statement: &ClusterStatement, cancel: &CancelToken) -> Result<Outcome> {
+        let _ = (statement, cancel);
         let way_out = "connect to one with --connect HOST:PORT";
         Err(Error::Invalid(format!("this is a data directory and the statement manages a cluster: {way_out}")))
     }
@@ -117,7 +118,7 @@ pub trait Store: Send + Sync {
     /// Cuts an optimized query into fragments.
     fn distribute(&self, query: Query) -> Query;
 
-    /// Runs a distributed query.
+    /// Runs a distributed query, again if nodes fail under it.
     ///
     /// # Errors
     /// Those of the query.
@@ -194,6 +195,11 @@ pub trait Store: Send + Sync {
         Err(Error::Invalid("RESTORE is not supported on a cluster yet".into()))
     }
 
+    /// For how long statements are run again when nodes under them fail.
+    fn retry_limit(&self) -> RetryLimit {
+        RetryLimit::NEVER
+    }
+
     /// Rows that INSERT gives to a transaction, and so into memory; more are loaded into segments.
     fn insert_rows(&self) -> usize {
         1 << 16
@@ -241,8 +247,8 @@ pub trait Transaction: Send {
     /// Makes everything last, and shows it.
     ///
     /// # Errors
-    /// If another transaction came first; nothing has happened then.
-    fn commit(self: Box<Self>) -> Result<()>;
+    /// If another transaction came first. Nothing has happened then, nor after any other error but [`Error::Unknown`].
+    fn commit(self: Box<Self>, cancel: &CancelToken) -> Result<()>;
 }
 
 /// Rows on their way into a table: all or none. Dropped before [`Rows::finish`], nothing of them stays.

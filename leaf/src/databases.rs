@@ -1,4 +1,4 @@
-//! The databases of a leaf: a data directory for each partition, one for the REFERENCE tables.
+//! The databases of a leaf: a data directory for each copy of a partition, one for the REFERENCE tables.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -8,8 +8,10 @@ use parking_lot::{Mutex, RwLock};
 use stoa_columnstore::{Database, Options, Table, TableDef, decode_definition};
 use stoa_plan::codec::TableSummary;
 use stoa_rpc::leaf::{DatabaseStatus, InDoubt, MergeStatus, OptimizeHow, REFERENCE};
-use stoa_rpc::{Failure, FailureKind, Result};
+use stoa_rpc::replication::{CopyReport, Orders};
+use stoa_rpc::{Failure, FailureKind, LeafPool, Result};
 
+use crate::partition::{Home, Partition, parse_folder};
 use crate::storage_failure;
 use crate::transaction::Part;
 
@@ -26,7 +28,7 @@ pub(crate) struct Databases {
 #[derive(Clone)]
 pub(crate) struct Parts {
     pub reference: Arc<Database>,
-    partitions: BTreeMap<u32, Arc<Database>>,
+    partitions: BTreeMap<u32, Arc<Partition>>,
 }
 
 impl Databases {
@@ -37,10 +39,78 @@ impl Databases {
         let options = Options { default_partitions: 1, ..options.clone() };
         let databases = Databases { root: root.to_path_buf(), options, open: RwLock::default() };
         for name in names(root)? {
-            let ordinals: Vec<u32> = names(&root.join(&name))?.iter().filter_map(|n| n.parse().ok()).collect();
-            databases.create(&name, &ordinals)?;
+            let home = databases.home(&name);
+            let mut newest: BTreeMap<u32, u64> = BTreeMap::new();
+            let found = names(&home.folder)?;
+            for (ordinal, generation) in found.iter().filter_map(|name| parse_folder(name)) {
+                newest.entry(ordinal).and_modify(|n| *n = generation.max(*n)).or_insert(generation);
+            }
+            // Copies that took another's place, or were not whole when the leaf ended.
+            for left in found.iter().filter(|name| *name != REFERENCE_FOLDER) {
+                if parse_folder(left).is_none_or(|(ordinal, generation)| newest[&ordinal] != generation) {
+                    std::fs::remove_dir_all(home.folder.join(left)).map_err(|e| io(&home.folder, &e))?;
+                }
+            }
+            let open = |(ordinal, generation): (u32, u64)| Ok((ordinal, Partition::open(&home, ordinal, generation)?));
+            let partitions = newest.into_iter().map(open).collect::<Result<_>>()?;
+            let reference = databases.directory(&home.folder.join(REFERENCE_FOLDER))?;
+            databases.open.write().insert(name, Parts { reference, partitions });
         }
         Ok(databases)
+    }
+
+    fn home(&self, name: &str) -> Home {
+        Home { database: name.to_owned(), folder: self.root.join(name), options: self.options.clone() }
+    }
+
+    /// Keeps to what the catalog says of every copy, which was made when the report `processed` had been dealt with.
+    pub fn order(&self, orders: &Orders, processed: u64, peers: &Arc<LeafPool>) {
+        for order in &orders.copies {
+            let copy = self.parts(&order.database).ok().and_then(|parts| parts.partitions.get(&order.ordinal).cloned());
+            let copy = copy.map_or_else(|| self.made(&order.database, order.ordinal), Ok);
+            match copy {
+                Ok(copy) => copy.order(order.term, &order.role, processed, peers),
+                Err(failure) => tracing::error!(database = order.database, ordinal = order.ordinal, %failure, "no copy"),
+            }
+        }
+        for (name, parts) in &*self.open.read() {
+            for (ordinal, copy) in &parts.partitions {
+                if !orders.copies.iter().any(|order| (&order.database, order.ordinal) == (name, *ordinal)) {
+                    copy.give_up();
+                }
+            }
+        }
+    }
+
+    /// A copy of a partition, which is made if it is not there.
+    fn made(&self, name: &str, ordinal: u32) -> Result<Arc<Partition>> {
+        self.create(name, &[ordinal])?;
+        let missing = || Failure::new(FailureKind::Retryable, format!("there is no partition {ordinal} of '{name}' here"));
+        self.parts(name)?.partitions.get(&ordinal).cloned().ok_or_else(missing)
+    }
+
+    /// How every copy stands, for the report of a number.
+    pub fn report(&self, number: u64) -> Vec<CopyReport> {
+        let copies: Vec<Arc<Partition>> =
+            self.open.read().values().flat_map(|parts| parts.partitions.values().cloned()).collect();
+        copies.iter().map(|copy| copy.report(number)).collect()
+    }
+
+    /// A copy of a partition, whatever it is to the others.
+    pub fn copy(&self, name: &str, ordinal: u32) -> Result<Arc<Partition>> {
+        let missing =
+            || Failure::new(FailureKind::Retryable, format!("there is no copy of partition {ordinal} of '{name}' here"));
+        self.parts(name)?.partitions.get(&ordinal).cloned().ok_or_else(missing)
+    }
+
+    /// Gives a copy up, if the catalog does not have it.
+    pub fn drop_partition(&self, name: &str, ordinal: u32) -> Result<()> {
+        let mut open = self.open.write();
+        let Some(parts) = open.get_mut(name) else { return Ok(()) };
+        let Some(copy) = parts.partitions.get(&ordinal) else { return Ok(()) };
+        copy.remove()?;
+        parts.partitions.remove(&ordinal);
+        Ok(())
     }
 
     pub fn status(&self) -> Vec<DatabaseStatus> {
@@ -48,12 +118,12 @@ impl Databases {
         let status = |(name, parts): (&String, &Parts)| DatabaseStatus {
             name: name.clone(),
             ordinals: parts.partitions.keys().copied().collect(),
-            bytes: parts.partitions.values().chain([&parts.reference]).map(bytes).sum(),
+            bytes: parts.partitions.values().map(|p| bytes(&p.database())).chain([bytes(&parts.reference)]).sum(),
         };
         self.open.read().iter().map(status).collect()
     }
 
-    /// Makes partitions of a database; those that are there stay as they are. New ones get the tables of the others.
+    /// Makes partitions of a database, empty; those that are there stay as they are.
     pub fn create(&self, name: &str, ordinals: &[u32]) -> Result<()> {
         check_name(name)?;
         if let Some(ordinal) = ordinals.iter().find(|o| **o >= stoa_columnstore::MAX_PARTITIONS) {
@@ -65,13 +135,10 @@ impl Databases {
             Some(parts) => parts.clone(),
             None => Parts { reference: self.directory(&folder.join(REFERENCE_FOLDER))?, partitions: BTreeMap::new() },
         };
+        let home = self.home(name);
         for ordinal in ordinals {
             if !parts.partitions.contains_key(ordinal) {
-                let database = self.directory(&folder.join(ordinal.to_string()))?;
-                if let Some(other) = parts.partitions.values().next() {
-                    copy_definitions(other, &database)?;
-                }
-                parts.partitions.insert(*ordinal, database);
+                parts.partitions.insert(*ordinal, Partition::open(&home, *ordinal, 0)?);
             }
         }
         open.insert(name.to_owned(), parts);
@@ -86,7 +153,9 @@ impl Databases {
     pub fn drop_database(&self, name: &str) -> Result<()> {
         check_name(name)?;
         let mut open = self.open.write();
-        open.remove(name);
+        if let Some(parts) = open.remove(name) {
+            parts.partitions.values().for_each(|copy| copy.end());
+        }
         let folder = self.root.join(name);
         match std::fs::remove_dir_all(&folder) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(io(&folder, &e)),
@@ -98,7 +167,7 @@ impl Databases {
     pub fn create_table(&self, name: &str, definition: &[u8]) -> Result<()> {
         let def = decode_definition(definition).map_err(|e| storage_failure(&e))?;
         let parts = self.parts(name)?;
-        for database in parts.homes(def.reference) {
+        for database in parts.homes(def.reference)? {
             let own = TableDef { partitions: 1, ..def.clone() };
             match database.table(&def.name) {
                 Some(table) if *table.def == own => {}
@@ -110,7 +179,7 @@ impl Databases {
 
     pub fn drop_table(&self, name: &str, table: &str) -> Result<()> {
         let parts = self.parts(name)?;
-        for database in parts.partitions.values().chain([&parts.reference]) {
+        for database in parts.homes(false)?.iter().chain([&parts.reference]) {
             database.drop_table(table, true).map_err(|e| storage_failure(&e))?;
         }
         Ok(())
@@ -134,12 +203,12 @@ impl Databases {
     /// The data directories that have a part of a table that is there.
     fn homes(&self, name: &str, table: &str) -> Result<Vec<Arc<Database>>> {
         let parts = self.parts(name)?;
-        Ok(parts.homes(parts.reference.table(table).is_some()).into_iter().cloned().collect())
+        parts.homes(parts.reference.table(table).is_some())
     }
 
     /// How each partition of each table stands.
     pub fn merge_status(&self, name: &str) -> Result<Vec<MergeStatus>> {
-        let of = |(ordinal, database): (u32, &Arc<Database>)| {
+        let of = |(ordinal, database): (u32, Arc<Database>)| {
             let status = move |status: stoa_columnstore::MergeStatus| MergeStatus {
                 table: status.table,
                 ordinal,
@@ -157,9 +226,10 @@ impl Databases {
     pub fn in_doubt(&self) -> Vec<InDoubt> {
         let mut all = Vec::new();
         for (name, parts) in &*self.open.read() {
-            for (ordinal, database) in parts.all() {
+            let copies = parts.partitions.iter().map(|(ordinal, copy)| (*ordinal, copy.in_doubt()));
+            for (ordinal, found) in copies.chain([(REFERENCE, parts.reference.in_doubt())]) {
                 let one = |(transaction, decider)| InDoubt { database: name.clone(), ordinal, transaction, decider };
-                all.extend(database.in_doubt().into_iter().map(one));
+                all.extend(found.into_iter().map(one));
             }
         }
         all
@@ -168,13 +238,13 @@ impl Databases {
     /// The data directory of a partition, or that of the REFERENCE tables.
     pub fn partition(&self, name: &str, ordinal: u32) -> Result<Arc<Database>> {
         let parts = self.parts(name)?;
-        if ordinal == REFERENCE { Ok(parts.reference) } else { parts.get(name, ordinal).cloned() }
+        if ordinal == REFERENCE { Ok(parts.reference) } else { parts.get(name, ordinal) }
     }
 
     /// The tables of a database over some of its partitions.
     pub fn tables(&self, name: &str, ordinals: &[u32]) -> Result<Tables> {
         let parts = self.parts(name)?;
-        let partition = |ordinal: &u32| Ok(Source::Committed(parts.get(name, *ordinal)?.clone()));
+        let partition = |ordinal: &u32| Ok(Source::Committed(parts.get(name, *ordinal)?));
         let partitions = ordinals.iter().map(partition).collect::<Result<_>>()?;
         let (reference, partitions) = (Source::Committed(parts.reference), partitions);
         Ok(Tables { reference, partitions, ordinals: ordinals.to_vec(), seen: Mutex::default() })
@@ -188,19 +258,24 @@ impl Databases {
 }
 
 impl Parts {
-    pub fn get(&self, name: &str, ordinal: u32) -> Result<&Arc<Database>> {
+    /// The data directory of a partition whose master is here.
+    pub fn get(&self, name: &str, ordinal: u32) -> Result<Arc<Database>> {
         let missing = || Failure::new(FailureKind::Retryable, format!("partition {ordinal} of '{name}' is not on this leaf"));
-        self.partitions.get(&ordinal).ok_or_else(missing)
+        self.partitions.get(&ordinal).ok_or_else(missing)?.master()
     }
 
-    /// Every data directory with its ordinal.
-    fn all(&self) -> impl Iterator<Item = (u32, &Arc<Database>)> {
-        self.partitions.iter().map(|(ordinal, database)| (*ordinal, database)).chain([(REFERENCE, &self.reference)])
+    /// Every data directory that takes changes, with its ordinal.
+    fn all(&self) -> impl Iterator<Item = (u32, Arc<Database>)> {
+        let masters = self.partitions.iter().filter_map(|(ordinal, copy)| Some((*ordinal, copy.master().ok()?)));
+        masters.chain([(REFERENCE, self.reference.clone())])
     }
 
-    /// The data directories that have a part of a table.
-    fn homes(&self, reference: bool) -> Vec<&Arc<Database>> {
-        if reference { vec![&self.reference] } else { self.partitions.values().collect() }
+    /// The data directories that have a part of a table and take changes.
+    fn homes(&self, reference: bool) -> Result<Vec<Arc<Database>>> {
+        if reference {
+            return Ok(vec![self.reference.clone()]);
+        }
+        self.partitions.values().filter_map(|copy| copy.if_master().transpose()).collect()
     }
 }
 
@@ -287,15 +362,6 @@ fn assemble(sources: &[Source], ordinals: &[u32], name: &str) -> Option<Table> {
     let partitions: Vec<_> = tables.iter().flat_map(|t| t.partitions.iter().cloned()).collect();
     let def = TableDef { partitions: partitions.len() as u32, ..TableDef::clone(&first.def) };
     Some(Table::of_partitions(Arc::new(def), partitions, ordinals.to_vec()))
-}
-
-fn copy_definitions(from: &Database, to: &Arc<Database>) -> Result<()> {
-    for table in from.tables() {
-        if to.table(table.name()).is_none() {
-            to.create_table(TableDef::clone(&table.def)).map_err(|e| storage_failure(&e))?;
-        }
-    }
-    Ok(())
 }
 
 /// A name becomes a folder: nothing but lower-case letters, digits and underscores may be in it.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! DIR/LOCK
-//! DIR/databases/<database>/<ordinal>/    a data directory for each partition that is here
+//! DIR/databases/<database>/<ordinal>/    a data directory for each copy of a partition; `<ordinal>-<n>` when it was made anew
 //! DIR/databases/<database>/reference/    one for the leaf's copy of the REFERENCE tables
 //! ```
 //!
@@ -13,8 +13,10 @@
 
 mod databases;
 mod load;
+mod partition;
 mod query;
 mod received;
+mod replication;
 mod routes;
 mod runner;
 mod transaction;
@@ -22,7 +24,9 @@ mod transaction;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use parking_lot::Mutex;
 use stoa_columnstore::{Options, lock_file};
 use stoa_exec::{Admission, AdmissionLimits, Settings};
 use stoa_plan::codec::encode_statistics;
@@ -30,9 +34,12 @@ use stoa_rpc::leaf::{
     Change, DatabaseStatus, Delivery, InDoubt, LeafQuery, LeafService, LeafTransaction, Load, MergeStatus, OptimizeHow,
     QuerySetup, TransactionSetup,
 };
+use stoa_rpc::replication::{FedCopy, Orders, Position, Report};
 use stoa_rpc::{Failure, FailureKind, LeafPool, Result};
 
 use databases::Databases;
+pub use replication::FedCopies;
+use replication::Receiving;
 use runner::Runner;
 
 /// How a leaf is set up.
@@ -56,19 +63,37 @@ pub struct Setup {
 pub struct Leaf {
     databases: Databases,
     runner: Arc<Runner>,
+    /// Leads to the other copies of partitions.
+    copies: Arc<LeafPool>,
+    /// Another one after every start.
+    incarnation: u64,
+    heard: Mutex<Heard>,
     /// Locked as long as the leaf lives.
     _lock: File,
 }
 
+/// What this leaf heard from the coordinator that leads, and told it.
+#[derive(Default)]
+struct Heard {
+    /// The version of the orders that are kept to.
+    version: u64,
+    /// The last report.
+    sequence: u64,
+}
+
 impl Leaf {
-    /// Opens the directory of a leaf, or makes one. `peers` leads to the other leaves.
+    /// Opens the directory of a leaf, or makes one. `peers` leads to the other leaves for queries, `copies` to feed their copies of
+    /// partitions.
     ///
     /// # Errors
     /// If another process has it, or a partition in it cannot be read.
-    pub fn open(directory: &Path, setup: Setup, peers: LeafPool) -> Result<Leaf> {
+    pub fn open(directory: &Path, setup: Setup, peers: LeafPool, copies: LeafPool) -> Result<Leaf> {
         let lock = lock(directory)?;
         let databases = Databases::open(&directory.join("databases"), &setup.storage)?;
-        Ok(Leaf { databases, runner: Arc::new(Runner::new(setup, peers)?), _lock: lock })
+        let runner = Arc::new(Runner::new(setup, peers)?);
+        // Later than that of any process that had the directory before.
+        let incarnation = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_micros() as u64);
+        Ok(Leaf { databases, runner, copies: Arc::new(copies), incarnation, heard: Mutex::default(), _lock: lock })
     }
 
     /// Which queries are here, and the memory of all of them.
@@ -154,6 +179,30 @@ impl LeafService for Leaf {
     fn merge_status(&self, database: &str) -> Result<Vec<MergeStatus>> {
         self.databases.merge_status(database)
     }
+
+    fn heartbeat(&self, orders: &Arc<Orders>) -> Result<Report> {
+        let mut heard = self.heard.lock();
+        let supersedes = orders.supersedes > 0 && orders.supersedes == heard.version;
+        if orders.version >= heard.version.max(1) || supersedes {
+            let (incarnation, sequence) = orders.processed;
+            let processed = if incarnation == self.incarnation { sequence } else { 0 };
+            self.databases.order(orders, processed, &self.copies);
+            heard.version = orders.version;
+        }
+        heard.sequence += 1;
+        let copies = self.databases.report(heard.sequence);
+        Ok(Report { incarnation: self.incarnation, sequence: heard.sequence, version: heard.version, copies })
+    }
+
+    fn feed(&self, database: &str, ordinal: u32, term: u64) -> Result<(Arc<dyn FedCopy>, Position)> {
+        let copy = self.databases.copy(database, ordinal)?;
+        let (feeder, position) = copy.feed(term)?;
+        Ok((Arc::new(Receiving::new(copy, feeder)), position))
+    }
+
+    fn drop_partition(&self, database: &str, ordinal: u32) -> Result<()> {
+        self.databases.drop_partition(database, ordinal)
+    }
 }
 
 /// A storage error as a failure of a call.
@@ -162,6 +211,7 @@ fn storage_failure(error: &stoa_columnstore::Error) -> Failure {
     let kind = match error {
         Error::Conflict(_) => FailureKind::Conflict,
         Error::DuplicateKey(_) => FailureKind::DuplicateKey,
+        Error::NotMaster(_) => FailureKind::Retryable,
         error if error.is_users() => FailureKind::User,
         _ => FailureKind::Fatal,
     };

@@ -67,7 +67,7 @@ impl Transaction {
     pub fn begin(setup: TransactionSetup, parts: &Parts, runner: &Arc<Runner>) -> Result<Transaction> {
         let mut partitions = BTreeMap::new();
         for ordinal in &setup.ordinals {
-            partitions.insert(*ordinal, Part::begin(parts.get(&setup.database, *ordinal)?));
+            partitions.insert(*ordinal, Part::begin(&parts.get(&setup.database, *ordinal)?));
         }
         let reference = Part::begin(&parts.reference);
         let memory = Mutex::new(runner.memory().reserve("rows of a transaction"));

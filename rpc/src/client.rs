@@ -19,6 +19,8 @@ use tokio_util::compat::{TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
 use crate::io::gone;
 use crate::{Failure, Io, MAJOR, MAX_MESSAGE_BYTES, MINOR, Result, Security};
 
+/// How long a connection stays that was given up: what waits for it learns it meanwhile.
+const HUNG_UP: Duration = Duration::from_secs(5);
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(5);
 /// Bytes that a connection has on the way before it waits for answers.
@@ -41,8 +43,32 @@ pub(crate) trait Connection: Sized {
     /// Connects and enters.
     fn connect(io: &Io, address: &str, security: &Security) -> Result<Self>;
 
-    /// Whether it still stands.
-    fn alive(&self) -> bool;
+    /// Whether it stands.
+    fn line(&self) -> &Line;
+}
+
+/// Whether a connection stands.
+#[derive(Default)]
+pub(crate) struct Line {
+    ended: AtomicBool,
+    hang_up: tokio::sync::Notify,
+}
+
+impl Line {
+    pub fn stands(&self) -> bool {
+        !self.ended.load(Ordering::Relaxed)
+    }
+
+    /// No call is begun any more; those that wait go on.
+    pub fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends the connection: calls that wait fail.
+    pub fn hang_up(&self) {
+        self.end();
+        self.hang_up.notify_one();
+    }
 }
 
 impl<T: Connection> Connections<T> {
@@ -52,7 +78,7 @@ impl<T: Connection> Connections<T> {
 
     /// The connection to an address.
     pub fn get(&self, address: &str) -> Result<Arc<T>> {
-        let known = self.open.lock().get(address).filter(|connection| connection.alive()).cloned();
+        let known = self.open.lock().get(address).filter(|connection| connection.line().stands()).cloned();
         if let Some(connection) = known {
             return Ok(connection);
         }
@@ -60,6 +86,13 @@ impl<T: Connection> Connections<T> {
         let connection = Arc::new(T::connect(&self.io, address, &self.security)?);
         self.open.lock().insert(address.to_owned(), connection.clone());
         Ok(connection)
+    }
+
+    /// Ends the connection to an address, if there is one: what waits for it fails.
+    pub fn hang_up(&self, address: &str) {
+        if let Some(connection) = self.open.lock().remove(address) {
+            connection.line().hang_up();
+        }
     }
 }
 
@@ -134,11 +167,11 @@ pub(crate) fn reader_options() -> ReaderOptions {
     options
 }
 
-/// Connects to a node: what it offers first. `alive` turns false when the connection ends. Call it on the I/O thread.
+/// Connects to a node: what it offers first. `line` tells when the connection has ended. Call it on the I/O thread.
 pub(crate) async fn connect<C: capnp::capability::FromClientHook>(
     address: &str,
     security: &Security,
-    alive: Arc<AtomicBool>,
+    line: Arc<Line>,
 ) -> Result<C> {
     let late = |_| Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer"));
     let stream = tokio::time::timeout(CONNECT, TcpStream::connect(address)).await.unwrap_or_else(late);
@@ -151,9 +184,16 @@ pub(crate) async fn connect<C: capnp::capability::FromClientHook>(
     network.set_window_size(WINDOW);
     let mut system = RpcSystem::new(Box::new(network), None);
     let client = system.bootstrap(Side::Server);
+    let disconnect = system.get_disconnector();
     tokio::task::spawn_local(async move {
-        let _ = system.await;
-        alive.store(false, Ordering::Relaxed);
+        tokio::select! {
+            _ = &mut system => {}
+            () = line.hang_up.notified() => {
+                // Calls fail as soon as both have been polled; a node that hangs need not take what is on its way.
+                let _ = tokio::time::timeout(HUNG_UP, async { tokio::join!(disconnect, &mut system) }).await;
+            }
+        }
+        line.end();
     });
     Ok(client)
 }

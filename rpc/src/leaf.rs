@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::replication::{FedCopy, Orders, Position, Report};
 use crate::{ChunkSink, Result};
 
 /// A leaf.
@@ -84,6 +85,24 @@ pub trait LeafService: Send + Sync {
     /// # Errors
     /// If the database is not here.
     fn merge_status(&self, database: &str) -> Result<Vec<MergeStatus>>;
+
+    /// Takes orders; how its copies stand.
+    ///
+    /// # Errors
+    /// If it is not there.
+    fn heartbeat(&self, orders: &Arc<Orders>) -> Result<Report>;
+
+    /// The copy of a partition that is here, to be fed by the master of a term, and its last record. Whoever fed it before is refused.
+    ///
+    /// # Errors
+    /// If the copy has a master of a later term, or is none that is fed.
+    fn feed(&self, database: &str, ordinal: u32, term: u64) -> Result<(Arc<dyn FedCopy>, Position)>;
+
+    /// Gives a copy of a partition up: its files go. Nothing happens if there is none.
+    ///
+    /// # Errors
+    /// If the copy has a role.
+    fn drop_partition(&self, database: &str, ordinal: u32) -> Result<()>;
 }
 
 /// Changes of rows on a leaf. What is said to be of an ordinal may be of [`REFERENCE`]. Calls come one after the other.

@@ -1,7 +1,6 @@
 //! Leaves elsewhere, as the [`LeafService`] that they are.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use capnp_rpc::new_client;
@@ -10,15 +9,19 @@ use stoa_schema::leaf_capnp::{
     begun, decision, entered, fragment, gate, leaf, load, loading, query, ran, received, statistics, transaction_begun,
 };
 
-use crate::client::{Connection, Connections, LONG, Remote, SHORT, answer, connect, say_hello};
+use crate::client::{Connection, Connections, LONG, Line, Remote, SHORT, answer, connect, say_hello};
 use crate::done;
 use crate::leaf::{
     Change, DatabaseStatus, Delivery, FilterMembers, FragmentRequest, InDoubt, LeafQuery, LeafService, LeafTransaction, Load,
     MergeStatus, NodeProfile, OptimizeHow, QuerySetup, RowDestination, RunProfile, TransactionSetup,
 };
+use crate::replication::{FedCopy, Orders, Position, Report};
+use crate::replication_client;
 use crate::transaction_client::{self, RemoteTransaction};
 use crate::{ChunkSink, Failure, FailureKind, Io, Result, Security, pump};
 
+/// How long a call may take to learn that its connection has ended.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Leaves may always be silent for so long.
 const LEAST_SILENCE: Duration = Duration::from_millis(100);
 
@@ -42,6 +45,11 @@ impl LeafPool {
         LeafPool { silence: silence.max(LEAST_SILENCE), ..self }
     }
 
+    /// Gives up the leaf at an address: what waits for it now fails, and may be tried again elsewhere.
+    pub fn hang_up(&self, address: &str) {
+        self.connections.hang_up(address);
+    }
+
     /// The leaf at an address.
     ///
     /// # Errors
@@ -59,15 +67,15 @@ struct RemoteLeaf {
 
 struct OpenLeaf {
     remote: Remote<leaf::Client>,
-    alive: Arc<AtomicBool>,
+    line: Arc<Line>,
 }
 
 impl Connection for OpenLeaf {
     fn connect(io: &Io, address: &str, security: &Security) -> Result<OpenLeaf> {
         let (own, to, security) = (io.clone(), address.to_owned(), security.clone());
         io.call(move || async move {
-            let alive = Arc::new(AtomicBool::new(true));
-            let gate: gate::Client = connect(&to, &security, alive.clone()).await?;
+            let line = Arc::new(Line::default());
+            let gate: gate::Client = connect(&to, &security, line.clone()).await?;
             let mut request = gate.enter_request();
             say_hello(request.get().init_hello(), &security);
             let response = answer(&to, &security, request.send().promise).await?;
@@ -75,12 +83,12 @@ impl Connection for OpenLeaf {
                 entered::Leaf(leaf) => leaf?,
                 entered::Failure(failure) => return Err(Failure::read(failure?)?),
             };
-            Ok(OpenLeaf { remote: Remote::new(own, leaf), alive })
+            Ok(OpenLeaf { remote: Remote::new(own, leaf), line })
         })
     }
 
-    fn alive(&self) -> bool {
-        self.alive.load(Ordering::Relaxed)
+    fn line(&self) -> &Line {
+        &self.line
     }
 }
 
@@ -252,6 +260,26 @@ impl LeafService for RemoteLeaf {
             transaction_client::read_merge_status(response.get()?.get_result()?)
         })
     }
+
+    fn heartbeat(&self, orders: &Arc<Orders>) -> Result<Report> {
+        let orders = orders.clone();
+        self.open.remote.call(self.silence, move |leaf| replication_client::beat(leaf, orders))
+    }
+
+    fn feed(&self, database: &str, ordinal: u32, term: u64) -> Result<(Arc<dyn FedCopy>, Position)> {
+        let (io, silence, which) = (self.open.remote.io().clone(), self.silence, (database.to_owned(), ordinal, term));
+        self.open.remote.call(silence, move |leaf| replication_client::feed(io, leaf, silence, which))
+    }
+
+    fn drop_partition(&self, database: &str, ordinal: u32) -> Result<()> {
+        let database = database.to_owned();
+        self.open.remote.call(LONG, move |leaf| async move {
+            let mut request = leaf.drop_partition_request();
+            request.get().set_database(&database);
+            request.get().set_ordinal(ordinal);
+            done::read(request.send().promise.await?.get()?.get_result()?)
+        })
+    }
 }
 
 pub(crate) struct RemoteQuery {
@@ -308,8 +336,8 @@ pub(crate) async fn silent(leaf: &leaf::Client, limit: Duration) {
         tokio::time::sleep(limit / 4).await;
         match tokio::time::timeout(limit, leaf.status_request().send().promise).await {
             Ok(Ok(_)) => {}
-            // The connection has ended: the call that runs learns it too, and says why.
-            Ok(Err(_)) => std::future::pending().await,
+            // The connection has ended: the call that runs learns it too, and says why; one that began after the end does not.
+            Ok(Err(_)) => return tokio::time::sleep(LAST_WORDS).await,
             Err(_) => return,
         }
     }

@@ -15,6 +15,7 @@ use crate::leaf::{
     RowDestination, RunProfile,
 };
 use crate::listen::{Door, Limits, Listener, listen};
+use crate::replication_server::{self, FedCopyServer};
 use crate::transaction_server::{self, TransactionServer};
 use crate::{FailureKind, Io, MAJOR, MINOR, Result, Security, pump};
 
@@ -206,6 +207,41 @@ impl leaf::Server for LeafServer {
         let (service, database) = (self.service.clone(), params.get()?.get_database()?.to_string()?);
         let result = results.get().init_result();
         transaction_server::write_merge_status(blocking(move || service.merge_status(&database)).await, result);
+        Ok(())
+    }
+
+    async fn heartbeat(self: Rc<Self>, params: leaf::HeartbeatParams, mut results: leaf::HeartbeatResults) -> capnp::Result<()> {
+        let orders = Arc::new(replication_server::read_orders(params.get()?.get_orders()?)?);
+        let service = self.service.clone();
+        replication_server::write_heartbeat(blocking(move || service.heartbeat(&orders)).await, results.get().init_result());
+        Ok(())
+    }
+
+    async fn feed(self: Rc<Self>, params: leaf::FeedParams, mut results: leaf::FeedResults) -> capnp::Result<()> {
+        let params = params.get()?;
+        let (database, ordinal, term) = (params.get_database()?.to_string()?, params.get_ordinal(), params.get_term());
+        let service = self.service.clone();
+        let result = results.get().init_result();
+        match blocking(move || service.feed(&database, ordinal, term)).await {
+            Ok((copy, position)) => {
+                let mut open = result.init_open();
+                open.set_copy(new_client(FedCopyServer::new(copy)));
+                replication_server::write_position(position, open.init_position());
+            }
+            Err(failure) => failure.write(result.init_failure()),
+        }
+        Ok(())
+    }
+
+    async fn drop_partition(
+        self: Rc<Self>,
+        params: leaf::DropPartitionParams,
+        mut results: leaf::DropPartitionResults,
+    ) -> capnp::Result<()> {
+        let params = params.get()?;
+        let (database, ordinal) = (params.get_database()?.to_string()?, params.get_ordinal());
+        let service = self.service.clone();
+        done::write(blocking(move || service.drop_partition(&database, ordinal)).await, results.get().init_result());
         Ok(())
     }
 

@@ -1,13 +1,13 @@
 //! Coordinators elsewhere, as the [`PeerService`] that they are.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use stoa_schema::coordinator_capnp::{decided, gate, peer, peer_entered};
 use tokio::sync::mpsc;
 
-use crate::client::{Connection, Connections, Remote, SHORT, answer, connect, say_hello};
+use crate::client::{Connection, Connections, Line, Remote, SHORT, answer, connect, say_hello};
 use crate::done;
 use crate::peer::{Decided, ForLeader, PeerService, PeerStatus};
 use crate::session::Cancelled;
@@ -34,15 +34,15 @@ impl PeerPool {
 
 struct RemotePeer {
     remote: Remote<peer::Client>,
-    alive: Arc<AtomicBool>,
+    line: Arc<Line>,
 }
 
 impl Connection for RemotePeer {
     fn connect(io: &Io, address: &str, security: &Security) -> Result<RemotePeer> {
         let (own, to, security) = (io.clone(), address.to_owned(), security.clone());
         io.call(move || async move {
-            let alive = Arc::new(AtomicBool::new(true));
-            let gate: gate::Client = connect(&to, &security, alive.clone()).await?;
+            let line = Arc::new(Line::default());
+            let gate: gate::Client = connect(&to, &security, line.clone()).await?;
             let mut request = gate.peer_request();
             say_hello(request.get().init_hello(), &security);
             let response = answer(&to, &security, request.send().promise).await?;
@@ -50,12 +50,12 @@ impl Connection for RemotePeer {
                 peer_entered::Peer(peer) => peer?,
                 peer_entered::Failure(failure) => return Err(Failure::read(failure?)?),
             };
-            Ok(RemotePeer { remote: Remote::new(own, peer), alive })
+            Ok(RemotePeer { remote: Remote::new(own, peer), line })
         })
     }
 
-    fn alive(&self) -> bool {
-        self.alive.load(Ordering::Relaxed)
+    fn line(&self) -> &Line {
+        &self.line
     }
 }
 

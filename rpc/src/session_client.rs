@@ -1,7 +1,7 @@
 //! A session on a coordinator elsewhere, as the [`SessionService`] that it is.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use capnp::capability::Rc;
 use capnp_rpc::new_client;
@@ -11,7 +11,7 @@ use stoa_schema::coordinator_capnp::{
 use tokio::sync::mpsc;
 
 use crate::admin::{AdminCommand, AdminReply};
-use crate::client::{LONG, Remote, SHORT, answer, connect, say_hello};
+use crate::client::{LONG, Line, Remote, SHORT, answer, connect, say_hello};
 use crate::session::{Answer, AnswerPart, Cancelled, Login, Parameter, PreparedService, SessionService, TableLoad};
 use crate::{Failure, FailureKind, Io, Result, Security, done, parameter, pump};
 
@@ -22,7 +22,7 @@ const QUEUED: usize = 2;
 pub struct SessionClient {
     remote: Remote<session::Client>,
     address: String,
-    alive: Arc<AtomicBool>,
+    line: Arc<Line>,
 }
 
 impl SessionClient {
@@ -44,8 +44,8 @@ impl SessionClient {
     fn enter(io: &Io, address: &str, security: &Security, login: &Login) -> Result<SessionClient> {
         let (own, to, security, login) = (io.clone(), address.to_owned(), security.clone(), login.clone());
         io.call(move || async move {
-            let alive = Arc::new(AtomicBool::new(true));
-            let gate: gate::Client = connect(&to, &security, alive.clone()).await?;
+            let line = Arc::new(Line::default());
+            let gate: gate::Client = connect(&to, &security, line.clone()).await?;
             let mut request = gate.enter_request();
             request.get().set_user(&login.user);
             request.get().set_password(&login.password);
@@ -56,7 +56,7 @@ impl SessionClient {
                 entered::Session(session) => session?,
                 entered::Failure(failure) => return Err(Failure::read(failure?)?),
             };
-            Ok(SessionClient { remote: Remote::new(own, session), address: to, alive })
+            Ok(SessionClient { remote: Remote::new(own, session), address: to, line })
         })
     }
 
@@ -69,12 +69,12 @@ impl SessionClient {
     /// Whether the connection still stands.
     #[must_use]
     pub fn alive(&self) -> bool {
-        self.alive.load(Ordering::Relaxed)
+        self.line.stands()
     }
 
     /// Counts the connection as broken from now on.
     pub fn leave(&self) {
-        self.alive.store(false, Ordering::Relaxed);
+        self.line.end();
     }
 }
 

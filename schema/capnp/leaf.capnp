@@ -59,6 +59,128 @@ interface Leaf {
 
   # Transactions that are prepared here and whose outcome the leaf does not know. Heartbeats call this too.
   inDoubt @12 () -> (transactions :List(InDoubt));
+
+  # The coordinator that leads says what it wants of the leaf's copies, and the leaf how they stand. Called again and again.
+  heartbeat @13 (orders :Orders) -> (result :Heartbeat);
+
+  # Another leaf, the master of a partition for a term, feeds the copy that is here. Whoever fed it before is refused from now on.
+  feed @14 (database :Text, ordinal :UInt32, term :UInt64) -> (result :Fed);
+
+  # Gives a copy of a partition up: its files go.
+  dropPartition @15 (database :Text, ordinal :UInt32) -> (result :Done);
+}
+
+# What the catalog says of a leaf's copies.
+struct Orders {
+  version @0 :UInt64;              # of the catalog; a leaf keeps to the highest that it has seen
+  incarnation @1 :UInt64;          # of the leaf whose report was the last one that was dealt with
+  sequence @2 :UInt64;             # of that report: everything in it is in the catalog, or refused
+  copies @3 :List(Copy);           # every copy that the leaf is to have
+  supersedes @4 :UInt64;           # a version that the leaf says it keeps to and that no catalog has had; 0: none
+
+  struct Copy {
+    database @0 :Text;
+    ordinal @1 :UInt32;
+    term @2 :UInt64;
+    role :union {
+      replica @3 :Void;            # the master will feed it
+      master :group {
+        inSync @4 :List(Text);     # addresses of leaves without which no commit is acknowledged
+        feed @5 :List(Text);       # addresses of leaves whose copies are to be brought up to date
+      }
+    }
+  }
+}
+
+struct Heartbeat {
+  union {
+    report @0 :Report;
+    failure @1 :Failure;
+  }
+}
+
+# How the copies of a leaf stand.
+struct Report {
+  incarnation @0 :UInt64;          # of the process: another one after every start
+  sequence @1 :UInt64;             # counts the reports of the process
+  version @2 :UInt64;              # of the orders that it keeps to; 0: none yet
+  copies @3 :List(Copy);
+
+  struct Copy {
+    database @0 :Text;
+    ordinal @1 :UInt32;
+    term @2 :UInt64;               # that it acts for
+    role @3 :Role;
+    position @4 :Position;
+    failure @5 :Text;              # why it cannot do what it was told; empty: it can
+    fed @6 :List(FedCopy);         # a master: the copies that it feeds
+    bytes @7 :UInt64;              # of its segments
+  }
+
+  struct FedCopy {
+    address @0 :Text;
+    state @1 :State;
+    lsn @2 :UInt64;                # up to which it has everything
+    failure @3 :Text;              # of the last try; empty: none
+    bytesCopied @4 :UInt64;        # of a copy that is made anew
+    bytesToCopy @5 :UInt64;
+  }
+
+  enum Role {
+    none @0;                       # it waits for orders
+    master @1;
+    replica @2;
+  }
+
+  enum State {
+    connecting @0;
+    copying @1;                    # all of it, anew
+    following @2;                  # behind
+    inSync @3;                     # no commit is acknowledged without it
+    failed @4;
+  }
+}
+
+# The last record of a copy's log.
+struct Position {
+  lsn @0 :UInt64;
+  term @1 :UInt64;
+  checksum @2 :UInt64;             # of its body
+}
+
+struct Fed {
+  union {
+    open :group {
+      copy @0 :FedCopy;
+      position @1 :Position;       # where the copy stands; all zero: it is empty
+    }
+    failure @2 :Failure;
+  }
+}
+
+# A copy that is fed. Calls come one after the other.
+interface FedCopy {
+  # Records that follow, whose segment files are there. They last when it returns.
+  write @0 (records :List(Record)) -> (result :Stands);
+  # The next bytes of a file, by its name in the data directory; `last`: it is whole, and lasts when this returns.
+  file @1 (name :Text, data :Data, last :Bool) -> (result :Done);
+  # From now on files are those of a new copy, which takes the place of this one when it is finished; "manifest" is the last.
+  copyAnew @2 () -> (result :Done);
+  finishCopy @3 () -> (result :Stands);
+}
+
+struct Record {
+  lsn @0 :UInt64;
+  term @1 :UInt64;
+  body @2 :Data;
+  more @3 :Bool;                   # the next record of this call, or of the next one, goes on with this body
+}
+
+struct Stands {
+  union {
+    position @0 :Position;
+    failure @1 :Failure;
+  }
 }
 
 struct Status {

@@ -13,6 +13,7 @@ struct Manifest {
   firstLog @5 :UInt64;       # the log file with the records after this state; those of a smaller number are done with
   term @6 :UInt64;
   pending @7 :List(Data);    # transactions that are prepared, and decisions: bodies of records of the log
+  checksum @8 :UInt64;       # of the body of the last record
 }
 
 enum BitmapIndex {

@@ -26,5 +26,5 @@ pub use parse::{parse, split};
 pub use prepared::{PreparedStatement, prepare};
 pub use statement::{
     Alter, AlterTable, BitmapIndex, ClusterStatement, ColumnDef, CreateTable, Delete, Durability, Grant, GrantScope, Insert,
-    OnDuplicate, Optimize, QueryText, Statement, Update, UserStatement,
+    MoveKind, OnDuplicate, Optimize, QueryText, Statement, Update, UserStatement,
 };

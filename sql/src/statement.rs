@@ -183,16 +183,33 @@ impl ClusterStatement {
             | ClusterStatement::AddLeaf { .. }
             | ClusterStatement::RemoveLeaf { .. }
             | ClusterStatement::AddCoordinator { .. }
-            | ClusterStatement::RemoveCoordinator { .. } => true,
+            | ClusterStatement::RemoveCoordinator { .. }
+            | ClusterStatement::AttachLeaf { .. }
+            | ClusterStatement::DetachLeaf { .. }
+            | ClusterStatement::Move { explain: false, .. }
+            | ClusterStatement::CancelMove { .. }
+            | ClusterStatement::ClearOrphans { explain: false } => true,
             ClusterStatement::ShowLeaves
             | ClusterStatement::ShowAggregators
             | ClusterStatement::ShowDatabases
             | ClusterStatement::ShowPartitions { .. }
             | ClusterStatement::ShowClusterStatus
             | ClusterStatement::ShowProcesslist
+            | ClusterStatement::Move { explain: true, .. }
+            | ClusterStatement::ShowMoves { .. }
+            | ClusterStatement::ClearOrphans { explain: true }
             | ClusterStatement::Kill { .. } => false,
         }
     }
+}
+
+/// How the copies of a database's partitions are moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MoveKind {
+    /// `REBALANCE PARTITIONS`: redundancy is restored, copies and masters are spread evenly.
+    Rebalance,
+    /// `RESTORE REDUNDANCY`: partitions without a replica get one.
+    RestoreRedundancy,
 }
 
 /// Where a change is when it is reported as done.
@@ -250,6 +267,42 @@ pub enum ClusterStatement {
     RemoveCoordinator {
         /// Where it listens.
         address: String,
+    },
+    /// `ATTACH LEAF`.
+    AttachLeaf {
+        /// Where it listens; none: all leaves that are detached.
+        address: Option<String>,
+    },
+    /// `DETACH LEAF`.
+    DetachLeaf {
+        /// Where it listens.
+        address: String,
+        /// Also if partitions are off line then.
+        force: bool,
+    },
+    /// `REBALANCE PARTITIONS ON`, `RESTORE REDUNDANCY ON`, `REBALANCE ALL DATABASES`.
+    Move {
+        /// How.
+        kind: MoveKind,
+        /// The database; none: all of them.
+        database: Option<String>,
+        /// The steps are only shown.
+        explain: bool,
+    },
+    /// `CANCEL REBALANCE`: steps that have begun end, no others begin.
+    CancelMove {
+        /// The database; none: all of them.
+        database: Option<String>,
+    },
+    /// `SHOW REBALANCE STATUS`.
+    ShowMoves {
+        /// The database; none: all of them.
+        database: Option<String>,
+    },
+    /// `CLEAR ORPHAN DATABASES`: copies that the catalog does not know are removed.
+    ClearOrphans {
+        /// They are only shown.
+        explain: bool,
     },
     /// `SHOW LEAVES`.
     ShowLeaves,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use stoa_coordinator::cluster::{Shared, Watch};
 use stoa_coordinator::consensus::Options;
-use stoa_coordinator::{Control, Coordinator, Membership, Processes};
+use stoa_coordinator::{Control, Coordinator, Membership, Patience, Processes, RetryLimit, Supervisor};
 use stoa_exec::{Admission, AdmissionLimits, MemoryBudget};
 use stoa_leaf::{Leaf, Setup};
 use stoa_rpc::{Io, LeafPool, Limits, Listener, PeerPool, Security, Tls, TlsFiles, serve_coordinator, serve_leaf};
@@ -15,6 +15,16 @@ use crate::args::{CoordinatorArgs, LeafArgs, NodeArgs};
 use crate::engine::Setup as EngineSetup;
 use crate::operations::{log, signals, watchable, wind_down};
 use crate::{Error, Result};
+
+/// How long a heartbeat may take; a leaf that misses one is asked again.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+impl CoordinatorArgs {
+    fn patience(&self) -> Patience {
+        let [refused, silent] = [self.failover_refused, self.failover_silent].map(Duration::from_secs_f64);
+        Patience { refused, silent }
+    }
+}
 
 impl NodeArgs {
     fn limits(&self) -> Limits {
@@ -66,7 +76,8 @@ pub fn leaf(args: &LeafArgs) -> Result<()> {
     let (io, security) = (Io::start("stoa-io")?, args.node.security()?);
     // Rows to other leaves go over a thread of their own: it is not held up by those who ask this leaf for something.
     let peers = LeafPool::new(Io::start("stoa-peers")?, security.clone()).with_silence(args.node.leaf_silence());
-    let leaf = Arc::new(Leaf::open(&args.node.data, setup, peers)?);
+    let copies = LeafPool::new(Io::start("stoa-copies")?, security.clone()).with_silence(args.node.leaf_silence());
+    let leaf = Arc::new(Leaf::open(&args.node.data, setup, peers, copies)?);
     let listener = serve_leaf(&io, &args.node.listen, &security, args.node.limits(), leaf.clone())?;
     let admission = leaf.admission().clone();
     let _watched = watchable(&io, &args.node, &admission, Arc::new(|| Ok(())))?;
@@ -90,9 +101,11 @@ pub fn coordinator(args: &CoordinatorArgs) -> Result<()> {
     let peers = Arc::new(PeerPool::new(Io::start("stoa-peers")?, security.clone()));
     let membership = Arc::new(Membership::open(&args.node.data, peers, Options::default())?);
     let processes = Arc::new(Processes::default());
-    let shared = shared(&args.node, &membership, &processes)?;
+    let shared = shared(args, &membership, &processes)?;
     let admission = shared.admission.clone();
     let _transactions = Watch::start(&shared)?;
+    let heartbeats = LeafPool::new(Io::start("stoa-heartbeats")?, args.node.security()?).with_silence(HEARTBEAT);
+    let _supervisor = Supervisor::start(&shared, heartbeats, args.patience())?;
     let slow = Duration::from_secs_f64(args.node.slow_query);
     let service = Coordinator::new(shared, membership.clone(), processes.clone(), slow);
     let listener = serve_coordinator(&io, &args.node.listen, &security, args.node.limits(), Arc::new(service.clone()))?;
@@ -119,7 +132,8 @@ pub fn coordinator(args: &CoordinatorArgs) -> Result<()> {
     ended("coordinator")
 }
 
-fn shared(node: &NodeArgs, membership: &Arc<Membership>, processes: &Arc<Processes>) -> Result<Shared> {
+fn shared(args: &CoordinatorArgs, membership: &Arc<Membership>, processes: &Arc<Processes>) -> Result<Shared> {
+    let node = &args.node;
     let defaults = EngineSetup::from_env();
     let leaves = Arc::new(LeafPool::new(Io::start("stoa-leaves")?, node.security()?).with_silence(node.leaf_silence()));
     let (memory_limit, query_memory) = node.memory(defaults.memory_limit);
@@ -133,6 +147,7 @@ fn shared(node: &NodeArgs, membership: &Arc<Membership>, processes: &Arc<Process
         numbers: Arc::default(),
         plans: Arc::default(),
         transactions: Arc::default(),
+        retry_limit: RetryLimit(Duration::from_secs_f64(args.retry_seconds)),
     })
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use stoa_coordinator::cluster::{Cluster, Shared};
 use stoa_coordinator::consensus::Options;
-use stoa_coordinator::{Control, Membership, Processes, Session};
+use stoa_coordinator::{Control, Membership, Processes, RetryLimit, Session};
 use stoa_exec::{Admission, AdmissionLimits, CancelToken, MemoryBudget, Progress, Settings};
 use stoa_leaf::{Leaf, Setup};
 use stoa_rpc::{Io, LeafPool, Limits, Listener, PeerPool, Security, serve_leaf};
@@ -41,7 +41,8 @@ impl Leaves {
                 storage: storage.clone(),
             };
             let peers = LeafPool::new(io.clone(), security.clone());
-            let leaf = Leaf::open(&folder.join(number.to_string()), setup, peers).expect("a leaf opens");
+            let copies = LeafPool::new(io.clone(), security.clone());
+            let leaf = Leaf::open(&folder.join(number.to_string()), setup, peers, copies).expect("a leaf opens");
             let listener = serve_leaf(&io, "127.0.0.1:0", &security, Limits::default(), Arc::new(leaf));
             listeners.push(listener.expect("a port is free"));
         }
@@ -61,10 +62,11 @@ impl Leaves {
             numbers: Arc::default(),
             plans: Arc::default(),
             transactions: Arc::default(),
+            retry_limit: RetryLimit(Duration::from_secs(5)),
         };
         let session = Session::new(Arc::new(Cluster::named("stoa", "root", &shared)));
         let leaves: Vec<String> = listeners.iter().map(|listener| format!("ADD LEAF '{}'", listener.address())).collect();
-        let make = format!("{}; CREATE DATABASE stoa PARTITIONS {partitions}", leaves.join("; "));
+        let make = format!("{}; CREATE DATABASE stoa PARTITIONS {partitions} REDUNDANCY 1", leaves.join("; "));
         let made =
             session.run(&make, &CancelToken::default(), &Progress::default(), &mut |_| Ok::<(), stoa_coordinator::Error>(()));
         made.expect("a cluster");

@@ -28,7 +28,7 @@ fn every_command() {
     fails(&["create-database", "sales_2026"], "is there already");
     ok(&["create-database", "sales_2026", "--if-not-exists"]);
     fails(&["create-database", "a\"; DROP TABLE t; --"], "cannot be the name of a database");
-    fails(&["create-database", "two", "--redundancy", "2"], "REDUNDANCY 1");
+    fails(&["create-database", "two", "--redundancy", "2"], "availability group 2");
     assert_eq!(ok(&["partitions", "sales_2026"]).lines().count(), 4);
     assert!(ok(&["databases"]).lines().next().unwrap().starts_with("Database,Partitions"));
     ok(&["drop-database", "sales_2026"]);

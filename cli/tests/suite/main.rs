@@ -12,9 +12,11 @@ mod command_line;
 mod coordinators;
 mod durability;
 mod encryption;
+mod failover;
 #[path = "../leaves/mod.rs"]
 mod leaves;
 mod mutated_messages;
+mod node_failures;
 mod nodes;
 mod operations;
 mod prepared;

@@ -59,6 +59,17 @@ impl Cluster {
         self.record()["nodes"][node]["pid"].to_string()
     }
 
+    /// Sends a signal to the process of a node.
+    pub fn signal(&self, node: usize, signal: &str) {
+        assert!(Command::new("kill").arg(format!("-{signal}")).arg(self.pid(node)).status().unwrap().success());
+    }
+
+    /// Starts the nodes that do not run, at the addresses that they had.
+    pub fn start_again(&self) {
+        let output = stoa(&["cluster", "start", "--dir", self.dir()]).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+    }
+
     pub fn command(&self, args: &[&str]) -> Command {
         self.command_at(&self.address(0), args)
     }

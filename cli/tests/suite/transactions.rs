@@ -1,6 +1,5 @@
 //! Transactions over several leaves: whatever dies when, none of them is there half.
 
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -10,19 +9,9 @@ use stoa_rpc::ipc::one_chunk;
 use stoa_rpc::leaf::{LeafService, LeafTransaction, NumberedRows, TransactionSetup};
 use stoa_rpc::{FailureKind, Io, LeafPool, Security};
 
-use crate::binary::stoa;
 use crate::nodes::{Cluster, text};
 
 const ACCOUNTS: u64 = 16;
-
-fn kill(cluster: &Cluster, node: usize) {
-    assert!(Command::new("kill").arg("-KILL").arg(cluster.pid(node)).status().unwrap().success());
-}
-
-fn start_again(cluster: &Cluster) {
-    let output = stoa(&["cluster", "start", "--dir", cluster.dir()]).output().unwrap();
-    assert!(output.status.success(), "{}", text(&output));
-}
 
 /// A statement that moves an amount from some accounts to others, which most of the time are of several leaves.
 fn transfer(number: u64) -> String {
@@ -78,8 +67,8 @@ fn no_transfer_is_there_half_after_a_leaf_died() {
         for round in 0..6u64 {
             // Somewhere in the middle of some transfers.
             std::thread::sleep(Duration::from_millis(700 + round * 97));
-            kill(&cluster, 1 + round as usize % 2);
-            start_again(&cluster);
+            cluster.signal(1 + round as usize % 2, "KILL");
+            cluster.start_again();
         }
         std::thread::sleep(Duration::from_millis(500));
         ended.store(true, Ordering::Relaxed);
@@ -88,8 +77,8 @@ fn no_transfer_is_there_half_after_a_leaf_died() {
     assert!(sure > 0);
     check(&cluster, sure);
     // The coordinator too: what it left in doubt is resolved by the next one that leads.
-    kill(&cluster, 0);
-    start_again(&cluster);
+    cluster.signal(0, "KILL");
+    cluster.start_again();
     check(&cluster, sure);
     // What the coordinator left in doubt may stand in the way until it is resolved.
     let end = Instant::now() + Duration::from_secs(20);
@@ -124,7 +113,7 @@ fn the_first_to_commit_wins() {
 /// A transaction that adds one row to the partition of a leaf.
 fn begin(leaf: &dyn LeafService, ordinal: u32, number: u64) -> Arc<dyn LeafTransaction> {
     let setup =
-        TransactionSetup { transaction: number, database: "stoa".into(), address: "here".into(), ordinals: vec![ordinal] };
+        TransactionSetup { transaction: number, database: "single".into(), address: "here".into(), ordinals: vec![ordinal] };
     let transaction = leaf.begin_transaction(setup).unwrap();
     let row = RecordBatch::try_from_iter([("a", Arc::new(Int64Array::from(vec![number as i64])) as ArrayRef)]).unwrap();
     let rows = NumberedRows { chunk: one_chunk(&row).unwrap(), numbers: vec![1] };
@@ -135,12 +124,20 @@ fn begin(leaf: &dyn LeafService, ordinal: u32, number: u64) -> Arc<dyn LeafTrans
 #[test]
 fn what_is_in_doubt_becomes_what_was_decided() {
     let cluster = Cluster::start(2);
-    cluster.ok("CREATE TABLE t (a BIGINT)");
+    // Each leaf has the only copy of its partition.
+    cluster.ok("CREATE DATABASE single PARTITIONS 2 REDUNDANCY 1");
+    let query = |sql: &str| {
+        let output = cluster.command(&["sql", "--database", "single", "--format", "csv", "-c", sql]).output().unwrap();
+        assert!(output.status.success(), "{sql}: {}", text(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    query("CREATE TABLE t (a BIGINT)");
     let pool = || LeafPool::new(Io::start("test-io").unwrap(), Security::new(cluster.secret()));
     let leaves = || [1, 2].map(|node| pool().leaf(&cluster.address(node)).unwrap());
     let [waits, decides] = leaves();
-    let ordinal =
-        |leaf: &Arc<dyn LeafService>| leaf.status().unwrap().iter().find(|database| database.name == "stoa").unwrap().ordinals[0];
+    let ordinal = |leaf: &Arc<dyn LeafService>| {
+        leaf.status().unwrap().iter().find(|database| database.name == "single").unwrap().ordinals[0]
+    };
     let (own, decider) = (ordinal(&waits), ordinal(&decides));
     // One that was decided, one that never was, one whose coordinator comes too late.
     begin(&*waits, own, 1).prepare(&[own], decider).unwrap();
@@ -149,8 +146,8 @@ fn what_is_in_doubt_becomes_what_was_decided() {
     let late = begin(&*decides, decider, 3);
     begin(&*waits, own, 3).prepare(&[own], decider).unwrap();
     assert_eq!(waits.in_doubt().unwrap().len(), 3);
-    kill(&cluster, 1);
-    start_again(&cluster);
+    cluster.signal(1, "KILL");
+    cluster.start_again();
     let [waits, _] = leaves();
     let began = Instant::now();
     while !waits.in_doubt().unwrap().is_empty() {
@@ -158,7 +155,7 @@ fn what_is_in_doubt_becomes_what_was_decided() {
         std::thread::sleep(Duration::from_millis(50));
     }
     assert_eq!(late.commit(decider, true).unwrap_err().kind, FailureKind::Conflict);
-    assert_eq!(cluster.ok("SELECT a, count(*) AS n FROM t GROUP BY a"), "a,n\n1,2\n");
+    assert_eq!(query("SELECT a, count(*) AS n FROM t GROUP BY a"), "a,n\n1,2\n");
     // What comes from outside and does not fit is refused.
     let transaction = begin(&*decides, decider, 4);
     assert!(transaction.delete("t", decider, &[u64::MAX]).is_err());
@@ -170,5 +167,5 @@ fn what_is_in_doubt_becomes_what_was_decided() {
     transaction.undo().unwrap();
     transaction.commit(decider, false).unwrap();
     assert!(transaction.commit(decider, false).is_err());
-    assert_eq!(cluster.ok("SELECT count(*) AS n FROM t"), "n\n2\n");
+    assert_eq!(query("SELECT count(*) AS n FROM t"), "n\n2\n");
 }

@@ -60,6 +60,8 @@ pub(crate) struct Catalog {
     /// The LSN of the last record.
     pub(crate) sequence: u64,
     pub(crate) term: u64,
+    /// Of the body of the last record.
+    pub(crate) checksum: u64,
     /// Counts changes of definitions.
     pub(crate) definitions: u64,
     /// Counts changes of which segments there are.
@@ -82,6 +84,7 @@ impl Catalog {
             files,
             sequence: 0,
             term: 1,
+            checksum: 0,
             definitions: 0,
             stored: 0,
             next_table_id: 0,
@@ -169,7 +172,9 @@ impl Catalog {
                 Ok(())
             }
             Change::Forget(transactions) => {
-                self.decided.retain(|transaction, _| !transactions.contains(transaction));
+                for transaction in transactions {
+                    self.decided.remove(transaction);
+                }
                 Ok(())
             }
         }

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use super::folder::remove_logs;
+use super::replication::Role;
 use super::rewrite::Forward;
 use super::{Catalog, Database};
 use crate::definition::Durability;
@@ -16,7 +17,8 @@ use crate::{Error, Result};
 /// The newest state, which may not be on disk yet, and the log that makes it last.
 pub(crate) struct Head {
     pub(crate) catalog: Arc<Catalog>,
-    log: LogWriter,
+    pub(super) role: Role,
+    pub(super) log: LogWriter,
     log_number: u64,
     /// Where rows went, for transactions that saw them elsewhere; with the LSN of the commit.
     pub(crate) forwards: Vec<(u64, Arc<Forward>)>,
@@ -24,35 +26,58 @@ pub(crate) struct Head {
 
 impl Head {
     pub(crate) fn new(catalog: Arc<Catalog>, log: LogWriter, log_number: u64) -> Head {
-        Head { catalog, log, log_number, forwards: Vec::new() }
+        Head { catalog, role: Role::Alone, log, log_number, forwards: Vec::new() }
     }
 }
 
 /// How far the log is on disk.
 pub(crate) struct Syncing {
     /// The last LSN.
-    synced: u64,
+    pub(super) synced: u64,
     /// Somebody syncs.
-    running: bool,
+    pub(super) running: bool,
     /// The last sync failed, and why.
-    failed: Option<String>,
-    /// By failure that was healed, the last LSN that outlived it. Those after it were given anew.
-    healed: Vec<u64>,
+    pub(super) failed: Option<String>,
+    /// This copy may not acknowledge any more, and why.
+    pub(super) fenced: Option<String>,
+    /// By failure that is over, the last LSN that outlived it, and how those after it ended.
+    pub(super) over: Vec<(u64, Lost)>,
+}
+
+/// Why a record does not count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// It could not be made to last; its number was given anew.
+    NotSynced(String),
+    /// This copy stopped being the master before it was acknowledged: what became of it the next master knows.
+    NotMaster(String),
 }
 
 impl Syncing {
     pub(crate) fn at(lsn: u64) -> Syncing {
-        Syncing { synced: lsn, running: false, failed: None, healed: Vec::new() }
+        Syncing { synced: lsn, running: false, failed: None, fenced: None, over: Vec::new() }
     }
 
     /// How a record ended that was written after so many failures; `None`: it is not decided.
-    fn outcome(&self, lsn: u64, failures: usize) -> Option<std::result::Result<(), &str>> {
-        match (self.healed.get(failures), &self.failed) {
-            (Some(last), _) if lsn <= *last => Some(Ok(())),
-            (Some(_), _) => Some(Err("an earlier sync failed")),
-            (None, _) if lsn <= self.synced => Some(Ok(())),
-            (None, failed) => failed.as_deref().map(Err),
+    fn outcome(&self, lsn: u64, failures: usize) -> Option<std::result::Result<(), Lost>> {
+        match self.over.get(failures) {
+            Some((last, _)) if lsn <= *last => Some(Ok(())),
+            Some((_, lost)) => Some(Err(lost.clone())),
+            None if lsn <= self.synced => Some(Ok(())),
+            None => self.lost().map(Err),
         }
+    }
+
+    /// How records end now that are not on disk.
+    fn lost(&self) -> Option<Lost> {
+        let fenced = self.fenced.clone().map(Lost::NotMaster);
+        fenced.or_else(|| self.failed.clone().map(Lost::NotSynced))
+    }
+
+    /// A failure is over: what is not acknowledged by now ends so.
+    pub(super) fn get_over(&mut self, lost: Lost) {
+        self.over.push((self.synced, lost));
+        (self.failed, self.fenced) = (None, None);
     }
 }
 
@@ -74,6 +99,7 @@ impl Database {
         let waits;
         let (lsn, failures, value) = {
             let mut head = self.head.lock();
+            self.check_master(&head)?;
             self.heal(&mut head)?;
             let (changes, value) = plan(&head)?;
             if changes.is_empty() {
@@ -85,14 +111,17 @@ impl Database {
             next.sequence += 1;
             let (synced, failures) = {
                 let syncing = self.syncing.lock();
-                (syncing.synced, syncing.healed.len())
+                (syncing.synced, syncing.over.len())
             };
             // From here on the log may name them: after a crash even a record whose write failed may be there.
             added_segments(&changes).for_each(|segment| segment.set_doomed(false));
-            head.log.append(next.sequence, next.term, synced, &encode_changes(&changes))?;
+            let body = encode_changes(&changes);
+            next.checksum = head.log.append(next.sequence, next.term, synced, &body)?;
             head.catalog = Arc::new(next);
             then(&mut head);
-            waits = self.options.fsync && !(self.options.durability == Durability::Async && changes.iter().all(is_of_rows));
+            self.ship(&head, body, added_segments(&changes));
+            let soon = self.options.durability == Durability::Async && changes.iter().all(is_of_rows);
+            waits = self.options.fsync && !soon || matches!(head.role, Role::Master(_));
             if !waits {
                 self.show(&head.catalog);
             }
@@ -119,7 +148,7 @@ impl Database {
                 let mut syncing = self.syncing.lock();
                 loop {
                     if let Some(outcome) = syncing.outcome(lsn, failures) {
-                        return outcome.map_err(|why| self.not_synced(why));
+                        return outcome.map_err(|lost| self.lost(lost));
                     }
                     if !syncing.running {
                         break;
@@ -127,16 +156,16 @@ impl Database {
                     self.synced.wait(&mut syncing);
                 }
             }
-            let (file, catalog) = {
+            let (file, catalog, role) = {
                 let head = self.head.lock();
                 let mut syncing = self.syncing.lock();
                 if syncing.running || syncing.outcome(lsn, failures).is_some() {
                     continue;
                 }
                 syncing.running = true;
-                (head.log.file(), Arc::clone(&head.catalog))
+                (head.log.file(), Arc::clone(&head.catalog), head.role.clone())
             };
-            let result = file.1.sync();
+            let result = self.make_last(&file, &role, catalog.sequence);
             if result.is_ok() {
                 self.show(&catalog);
             }
@@ -144,9 +173,30 @@ impl Database {
             syncing.running = false;
             match result {
                 Ok(()) => syncing.synced = syncing.synced.max(catalog.sequence),
-                Err(e) => syncing.failed = Some(format!("{}: {e}", file.0.display())),
+                Err(Lost::NotSynced(why)) => syncing.failed = Some(why),
+                Err(Lost::NotMaster(why)) => syncing.fenced = Some(why),
             }
             self.synced.notify_all();
+        }
+    }
+
+    /// Waits until the log is on disk, and up to a record on every copy that must have it.
+    fn make_last(
+        &self,
+        (path, file): &(std::path::PathBuf, Arc<dyn crate::disk::DiskFile>),
+        role: &Role,
+        lsn: u64,
+    ) -> std::result::Result<(), Lost> {
+        if self.options.fsync {
+            file.sync().map_err(|e| Lost::NotSynced(format!("{}: {e}", path.display())))?;
+        }
+        match role {
+            Role::Master(replication) => {
+                replication.wait(lsn).map_err(Lost::NotMaster)?;
+                self.trim_tail(&**replication);
+                Ok(())
+            }
+            Role::Alone | Role::Replica => Ok(()),
         }
     }
 
@@ -157,7 +207,7 @@ impl Database {
     pub fn sync(&self) -> Result<()> {
         let (newest, failures) = {
             let head = self.head.lock();
-            (head.catalog.sequence, self.syncing.lock().healed.len())
+            (head.catalog.sequence, self.syncing.lock().over.len())
         };
         if self.options.fsync { self.wait_synced(newest, failures) } else { Ok(()) }
     }
@@ -168,15 +218,33 @@ impl Database {
         self.options.fsync && self.syncing.lock().synced < newest
     }
 
-    fn not_synced(&self, why: &str) -> Error {
-        let source = std::io::Error::other(format!("the log could not be made to last, so nothing was committed ({why})"));
-        Error::Io { path: self.files.root.clone(), source }
+    fn lost(&self, lost: Lost) -> Error {
+        match lost {
+            Lost::NotSynced(why) => {
+                let source =
+                    std::io::Error::other(format!("the log could not be made to last, so nothing was committed ({why})"));
+                Error::Io { path: self.files.root.clone(), source }
+            }
+            Lost::NotMaster(why) => Error::NotMaster(why),
+        }
     }
 
-    /// After a failed sync or write, begins a new log on a manifest of what is shown.
+    /// After a failed sync or write, begins a new log on a manifest of what is shown. A master does not: replicas may have what it would
+    /// give up. It waits for a new term.
     fn heal(&self, head: &mut Head) -> Result<()> {
-        let failed = self.syncing.lock().failed.is_some();
-        if !failed && !head.log.is_broken() {
+        let failed = self.syncing.lock().failed.clone();
+        if failed.is_none() && !head.log.is_broken() {
+            return Ok(());
+        }
+        if let Role::Master(_) = head.role {
+            return Err(self.lost(Lost::NotSynced(failed.unwrap_or_else(|| "an earlier write failed half-way".into()))));
+        }
+        self.heal_now(head)
+    }
+
+    /// Begins a new log on a manifest of what is shown, if the old one failed.
+    pub(super) fn heal_now(&self, head: &mut Head) -> Result<()> {
+        if self.syncing.lock().failed.is_none() && !head.log.is_broken() {
             return Ok(());
         }
         self.quiet(head);
@@ -186,31 +254,36 @@ impl Database {
         (head.log_number, head.log) = number;
         head.catalog = Arc::clone(&before);
         head.forwards.retain(|(lsn, _)| *lsn <= before.sequence);
+        self.tail.lock().cut(&before);
         {
             let mut syncing = self.syncing.lock();
-            syncing.failed = None;
             syncing.synced = before.sequence;
-            syncing.healed.push(before.sequence);
+            syncing.get_over(Lost::NotSynced("an earlier sync failed".into()));
         }
         remove_logs(&self.files, |number| number < head.log_number)
     }
 
     /// Waits for whoever syncs, and then syncs what is written, if that still means something.
-    fn quiet(&self, head: &Head) {
+    pub(super) fn quiet(&self, head: &Head) {
         let mut syncing = self.syncing.lock();
         while syncing.running {
             self.synced.wait(&mut syncing);
         }
-        if syncing.failed.is_some() {
+        if syncing.lost().is_some() {
             return;
         }
-        let (path, file) = head.log.file();
-        match if self.options.fsync { file.sync() } else { Ok(()) } {
+        syncing.running = true;
+        drop(syncing);
+        let result = self.make_last(&head.log.file(), &head.role, head.catalog.sequence);
+        let mut syncing = self.syncing.lock();
+        syncing.running = false;
+        match result {
             Ok(()) => {
                 self.show(&head.catalog);
                 syncing.synced = head.catalog.sequence;
             }
-            Err(e) => syncing.failed = Some(format!("{}: {e}", path.display())),
+            Err(Lost::NotSynced(why)) => syncing.failed = Some(why),
+            Err(Lost::NotMaster(why)) => syncing.fenced = Some(why),
         }
         self.synced.notify_all();
     }
@@ -233,8 +306,8 @@ impl Database {
             let mut head = self.head.lock();
             self.heal(&mut head)?;
             self.quiet(&head);
-            if let Some(why) = &self.syncing.lock().failed {
-                return Err(self.not_synced(why));
+            if let Some(lost) = self.syncing.lock().lost() {
+                return Err(self.lost(lost));
             }
             (head.log_number, head.log) = self.next_log(&head)?;
             (Arc::clone(&head.catalog), head.log_number)
@@ -284,10 +357,10 @@ mod tests {
         let mut syncing = Syncing::at(4);
         assert_eq!((syncing.outcome(4, 0), syncing.outcome(5, 0)), (Some(Ok(())), None));
         syncing.failed = Some("it is full".into());
-        assert_eq!((syncing.outcome(4, 0), syncing.outcome(5, 0)), (Some(Ok(())), Some(Err("it is full"))));
+        let full = Some(Err(Lost::NotSynced("it is full".into())));
+        assert_eq!((syncing.outcome(4, 0), syncing.outcome(5, 0)), (Some(Ok(())), full));
         // Healed, and number 5 is given anew.
-        (syncing.failed, syncing.synced) = (None, 4);
-        syncing.healed.push(4);
+        syncing.get_over(Lost::NotSynced("it was full".into()));
         assert_eq!((syncing.outcome(4, 0), syncing.outcome(5, 1)), (Some(Ok(())), None));
         syncing.synced = 5;
         assert_eq!((syncing.outcome(5, 0).is_some_and(|o| o.is_err()), syncing.outcome(5, 1)), (true, Some(Ok(()))));

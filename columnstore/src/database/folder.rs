@@ -55,7 +55,7 @@ pub(crate) fn prepare(files: &Arc<Files>, fsync: bool) -> Result<()> {
 }
 
 /// Makes the name of a new directory last, and those of the folders above it, which may be new too. One that may not be read is not.
-fn sync_above(disk: &dyn Disk, root: &Path) -> Result<()> {
+pub(super) fn sync_above(disk: &dyn Disk, root: &Path) -> Result<()> {
     for folder in root.ancestors().skip(1) {
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         match disk.sync_folder(folder) {
@@ -66,7 +66,7 @@ fn sync_above(disk: &dyn Disk, root: &Path) -> Result<()> {
     Ok(())
 }
 
-fn write_version(disk: &dyn Disk, root: &Path, fsync: bool) -> Result<()> {
+pub(super) fn write_version(disk: &dyn Disk, root: &Path, fsync: bool) -> Result<()> {
     let (path, temporary) = (root.join(VERSION_FILE), root.join(VERSION_TEMPORARY));
     let _ = disk.remove(&temporary);
     let write = || -> std::io::Result<()> {

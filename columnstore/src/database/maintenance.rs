@@ -166,7 +166,7 @@ impl Database {
         if self.options.eager_maintenance {
             // What fails here fails again when somebody asks for it.
             if let Some(_alone) = self.maintenance.alone.try_lock() {
-                let _ = self.maintain(true, true);
+                let _ = if self.is_master() { self.maintain(true, true) } else { Ok(()) };
                 drop(_alone);
                 let _ = self.checkpoint();
             }
@@ -246,9 +246,12 @@ fn run(database: &Weak<Database>) {
         let due = database.maintenance.due.swap(false, Ordering::AcqRel);
         let aged = oldest.is_some_and(|since| since.elapsed() >= FLUSH_AGE);
         if due || aged {
-            let result = {
+            // What a replica has in segments, its master decides.
+            let result = if database.is_master() {
                 let _alone = database.maintenance.alone();
                 database.maintain(aged, false)
+            } else {
+                Ok(())
             };
             let log_is_long = database.log_bytes() >= database.options.checkpoint_bytes;
             let result = result.and_then(|()| if log_is_long || aged { database.checkpoint() } else { Ok(()) });

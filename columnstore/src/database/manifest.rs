@@ -70,6 +70,7 @@ impl Catalog {
         root.set_next_segment_id(self.next_segment_id);
         root.set_first_log(first_log);
         root.set_term(self.term);
+        root.set_checksum(self.checksum);
         let mut tables = root.reborrow().init_tables(self.tables.len() as u32);
         for (i, table) in self.tables.values().enumerate() {
             write_table(table, tables.reborrow().get(i as u32))?;
@@ -112,7 +113,7 @@ impl Catalog {
         let from = message.get_root::<manifest::Reader<'_>>().map_err(damaged)?;
         let mut catalog = Catalog::new(Arc::clone(files));
         catalog.sequence = from.get_sequence();
-        catalog.term = from.get_term();
+        (catalog.term, catalog.checksum) = (from.get_term(), from.get_checksum());
         for table in from.get_tables().map_err(damaged)? {
             let table = read_table(table, files).map_err(damaged)??;
             catalog.tables.insert(table.name().to_lowercase(), Arc::new(table));

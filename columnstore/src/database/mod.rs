@@ -11,11 +11,14 @@ mod backup;
 mod catalog;
 mod check;
 mod commit;
+mod copy;
 mod folder;
 mod locate;
 mod maintenance;
 mod manifest;
 mod prepared;
+mod replica;
+mod replication;
 mod rewrite;
 mod transaction;
 
@@ -31,11 +34,14 @@ pub use backup::{BackupFile, BackupSource};
 pub(crate) use catalog::{Catalog, Files};
 pub use check::{CheckReport, Damage};
 use commit::{Head, Syncing};
+pub use copy::{CopyReceiver, CopySource, FileReceiver, SegmentFile};
 pub use folder::{FORMAT_VERSION, lock_file};
 use maintenance::Maintenance;
 pub use maintenance::MergeStatus;
 pub use manifest::{decode_definition, encode_definition};
 pub(crate) use manifest::{read_definition, write_definition};
+use replication::Tail;
+pub use replication::{LogRecord, Position, Replication};
 pub use transaction::{Savepoint, Transaction};
 
 use crate::alter::AlterTable;
@@ -55,6 +61,7 @@ pub struct Database {
     visible: RwLock<Arc<Catalog>>,
     head: Mutex<Head>,
     syncing: Mutex<Syncing>,
+    tail: Mutex<Tail>,
     synced: Condvar,
     next_table_id: AtomicU64,
     next_segment_id: AtomicU64,
@@ -108,6 +115,7 @@ impl Database {
             files,
             options,
             syncing: Mutex::new(Syncing::at(catalog.sequence)),
+            tail: Mutex::new(Tail::after(&catalog)),
             synced: Condvar::new(),
             visible: RwLock::new(Arc::clone(&catalog)),
             head: Mutex::new(Head::new(catalog, log, last_log + 1)),
@@ -331,7 +339,7 @@ fn recover(catalog: &mut Catalog, first_log: u64, cut: &mut dyn FnMut(&Path, u64
             for change in &changes {
                 catalog.apply(change).map_err(|e| corrupt(&path, &format!("record {lsn} cannot be applied ({e})")))?;
             }
-            (catalog.sequence, catalog.term) = (lsn, record.term);
+            (catalog.sequence, catalog.term, catalog.checksum) = (lsn, record.term, record.checksum);
             Ok(())
         })?;
         drop(bytes);

@@ -54,8 +54,8 @@ impl LogWriter {
         Ok(LogWriter { path, file, length: 0, broken: false })
     }
 
-    /// Writes a record; nothing of it stays after an error.
-    pub(crate) fn append(&mut self, lsn: u64, term: u64, synced: u64, body: &[u8]) -> Result<()> {
+    /// Writes a record; nothing of it stays after an error. The checksum of its body.
+    pub(crate) fn append(&mut self, lsn: u64, term: u64, synced: u64, body: &[u8]) -> Result<u64> {
         if self.broken {
             return Err(corrupt(&self.path, "an earlier write failed half-way"));
         }
@@ -65,7 +65,8 @@ impl LogWriter {
         let mut frame = Vec::with_capacity(HEADER + body.len());
         frame.extend(MAGIC);
         frame.extend((body.len() as u32).to_le_bytes());
-        for number in [lsn, term, synced, checksum(body)] {
+        let of_body = checksum(body);
+        for number in [lsn, term, synced, of_body] {
             frame.extend(number.to_le_bytes());
         }
         frame.extend(checksum(&frame).to_le_bytes());
@@ -75,7 +76,7 @@ impl LogWriter {
             return Err(io_error(&self.path)(error));
         }
         self.length += frame.len() as u64;
-        Ok(())
+        Ok(of_body)
     }
 
     /// The file, to sync it while others write.
@@ -112,6 +113,7 @@ pub(crate) fn files(disk: &dyn Disk, root: &Path) -> Result<Vec<u64>> {
 pub(crate) struct Record<'a> {
     pub(crate) lsn: u64,
     pub(crate) term: u64,
+    pub(crate) checksum: u64,
     pub(crate) body: &'a [u8],
 }
 
@@ -129,7 +131,7 @@ pub(crate) fn read_file(path: &Path, bytes: &[u8], mut lsn: u64, each: &mut dyn 
     while at < bytes.len() {
         match parse(&bytes[at..]) {
             Ok((header, body)) if header.lsn == lsn => {
-                each(Record { lsn, term: header.term, body })?;
+                each(Record { lsn, term: header.term, checksum: header.checksum, body })?;
                 at += HEADER + body.len();
                 lsn += 1;
             }
@@ -148,10 +150,16 @@ pub(crate) fn read_file(path: &Path, bytes: &[u8], mut lsn: u64, each: &mut dyn 
     Ok(Read { whole: at as u64, torn: None })
 }
 
+/// The LSN of the first record of a file, if that is whole.
+pub(crate) fn first_lsn(bytes: &[u8]) -> Option<u64> {
+    parse(bytes).ok().map(|(header, _)| header.lsn)
+}
+
 struct Header {
     lsn: u64,
     term: u64,
     synced: u64,
+    checksum: u64,
 }
 
 /// The record at the start of some bytes, or what is wrong with it.
@@ -168,7 +176,7 @@ fn parse(bytes: &[u8]) -> std::result::Result<(Header, &[u8]), &'static str> {
     if checksum(body) != number(32) {
         return Err("does not match its checksum");
     }
-    Ok((Header { lsn: number(8), term: number(16), synced: number(24) }, body))
+    Ok((Header { lsn: number(8), term: number(16), synced: number(24), checksum: number(32) }, body))
 }
 
 /// The LSN of a whole record somewhere in the bytes that says that record `lsn` had been synced.

@@ -5,5 +5,6 @@ mod damage;
 mod directory;
 mod golden;
 mod prepared;
+mod replication;
 mod rows;
 mod tables;

@@ -52,6 +52,9 @@ pub struct Leaf {
     pub pair: Option<NodeId>,
     /// Whether it takes part.
     pub state: LeafState,
+    /// REFERENCE tables may have been changed while it was away: it takes part again once it has a new copy of them.
+    #[serde(default)]
+    pub behind: bool,
 }
 
 /// A partition of a database.
@@ -78,6 +81,21 @@ pub struct Database {
     pub tables: BTreeMap<String, Definition>,
     /// Views, by name in lower case: name as written and text.
     pub views: BTreeMap<String, (String, String)>,
+    /// What an operator wants done with the copies, until it is done.
+    #[serde(default)]
+    pub job: Option<Job>,
+}
+
+/// What an operator wants done with the copies of a database. Steps are planned anew from the copies that there are, so that whoever
+/// leads goes on where another stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Job {
+    /// Copies and masters are spread evenly.
+    Rebalance,
+    /// Partitions without a replica get one; nothing else moves.
+    RestoreRedundancy,
+    /// A leaf is emptied.
+    Drain(NodeId),
 }
 
 /// The catalog.
@@ -214,6 +232,30 @@ pub enum Command {
         /// On what, as it was granted.
         scope: Scope,
     },
+    /// A leaf takes no part any more. Replicas that are in sync take over where it was the master, in a new term; where there is none,
+    /// the partition is off line until it is back. Its own copies are spares from now on.
+    TakeOut {
+        /// Where it listens.
+        address: String,
+        /// Off line or detached.
+        state: LeafState,
+    },
+    /// A partition's master begins a new term: its log failed, and what was not acknowledged is given up.
+    BeginTerm {
+        /// The database.
+        database: String,
+        /// The partition's ordinal.
+        partition: u32,
+        /// The term that ends.
+        term: u64,
+    },
+    /// An operator wants something done with the copies of a database, or it is done or given up.
+    SetJob {
+        /// The database.
+        database: String,
+        /// What; none: nothing.
+        job: Option<Job>,
+    },
 }
 
 /// Why a command changed nothing.
@@ -249,9 +291,6 @@ pub enum CatalogError {
     /// A number of partitions that cannot be.
     #[error("a database has 1 to {most} partitions, not {0}", most = stoa_columnstore::MAX_PARTITIONS)]
     Partitions(u32),
-    /// Copies cannot be kept yet.
-    #[error("redundancy {0} is not supported yet: say REDUNDANCY 1")]
-    Redundancy(u8),
     /// No placement.
     #[error(transparent)]
     Placement(#[from] placement::PlacementError),
@@ -306,7 +345,9 @@ impl Catalog {
             }
             Command::SetLeafState { address, state } => {
                 let (id, _) = self.leaf(address).ok_or_else(|| missing("leaf", address))?;
-                self.leaves.entry(id).and_modify(|leaf| leaf.state = *state);
+                self.leaves
+                    .entry(id)
+                    .and_modify(|leaf| (leaf.state, leaf.behind) = (*state, leaf.behind && *state != LeafState::Online));
             }
             Command::AddCoordinator { address } => self.add_coordinator(address)?,
             Command::RemoveCoordinator { address } => self.remove_coordinator(address)?,
@@ -321,6 +362,9 @@ impl Catalog {
             Command::DropUser(name) => self.drop_user(name)?,
             Command::Grant { user, privileges, scope } => self.grant(user, privileges, scope)?,
             Command::Revoke { user, privileges, scope } => self.revoke(user, privileges, scope)?,
+            Command::TakeOut { address, state } => self.take_out(address, *state)?,
+            Command::BeginTerm { database, partition, term } => self.begin_term(database, *partition, *term)?,
+            Command::SetJob { database, job } => self.set_job(database, *job)?,
         }
         self.version += 1;
         Ok(())
@@ -360,7 +404,7 @@ impl Catalog {
         };
         let id = NodeId(self.last_node + 1);
         self.last_node += 1;
-        self.leaves.insert(id, Leaf { address: address.to_owned(), group, pair: None, state: LeafState::Online });
+        self.leaves.insert(id, Leaf { address: address.to_owned(), group, pair: None, state: LeafState::Online, behind: false });
         self.pair_up();
         Ok(())
     }
@@ -399,20 +443,19 @@ impl Catalog {
         if partitions == 0 || partitions > stoa_columnstore::MAX_PARTITIONS {
             return Err(CatalogError::Partitions(partitions));
         }
-        if redundancy != 1 {
-            return Err(CatalogError::Redundancy(redundancy));
-        }
         let online = self.leaves.iter().filter(|(_, leaf)| leaf.state == LeafState::Online);
         let leaves: Vec<placement::Leaf> =
             online.map(|(id, leaf)| placement::Leaf { id: *id, group: leaf.group, pair: leaf.pair, draining: false }).collect();
+        // A replica counts once it has what the master has, be it nothing.
         let placed = placement::place(partitions, redundancy, kind, &leaves)?;
         let database = Database {
             name: name.to_owned(),
             redundancy,
             placement: kind,
-            partitions: placed.into_iter().map(|copies| Partition { term: 1, copies }).collect(),
+            partitions: placed.into_iter().map(|copies| Partition { term: 1, copies: copies.unsynced() }).collect(),
             tables: BTreeMap::new(),
             views: BTreeMap::new(),
+            job: None,
         };
         self.databases.insert(name.to_lowercase(), database);
         Ok(())

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Catalog, CatalogError, NodeId, Partition, missing};
+use super::{Catalog, CatalogError, Job, LeafState, NodeId, Partition, missing};
 use crate::placement::Copies;
 
 /// New roles for the copies of one partition.
@@ -21,6 +21,22 @@ pub struct PartitionChange {
 }
 
 impl Partition {
+    /// The copy on a leaf has no role any more, unless it is the only one that has everything.
+    fn take_out(&mut self, leaf: NodeId, online: &BTreeSet<NodeId>) {
+        let copies = &mut self.copies;
+        if copies.replicas.contains(&leaf) {
+            copies.replicas.retain(|copy| *copy != leaf);
+            copies.spares.push(leaf);
+        }
+        if copies.master == Some(leaf)
+            && let Some(at) = copies.replicas.iter().position(|copy| online.contains(copy))
+        {
+            copies.master = Some(copies.replicas.remove(at));
+            copies.spares.push(leaf);
+            self.term += 1;
+        }
+    }
+
     /// Forgets the copy on a leaf. If it was the master's, a replica takes over in a new term; without one the partition is off line.
     pub(super) fn give_up(&mut self, leaf: NodeId) {
         let copies = &mut self.copies;
@@ -34,6 +50,56 @@ impl Partition {
 }
 
 impl Catalog {
+    /// A leaf takes no part any more: replicas take over.
+    pub(super) fn take_out(&mut self, address: &str, state: LeafState) -> Result<(), CatalogError> {
+        let (id, _) = self.leaf(address).ok_or_else(|| missing("leaf", address))?;
+        if state == LeafState::Online {
+            return Err(CatalogError::Refused("a leaf that is online is not taken out".to_owned()));
+        }
+        let others: BTreeSet<NodeId> = self
+            .leaves
+            .iter()
+            .filter(|(other, leaf)| **other != id && leaf.state == LeafState::Online)
+            .map(|(id, _)| *id)
+            .collect();
+        if let Some(leaf) = self.leaves.get_mut(&id) {
+            // Without another leaf nothing can be written meanwhile.
+            leaf.behind |= leaf.state == LeafState::Online && !others.is_empty();
+            leaf.state = state;
+        }
+        for partition in self.databases.values_mut().flat_map(|d| &mut d.partitions) {
+            partition.take_out(id, &others);
+        }
+        Ok(())
+    }
+
+    /// The master of a partition begins a new term.
+    pub(super) fn begin_term(&mut self, database: &str, partition: u32, term: u64) -> Result<(), CatalogError> {
+        let database = self.database_mut(database)?;
+        let name = database.name.clone();
+        let found = database.partitions.get_mut(partition as usize);
+        let found = found.ok_or_else(|| missing("partition", &format!("{partition} of database {name}")))?;
+        if found.term != term {
+            return Err(CatalogError::Stale(format!("partition {partition} of database '{name}' is in term {}", found.term)));
+        }
+        found.term += 1;
+        Ok(())
+    }
+
+    /// What is to be done with the copies of a database; one thing at a time.
+    pub(super) fn set_job(&mut self, database: &str, job: Option<Job>) -> Result<(), CatalogError> {
+        let database = self.database_mut(database)?;
+        if let (Some(running), Some(wanted)) = (database.job, job)
+            && running != wanted
+        {
+            let way_out = format!("wait for it, or say CANCEL REBALANCE ON {}", database.name);
+            let what = format!("the copies of database '{}' are being moved already: {way_out}", database.name);
+            return Err(CatalogError::Refused(what));
+        }
+        database.job = job;
+        Ok(())
+    }
+
     /// Makes all of the changes; the caller undoes those made before one that is refused.
     pub(super) fn set_partitions(&mut self, changes: &[PartitionChange]) -> Result<(), CatalogError> {
         for change in changes {

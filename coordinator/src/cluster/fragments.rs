@@ -13,20 +13,22 @@ use stoa_exec::{CancelToken, Destination, Fragment, Fragments, QueryContext};
 use stoa_plan::codec::encode;
 use stoa_rpc::ipc::{read_chunk, write_chunks};
 use stoa_rpc::leaf::{Filter, FilterMembers, FragmentRequest, LeafQuery, LeafService, QuerySetup, RowDestination, RunProfile};
-use stoa_rpc::{ChunkSink, Failure, FailureKind, LeafPool};
+use stoa_rpc::{ChunkSink, Failure, FailureKind};
 
-use super::Database;
 use super::transaction::Participants;
+use super::{Database, Shared};
 use crate::error::remote;
 
 /// A query on the leaves that have its database. It begins on them with its first fragment, and ends when this is dropped.
 pub(super) struct QueryOnLeaves<'a> {
     number: u64,
     database: Arc<Database>,
-    pool: Arc<LeafPool>,
+    shared: &'a Shared,
     /// The transaction that it is a part of.
     within: Option<&'a Participants>,
     begun: Mutex<Option<Arc<Vec<OneLeaf>>>>,
+    /// What a leaf said last of why it did not do its part.
+    failure: Mutex<Option<Failure>>,
 }
 
 struct OneLeaf {
@@ -38,8 +40,29 @@ struct OneLeaf {
 }
 
 impl<'a> QueryOnLeaves<'a> {
-    pub fn new(database: Arc<Database>, pool: Arc<LeafPool>, number: u64, within: Option<&'a Participants>) -> QueryOnLeaves<'a> {
-        QueryOnLeaves { number, database, pool, within, begun: Mutex::default() }
+    pub fn new(database: Arc<Database>, shared: &'a Shared, number: u64, within: Option<&'a Participants>) -> QueryOnLeaves<'a> {
+        QueryOnLeaves { number, database, shared, within, begun: Mutex::default(), failure: Mutex::default() }
+    }
+
+    /// An error of the query, as the failure of the leaf if it comes from one.
+    pub fn explained(&self, error: stoa_exec::Error) -> crate::Error {
+        match (error, self.failure.lock().take()) {
+            (stoa_exec::Error::Remote { .. } | stoa_exec::Error::Cancelled, Some(failure)) => failure.into(),
+            (error, _) => error.into(),
+        }
+    }
+
+    /// A failure of a leaf as the executor takes it.
+    fn failed(&self, failure: Failure) -> stoa_exec::Error {
+        *self.failure.lock() = Some(failure.clone());
+        remote(failure)
+    }
+
+    /// A leaf of the query that is not online any more: nobody waits for it, nor for those that send it rows.
+    fn lost(&self, leaves: &[OneLeaf]) -> Option<Failure> {
+        let now = self.shared.control.database(&self.database.name).ok()?;
+        let gone = leaves.iter().find(|leaf| !now.leaves.contains(&leaf.address))?;
+        Some(Failure::new(FailureKind::Retryable, format!("leaf {} is not online any more", gone.address)))
     }
 
     /// The leaves of the query; begins on them if it has not.
@@ -48,7 +71,7 @@ impl<'a> QueryOnLeaves<'a> {
         if let Some(leaves) = &*begun {
             return Ok(leaves.clone());
         }
-        let leaves = Arc::new(self.begin().map_err(|e| remote(e.into_failure()))?);
+        let leaves = Arc::new(self.begin().map_err(|e| self.failed(e.into_failure()))?);
         *begun = Some(leaves.clone());
         Ok(leaves)
     }
@@ -60,7 +83,7 @@ impl<'a> QueryOnLeaves<'a> {
             placement.extend(self.database.leaves.first().map(|address| (address.clone(), vec![])));
         }
         let begin = |(address, ordinals): (&String, &Vec<u32>)| {
-            let service = self.pool.leaf(address)?;
+            let service = self.shared.leaves.leaf(address)?;
             let setup = QuerySetup {
                 query: self.number,
                 database: self.database.name.clone(),
@@ -110,7 +133,8 @@ impl Fragments for QueryOnLeaves<'_> {
         let failed = CancelToken::default();
         let run = |leaf: &&OneLeaf| {
             let request = FragmentRequest { plan: plan.clone(), destination: destination.clone(), filters: filters.clone() };
-            let mut gathered = Gather { batches: vec![], cancel: &ctx.cancel, failed: &failed };
+            let lost = || self.lost(&all);
+            let mut gathered = Gather { batches: vec![], cancel: &ctx.cancel, failed: &failed, lost: &lost };
             let ran = leaf.query.run(request, &mut gathered);
             let ran = ran.inspect_err(|_| {
                 // The others need not finish what nobody will read.
@@ -119,7 +143,8 @@ impl Fragments for QueryOnLeaves<'_> {
             });
             ran.map(|profile| (gathered.batches, profile)).map_err(|e| at(&leaf.address, e))
         };
-        let (rows_of_leaves, profiles): (Vec<_>, Vec<_>) = in_parallel(&leaves, run).map_err(remote)?.into_iter().unzip();
+        let (rows_of_leaves, profiles): (Vec<_>, Vec<_>) =
+            in_parallel(&leaves, run).map_err(|e| self.failed(e))?.into_iter().unzip();
         let mut profile = Profile::default();
         let rows: Vec<u64> = profiles.iter().map(rows_of_root).collect();
         let root = profiles.iter().filter_map(root).min();
@@ -140,13 +165,13 @@ impl Fragments for QueryOnLeaves<'_> {
             chunks.push(chunk);
             Ok(())
         })
-        .map_err(remote)?;
+        .map_err(|e| self.failed(e))?;
         let give = |leaf: &OneLeaf| {
             let mut delivery = leaf.service.receive(self.number, number)?;
             chunks.iter().try_for_each(|chunk| delivery.write(chunk.clone()))?;
             delivery.finish().map_err(|e| at(&leaf.address, e))
         };
-        in_parallel(&self.leaves()?, give).map(drop).map_err(remote)
+        in_parallel(&self.leaves()?, give).map(drop).map_err(|e| self.failed(e))
     }
 }
 
@@ -160,11 +185,12 @@ fn filter(id: u32, keys: &KeySet) -> Filter {
     Filter { id, min: keys.min, max: keys.max, keys: keys.keys as u64, members }
 }
 
-/// Gathers the rows of one leaf; ends when the query is cancelled or another leaf has failed.
+/// Gathers the rows of one leaf; ends when the query is cancelled, another leaf has failed, or one is lost.
 struct Gather<'a> {
     batches: Vec<RecordBatch>,
     cancel: &'a CancelToken,
     failed: &'a CancelToken,
+    lost: &'a (dyn Fn() -> Option<Failure> + Sync),
 }
 
 impl ChunkSink for Gather<'_> {
@@ -177,7 +203,7 @@ impl ChunkSink for Gather<'_> {
 
     fn poll(&mut self) -> Result<(), Failure> {
         let stopped = self.cancel.check().is_err() || self.failed.check().is_err();
-        if stopped { Err(Failure::cancelled()) } else { Ok(()) }
+        if stopped { Err(Failure::cancelled()) } else { (self.lost)().map_or(Ok(()), Err) }
     }
 }
 
@@ -188,6 +214,17 @@ pub(super) fn at(address: &str, failure: Failure) -> Failure {
         FailureKind::Conflict | FailureKind::DuplicateKey => failure,
         _ if failure.message.contains(address) => failure,
         kind => Failure::new(kind, format!("leaf {address}: {}", failure.message)),
+    }
+}
+
+/// How little a failure tells of why others failed too: when one leaf fails the rest is cancelled, and those that send it rows find
+/// nobody who takes them.
+fn consequence(failure: &Failure) -> u8 {
+    match failure.kind {
+        FailureKind::Cancelled => 3,
+        FailureKind::Fatal => 2,
+        FailureKind::Retryable => 1,
+        _ => 0,
     }
 }
 
@@ -204,17 +241,9 @@ pub(super) fn in_parallel<T: Sync, R: Send>(
             threads.into_iter().map(|thread| thread.join().unwrap_or_else(defect)).collect()
         }),
     };
-    let mut cancelled = None;
-    let mut all = Vec::with_capacity(results.len());
-    for result in results {
-        match result {
-            Ok(value) => all.push(value),
-            // When one leaf fails the others are cancelled: its error is the one to tell.
-            Err(failure) if failure.kind == FailureKind::Cancelled => cancelled = Some(failure),
-            Err(failure) => return Err(failure),
-        }
-    }
-    cancelled.map_or(Ok(all), Err)
+    let mut failures = Vec::new();
+    let all = results.into_iter().filter_map(|result| result.map_err(|failure| failures.push(failure)).ok()).collect();
+    failures.into_iter().min_by_key(consequence).map_or(Ok(all), Err)
 }
 
 /// The number of the node at the top of what a leaf ran.

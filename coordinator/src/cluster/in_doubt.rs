@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use stoa_rpc::leaf::InDoubt;
 
 use super::Shared;
+use super::departures::give_up;
 use super::fragments::in_parallel;
 use crate::Result;
 
@@ -32,7 +33,7 @@ impl Transactions {
     }
 }
 
-/// Looks after transactions in doubt as long as it lives.
+/// Looks after transactions in doubt, and after leaves that go, as long as it lives.
 pub struct Watch(Arc<AtomicBool>);
 
 impl Watch {
@@ -41,21 +42,25 @@ impl Watch {
     /// # Errors
     /// If there is no thread for it.
     pub fn start(shared: &Shared) -> Result<Watch> {
-        let ended = Arc::new(AtomicBool::new(false));
-        let (shared, end) = (shared.clone(), ended.clone());
-        let run = move || {
-            let mut since: HashMap<(String, InDoubt), Instant> = HashMap::new();
-            while !end.load(Ordering::Relaxed) {
-                forget(&shared);
-                if shared.control.leads() {
-                    resolve(&shared, &mut since);
-                }
-                std::thread::sleep(PERIOD);
-            }
-        };
-        let spawned = std::thread::Builder::new().name("stoa-in-doubt".into()).spawn(run);
-        spawned.map_err(|e| crate::Error::Invalid(format!("cannot start a thread: {e}")))?;
-        Ok(Watch(ended))
+        let watch = Watch(Arc::default());
+        for (name, work) in [("stoa-in-doubt", settle as fn(&Shared, &AtomicBool)), ("stoa-departures", give_up)] {
+            let (shared, ended) = (shared.clone(), watch.0.clone());
+            let spawned = std::thread::Builder::new().name(name.into()).spawn(move || work(&shared, &ended));
+            spawned.map_err(|e| crate::Error::Invalid(format!("cannot start a thread: {e}")))?;
+        }
+        Ok(watch)
+    }
+}
+
+/// Forgets and resolves, until it is told to end.
+fn settle(shared: &Shared, ended: &AtomicBool) {
+    let mut since: HashMap<(String, InDoubt), Instant> = HashMap::new();
+    while !ended.load(Ordering::Relaxed) {
+        forget(shared);
+        if shared.control.leads() {
+            resolve(shared, &mut since);
+        }
+        std::thread::sleep(PERIOD);
     }
 }
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use stoa_columnstore::{RowNames, TableDef, conform, rows_by_partition};
-use stoa_rpc::LeafPool;
 use stoa_rpc::ipc::write_chunks;
 use stoa_rpc::leaf::{Load, REFERENCE};
+use stoa_rpc::{Failure, FailureKind, LeafPool};
 
 use super::fragments::in_parallel;
 use super::{Database, Summaries};
@@ -67,6 +67,15 @@ impl ClusterRows {
         self
     }
 
+    /// A leaf did not say that its part of the rows is visible, and others may have.
+    fn unknown(&self, failure: &Failure) -> Error {
+        Error::Unknown(format!(
+            "whether all rows of the load into table '{0}' are there is not known ({failure}): those of some partitions may be \
+             missing. When SHOW LEAVES says that all leaves are online, compare SELECT count(*) FROM {0} before the load is repeated",
+            self.def.name
+        ))
+    }
+
     /// The rows of a batch for each partition.
     fn split(&mut self, batch: &RecordBatch) -> Result<Vec<(usize, RecordBatch)>> {
         let partitions = self.loads.len();
@@ -87,6 +96,17 @@ impl ClusterRows {
             parts.push((partition, part));
         }
         Ok(parts)
+    }
+}
+
+/// A load whose rows are visible nowhere.
+fn given_up(failure: Failure) -> Failure {
+    match failure.kind {
+        FailureKind::Retryable | FailureKind::Cancelled => {
+            let what = format!("the load was given up, and none of its rows is visible: load them again ({failure})");
+            Failure::new(FailureKind::Retryable, what)
+        }
+        _ => failure,
     }
 }
 
@@ -117,14 +137,14 @@ impl Rows for ClusterRows {
             let mut load = self.loads[*partition].lock();
             write_chunks(std::slice::from_ref(rows), &mut |chunk| load.write(chunk))
         };
-        in_parallel(&parts, send)?;
+        in_parallel(&parts, send).map_err(given_up)?;
         self.rows += batch.num_rows() as u64;
         Ok(())
     }
 
     fn finish(self: Box<Self>) -> Result<u64> {
-        in_parallel(&self.loads, |load| load.lock().prepare())?;
-        in_parallel(&self.loads, |load| load.lock().commit())?;
+        in_parallel(&self.loads, |load| load.lock().prepare()).map_err(given_up)?;
+        in_parallel(&self.loads, |load| load.lock().commit()).map_err(|failure| self.unknown(&failure))?;
         if let Some((control, _)) = &self.creates {
             let definition = Definition::new(TableDef::clone(&self.def));
             control.change(&Command::CreateTable { database: self.database.clone(), definition })?;

@@ -3,6 +3,7 @@
 //! A statement sees the database as the catalog had it when it asked: which leaf is the master of each partition, which leaves there
 //! are for REFERENCE tables. A query begins on the leaves that it needs and ends there when it is dropped here.
 
+mod departures;
 mod fragments;
 mod in_doubt;
 mod load;
@@ -30,7 +31,7 @@ use crate::catalog::{Command, Definition, Privilege};
 use crate::embedded::OneTable;
 use crate::session::{PlanBasis, Plans};
 use crate::store::existing;
-use crate::{Control, Error, Outcome, Result, Rows, Store, Transaction};
+use crate::{Control, Error, Outcome, Result, RetryLimit, Rows, Store, Transaction};
 use fragments::{QueryOnLeaves, at, in_parallel};
 pub use in_doubt::{Transactions, Watch};
 use load::ClusterRows;
@@ -47,6 +48,8 @@ pub struct Database {
     pub name: String,
     /// The address of the master of each partition, by ordinal; `None` where it is offline.
     pub masters: Vec<Option<String>>,
+    /// The leaves with copies of partitions that are offline, by ordinal.
+    pub away: BTreeMap<u32, Vec<String>>,
     /// The addresses of all leaves that are online: each has a copy of the REFERENCE tables.
     pub leaves: Vec<String>,
     /// Tables, by name in lower case.
@@ -68,17 +71,38 @@ impl Database {
     /// # Errors
     /// If a partition has no master that is online.
     pub fn placement(&self) -> Result<BTreeMap<String, Vec<u32>>> {
-        let mut leaves: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+        let (mut leaves, mut offline) = (BTreeMap::<String, Vec<u32>>::new(), Vec::new());
         let all = (0u32..).zip(&self.masters);
         for (ordinal, master) in
             all.filter(|(ordinal, _)| self.read.as_ref().is_none_or(|read| read.contains(&(*ordinal as usize))))
         {
-            let master = master.as_ref().ok_or_else(|| {
-                Error::Invalid(format!("partition {ordinal} of database '{}' is offline: no leaf that has it is", self.name))
-            })?;
-            leaves.entry(master.clone()).or_default().push(ordinal);
+            match master {
+                Some(master) => leaves.entry(master.clone()).or_default().push(ordinal),
+                None => offline.push(ordinal),
+            }
         }
-        Ok(leaves)
+        if offline.is_empty() { Ok(leaves) } else { Err(self.offline(&offline)) }
+    }
+
+    /// The leaf that is the master of a partition.
+    ///
+    /// # Errors
+    /// If there is none that is online.
+    pub fn master(&self, ordinal: u32) -> Result<String> {
+        self.masters.get(ordinal as usize).cloned().flatten().ok_or_else(|| self.offline(&[ordinal]))
+    }
+
+    /// What to tell those who need partitions that are offline.
+    fn offline(&self, ordinals: &[u32]) -> Error {
+        let list = |all: Vec<String>| all.join(", ");
+        let which = list(ordinals.iter().map(u32::to_string).collect());
+        let what = if ordinals.len() == 1 { format!("partition {which}") } else { format!("partitions {which}") };
+        let leaves: BTreeSet<&String> = ordinals.iter().filter_map(|ordinal| self.away.get(ordinal)).flatten().collect();
+        let way_out = match list(leaves.into_iter().cloned().collect()) {
+            none if none.is_empty() => "no leaf has a copy: DROP DATABASE, and load it again".to_owned(),
+            leaves => format!("copies are on {leaves}: start what SHOW LEAVES does not call online"),
+        };
+        Error::retryable(format!("{what} of database '{}' is offline; {way_out}", self.name))
     }
 }
 
@@ -128,6 +152,8 @@ pub struct Shared {
     pub plans: Arc<Plans>,
     /// Transactions that partitions may forget.
     pub transactions: Arc<Transactions>,
+    /// For how long statements are run again when leaves under them fail.
+    pub retry_limit: RetryLimit,
 }
 
 impl Cluster {
@@ -161,10 +187,16 @@ impl Cluster {
         if database.tables.contains_key(&key) || database.views.contains_key(&key) {
             return Err(stoa_columnstore::Error::AlreadyExists(def.name.clone()).into());
         }
+        // It is made by the master of every partition; what the others have comes from there.
+        database.placement()?;
         // A table of an earlier try may have another definition.
         self.on_all_leaves(&database, &Change::DropTable { database: self.database.clone(), table: def.name.clone() })?;
         let definition = encode_definition(def);
         self.on_all_leaves(&database, &Change::CreateTable { database: self.database.clone(), definition })?;
+        if self.view()?.masters != database.masters {
+            let what = format!("partitions of '{}' got other masters while '{}' was made: try again", self.database, def.name);
+            return Err(Error::retryable(what));
+        }
         Ok(database)
     }
 
@@ -191,11 +223,11 @@ impl Store for Cluster {
 
     fn statistics(&self, table: &str) -> Option<TableStatistics> {
         let database = self.view().ok()?;
-        Some(self.shared.summaries.get(&database, &self.shared.leaves).ok()?.get(&table.to_lowercase())?.statistics.clone())
+        Some(self.shared.summaries.get(&database, &self.shared.leaves).get(&table.to_lowercase())?.statistics.clone())
     }
 
     fn bytes(&self, table: &str) -> u64 {
-        let summaries = self.view().and_then(|database| self.shared.summaries.get(&database, &self.shared.leaves));
+        let summaries = self.view().map(|database| self.shared.summaries.get(&database, &self.shared.leaves));
         summaries.ok().and_then(|all| all.get(&table.to_lowercase()).map(|s| s.bytes)).unwrap_or(0)
     }
 
@@ -234,8 +266,8 @@ impl Store for Cluster {
         self.shared.control.change(&Command::DropView { database: self.database.clone(), name: name.to_owned() })
     }
 
-    fn cluster(&self, statement: &ClusterStatement) -> Result<Outcome> {
-        self.shared.control.statement(statement, &self.shared, &self.asker())
+    fn cluster(&self, statement: &ClusterStatement, cancel: &CancelToken) -> Result<Outcome> {
+        self.shared.control.statement(statement, &self.shared, &self.asker(), cancel)
     }
 
     fn users(&self, statement: &UserStatement) -> Result<Outcome> {
@@ -266,19 +298,29 @@ impl Store for Cluster {
 
     fn plan_basis(&self) -> Option<PlanBasis> {
         let database = self.view().ok()?;
-        let statistics = self.shared.summaries.version(&database, &self.shared.leaves).ok()?;
+        let statistics = self.shared.summaries.version(&database, &self.shared.leaves);
         let scope = format!("{}\n{}", self.user, self.database);
         Some(PlanBasis { scope, definitions: self.shared.control.catalog().version, statistics })
     }
 
     fn distribute(&self, query: Query) -> Query {
-        let leaves = self.view().and_then(|database| database.placement()).map_or(1, |leaves| leaves.len());
+        // Those that are away now may be there when it runs.
+        let homes = |database: Arc<Database>| {
+            let all: BTreeSet<&String> = database.masters.iter().flatten().chain(database.away.values().flatten()).collect();
+            all.len()
+        };
+        let leaves = self.view().map_or(1, homes);
         let net = Net { leaves, always_shuffle: self.shared.settings.always_shuffle };
         distribute::distribute_over_leaves(query, net)
     }
 
     fn execute(&self, query: &Query, cancel: &CancelToken, progress: &Progress) -> Result<QueryResult> {
-        self.shared.run(self.view()?, query, None, cancel, progress)
+        let once = || self.shared.run(self.view()?, query, None, cancel, progress);
+        self.shared.retry_limit.persist(cancel, once)
+    }
+
+    fn retry_limit(&self) -> RetryLimit {
+        self.shared.retry_limit
     }
 
     fn rows(&self, table: &str) -> Result<Box<dyn Rows>> {
@@ -303,6 +345,7 @@ impl Store for Cluster {
 
     fn truncate(&self, table: &str) -> Result<()> {
         let database = self.view()?;
+        database.placement()?;
         let def = existing(self, table)?;
         let change = Change::TruncateTable { database: self.database.clone(), table: def.name.clone() };
         in_parallel(&database.leaves, |address| {
@@ -395,13 +438,13 @@ impl Shared {
             database = Arc::new(database.only(&read));
         }
         let number = self.numbers.next(self.control.node());
-        let leaves = QueryOnLeaves::new(database, self.leaves.clone(), number, within);
-        let result = execute_on_leaves(query, &leaves, &context, progress);
+        let leaves = QueryOnLeaves::new(database, self, number, within);
+        let result = execute_on_leaves(query, &leaves, &context, progress).map_err(|error| leaves.explained(error));
         // The leaves log the same number.
         match &result {
             Ok(result) => tracing::debug!(query = number, wall = ?result.profile.wall, "query done"),
             Err(error) => tracing::debug!(query = number, %error, "query failed"),
         }
-        Ok(result?)
+        result
     }
 }

@@ -17,6 +17,8 @@ use crate::Result;
 
 /// How long statistics are good for: only plans hang on them, never results.
 const FRESH: Duration = Duration::from_secs(10);
+/// How long nobody asks again when leaves did not answer.
+const FAILED: Duration = Duration::from_secs(1);
 
 type ByTable = Arc<BTreeMap<String, TableSummary>>;
 
@@ -30,40 +32,46 @@ pub struct Summaries {
 
 #[derive(Clone)]
 struct Asked {
-    since: Instant,
+    until: Instant,
+    /// The leaves did not answer: these are older, or none.
+    failed: bool,
     tables: ByTable,
     version: u64,
 }
 
 impl Summaries {
-    /// The statistics of a database, by table in lower case; asks the leaves if they are old.
-    pub(super) fn get(&self, database: &Database, pool: &LeafPool) -> Result<ByTable> {
-        Ok(self.asked(database, pool)?.tables)
+    /// The statistics of a database, by table in lower case; asks the leaves if they are old. If those do not answer, the old ones are
+    /// good enough.
+    pub(super) fn get(&self, database: &Database, pool: &LeafPool) -> ByTable {
+        self.asked(database, pool).tables
     }
 
     /// A number that stays as long as the statistics of a database do.
-    pub(super) fn version(&self, database: &Database, pool: &LeafPool) -> Result<u64> {
-        Ok(self.asked(database, pool)?.version)
+    pub(super) fn version(&self, database: &Database, pool: &LeafPool) -> u64 {
+        self.asked(database, pool).version
     }
 
-    fn asked(&self, database: &Database, pool: &LeafPool) -> Result<Asked> {
+    fn asked(&self, database: &Database, pool: &LeafPool) -> Asked {
         let known = self.lately.lock().get(&database.name).cloned();
         if let Some(asked) = &known
-            && asked.since.elapsed() < FRESH
-            && database.tables.keys().all(|name| asked.tables.contains_key(name))
+            && Instant::now() < asked.until
+            && (asked.failed || database.tables.keys().all(|name| asked.tables.contains_key(name)))
         {
-            return Ok(asked.clone());
+            return asked.clone();
         }
-        let tables = ask(database, pool)?;
-        let asked = match known {
-            Some(same) if *same.tables == tables => Asked { since: Instant::now(), ..same },
-            _ => {
+        let answer = ask(database, pool);
+        let failed = answer.is_err();
+        let until = Instant::now() + if failed { FAILED } else { FRESH };
+        let asked = match (known, answer) {
+            (Some(same), Err(_)) => Asked { until, failed, ..same },
+            (Some(same), Ok(tables)) if *same.tables == tables => Asked { until, failed, ..same },
+            (_, tables) => {
                 let version = self.version.fetch_add(1, Ordering::Relaxed);
-                Asked { since: Instant::now(), tables: Arc::new(tables), version }
+                Asked { until, failed, tables: Arc::new(tables.unwrap_or_default()), version }
             }
         };
         self.lately.lock().insert(database.name.clone(), asked.clone());
-        Ok(asked)
+        asked
     }
 
     /// The next one who asks gets new ones.

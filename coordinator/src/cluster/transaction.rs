@@ -1,9 +1,10 @@
 //! Transactions on a cluster.
 //!
 //! A leaf takes part from the moment that the transaction first asks it for something; what it sees there is what was committed then.
-//! A commit that changes one partition is that partition's. One that changes several is decided by the first of them: the others
-//! prepare, then that one commits together with the decision, then the others are told. From the decision on the transaction is
-//! committed, whoever fails; before it, it never happened. Who was not told asks ([`super::in_doubt`]).
+//! A commit is decided by the first of the partitions that are changed: the others prepare, then that one commits together with the
+//! decision, then the others are told. From the decision on the transaction is committed, whoever fails; before it, it never happened.
+//! Who was not told asks ([`super::in_doubt`]). So does the coordinator when the answer to a commit is lost: what the deciding partition
+//! does not know never commits, so that a transaction of one partition carries its number too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,14 +23,15 @@ use stoa_rpc::{Failure, FailureKind, LeafPool};
 use super::fragments::{at, in_parallel};
 use super::load::placed;
 use super::{Database, Shared};
+use crate::retry::wait;
 use crate::{Error, Result, Transaction};
 
 /// Rows that one call carries.
 const ROWS_AT_ONCE: usize = 1 << 13;
 /// Addresses that one call carries.
 const ADDRESSES_AT_ONCE: usize = 1 << 20;
-/// How long the outcome is asked for when the answer to the decision was lost.
-const ASK: Duration = Duration::from_secs(8);
+/// The pause between two calls to a partition that does not answer and must.
+const ASK: Duration = Duration::from_millis(100);
 
 /// The leaves that take part in a transaction.
 pub(super) struct Participants {
@@ -93,9 +95,7 @@ impl ClusterTransaction {
     }
 
     fn master(&self, ordinal: u32) -> Result<Place> {
-        let master = self.database().masters.get(ordinal as usize).cloned().flatten();
-        let what = || format!("partition {ordinal} of database '{}' is offline: no leaf that has it is", self.database().name);
-        Ok((master.ok_or_else(|| Error::Invalid(what()))?, ordinal))
+        Ok((self.database().master(ordinal)?, ordinal))
     }
 
     /// The copy of the REFERENCE tables that queries read: addresses are of that one.
@@ -279,101 +279,137 @@ impl Transaction for ClusterTransaction {
         self.everywhere(|leaf| leaf.undo());
     }
 
-    fn commit(self: Box<Self>) -> Result<()> {
+    fn commit(self: Box<Self>, cancel: &CancelToken) -> Result<()> {
         self.usable()?;
-        match self.touched.len() {
-            0 => Ok(()),
-            1 => self.commit_one(),
-            _ => self.commit_several(),
+        if self.touched.is_empty() {
+            return Ok(());
         }
+        let decider = self.decider()?;
+        let others: Vec<Place> = self.touched.iter().filter(|place| **place != decider).cloned().collect();
+        if let Err(error) = self.prepare(&others, &decider).and_then(|leaf| self.decide(&*leaf, &decider, cancel)) {
+            // Where the outcome is not known, those that prepared wait for it.
+            if !matches!(error, Error::Unknown(_)) {
+                self.tell(&others, false);
+            }
+            return Err(error);
+        }
+        if self.tell_all(others, cancel) {
+            self.shared.transactions.forget_later(&self.database().name, decider.1, self.participants.number);
+        }
+        Ok(())
     }
 }
 
 impl ClusterTransaction {
-    fn commit_one(&self) -> Result<()> {
-        let Some((address, ordinal)) = self.touched.first() else { return Ok(()) };
-        let committed = self.participants.leaf(address)?.commit(*ordinal, false);
-        committed.map_err(|failure| if is_refusal(&failure) { at(address, failure).into() } else { unknown(&failure) })
-    }
-
     /// The partition that decides: one that is changed, or any if only REFERENCE tables are.
     fn decider(&self) -> Result<Place> {
         if let Some(place) = self.touched.iter().find(|(_, ordinal)| *ordinal != REFERENCE) {
             return Ok(place.clone());
         }
-        let online = (0u32..).zip(&self.database().masters).find_map(|(ordinal, master)| Some((master.clone()?, ordinal)));
-        online.ok_or_else(|| Error::Invalid(format!("no partition of database '{}' is online", self.database().name)))
+        let masters = (0u32..).zip(&self.database().masters);
+        let online = masters.into_iter().find_map(|(ordinal, master)| Some((master.clone()?, ordinal)));
+        online.map_or_else(|| self.master(0), Ok)
     }
 
-    fn commit_several(&self) -> Result<()> {
-        let decider = self.decider()?;
-        let mut others: BTreeMap<String, Vec<u32>> = BTreeMap::new();
-        for (address, ordinal) in self.touched.iter().filter(|place| **place != decider) {
-            others.entry(address.clone()).or_default().push(*ordinal);
+    /// Makes the changes of these places last; the transaction on the leaf that decides.
+    fn prepare(&self, places: &[Place], decider: &Place) -> Result<Arc<dyn LeafTransaction>> {
+        let mut leaves: BTreeMap<&String, Vec<u32>> = BTreeMap::new();
+        for (address, ordinal) in places {
+            leaves.entry(address).or_default().push(*ordinal);
         }
-        let others: Vec<(String, Vec<u32>)> = others.into_iter().collect();
         // Where nothing was begun nothing can be prepared: it is known now who is there.
-        let leaf = self.participants.leaf(&decider.0)?;
-        let prepared = in_parallel(&others, |(address, ordinals)| {
+        let decides = self.participants.leaf(&decider.0)?;
+        in_parallel(&leaves.into_iter().collect::<Vec<_>>(), |(address, ordinals)| {
             self.participants.leaf(address)?.prepare(ordinals, decider.1).map_err(|e| at(address, e))
-        });
-        if let Err(failure) = prepared {
-            self.resolve(&others, false);
+        })?;
+        Ok(decides)
+    }
+
+    /// Has a partition commit its part, and with it everything. If its answer is lost it is asked what it decided, wherever it is by then.
+    fn decide(&self, leaf: &dyn LeafTransaction, decider: &Place, cancel: &CancelToken) -> Result<()> {
+        let Err(failure) = leaf.commit(decider.1, true) else { return Ok(()) };
+        let failure = at(&decider.0, failure);
+        if is_refusal(&failure) {
             return Err(failure.into());
         }
-        if let Err(failure) = leaf.commit(decider.1, true) {
-            let failure = at(&decider.0, failure);
-            let committed = if is_refusal(&failure) { Some(false) } else { self.ask(decider.1) };
-            match committed {
-                Some(true) => {}
-                Some(false) => {
-                    self.resolve(&others, false);
-                    return Err(failure.into());
-                }
-                None => return Err(unknown(&failure)),
-            }
+        match self.ask(decider.1, cancel) {
+            Some(true) => Ok(()),
+            Some(false) => Err(failure.into()),
+            None => Err(Error::Unknown(format!(
+                "whether the changes were committed is not known: partition {} of database '{}' decided, and does not answer                  ({failure}). They are there as a whole or not at all: when SHOW LEAVES says that all leaves are online, look for                  them before they are made again",
+                decider.1,
+                self.database().name
+            ))),
         }
-        if self.resolve(&others, true) {
-            self.shared.transactions.forget_later(&self.database().name, decider.1, self.participants.number);
-        }
-        Ok(())
     }
 
-    /// Tells those that prepared; whether all of them know. Who does not is told later.
-    fn resolve(&self, others: &[(String, Vec<u32>)], commit: bool) -> bool {
-        let (database, number) = (&self.database().name, self.participants.number);
-        let resolved = in_parallel(others, |(address, ordinals)| {
-            let leaf = self.participants.pool.leaf(address)?;
-            ordinals.iter().try_for_each(|ordinal| leaf.resolve(database, *ordinal, number, commit))
-        });
-        if let Err(failure) = &resolved {
-            tracing::warn!(transaction = number, commit, %failure, "a leaf was not told of a transaction's outcome: it will be");
-        }
-        resolved.is_ok()
-    }
-
-    /// Asks for the outcome until it is known, for a while.
-    fn ask(&self, decider: u32) -> Option<bool> {
+    /// Asks for the outcome until it is known, for a while. Who is asked has decided then, if it had not.
+    fn ask(&self, decider: u32, cancel: &CancelToken) -> Option<bool> {
         let began = Instant::now();
-        while began.elapsed() < ASK {
-            let database = self.shared.control.database(&self.database().name).ok();
-            let master = database.and_then(|database| database.masters.get(decider as usize).cloned().flatten());
+        loop {
+            let master = self.address_now(&(String::new(), decider));
             let leaf = master.and_then(|address| self.participants.pool.leaf(&address).ok());
             let outcome = leaf.and_then(|leaf| leaf.outcome(&self.database().name, decider, self.participants.number).ok());
-            if outcome.is_some() {
+            if outcome.is_some() || began.elapsed() > self.shared.retry_limit.0 || wait(ASK, cancel).is_err() {
                 return outcome;
             }
-            std::thread::sleep(Duration::from_millis(100));
         }
-        None
+    }
+
+    /// The leaf that has a place now: partitions get other masters.
+    fn address_now(&self, (address, ordinal): &Place) -> Option<String> {
+        let now = self.shared.control.database(&self.database().name).ok()?;
+        if *ordinal == REFERENCE {
+            return now.leaves.contains(address).then(|| address.clone());
+        }
+        now.masters.get(*ordinal as usize)?.clone()
+    }
+
+    /// Tells those that prepared that the transaction commits, for a while: who was told shows it. Whether all were; who was not asks.
+    fn tell_all(&self, mut places: Vec<Place>, cancel: &CancelToken) -> bool {
+        let (began, all) = (Instant::now(), places.len());
+        loop {
+            places = self.tell(&places, true);
+            // A copy of the REFERENCE tables that nobody reads now asks when it is back.
+            let waits = places.iter().any(|place| place.1 != REFERENCE || self.address_now(place).is_some());
+            if !waits || began.elapsed() > self.shared.retry_limit.0 || wait(ASK, cancel).is_err() {
+                break;
+            }
+        }
+        if !places.is_empty() {
+            let (transaction, untold) = (self.participants.number, places.len());
+            tracing::warn!(transaction, untold, all, "partitions were not told that a transaction was committed: they will be");
+        }
+        places.is_empty()
+    }
+
+    /// Tells those that prepared what came of the transaction: who could not be told.
+    fn tell(&self, places: &[Place], commit: bool) -> Vec<Place> {
+        let (mut leaves, mut untold) = (BTreeMap::<String, Vec<&Place>>::new(), Vec::new());
+        for place in places {
+            match self.address_now(place) {
+                Some(address) => leaves.entry(address).or_default().push(place),
+                None => untold.push(place.clone()),
+            }
+        }
+        let (database, number) = (&self.database().name, self.participants.number);
+        let tell = |(address, places): &(String, Vec<&Place>)| {
+            let leaf = self.participants.pool.leaf(address).ok();
+            let told =
+                |place: &&&Place| leaf.as_ref().is_some_and(|leaf| leaf.resolve(database, place.1, number, commit).is_ok());
+            // A leaf that did not answer once is not asked the rest.
+            let told = places.iter().take_while(told).count();
+            Ok(places[told..].iter().copied().cloned().collect::<Vec<Place>>())
+        };
+        let leaves: Vec<(String, Vec<&Place>)> = leaves.into_iter().collect();
+        // Without an answer nobody was told.
+        let of_leaves = in_parallel(&leaves, tell).map_or_else(|_| places.to_vec(), |untold| untold.concat());
+        untold.extend(of_leaves);
+        untold
     }
 }
 
 /// Whether the leaf said no, so that nothing was committed.
 fn is_refusal(failure: &Failure) -> bool {
     !matches!(failure.kind, FailureKind::Retryable | FailureKind::Fatal | FailureKind::Cancelled)
-}
-
-fn unknown(failure: &Failure) -> Error {
-    Error::retryable(format!("whether the transaction was committed is not known, look before it is repeated: {failure}"))
 }

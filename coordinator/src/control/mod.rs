@@ -5,24 +5,31 @@
 
 mod coordinators;
 mod leader;
+mod moves;
 mod reference;
 mod show;
 mod users;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use stoa_exec::CancelToken;
 use stoa_rpc::LeafPool;
 use stoa_rpc::leaf::Change;
 use stoa_sql::ClusterStatement;
 
 use crate::access::Asker;
-use crate::catalog::{Catalog, Command, Database as CatalogDatabase, LeafState, Privilege, Scope};
+use crate::catalog::{Catalog, Command, Database as CatalogDatabase, LeafState, NodeId, Partition, Privilege, Scope};
 use crate::cluster::{self, Shared};
-use crate::placement::PlacementKind;
+use crate::placement::{GROUPS, PlacementKind};
 use crate::processes::{Process, Processes};
+use crate::supervision::Supervision;
 use crate::{Error, Membership, Outcome, Result};
+
+/// How long a new database waits for its replicas; they come after it too.
+const REPLICAS: Duration = Duration::from_secs(5);
 
 /// The catalog and what acts on the cluster for it.
 pub struct Control {
@@ -31,6 +38,7 @@ pub struct Control {
     processes: Arc<Processes>,
     /// Partitions for each leaf of a database that does not say.
     partitions_per_leaf: u32,
+    supervision: Supervision,
     /// Held while the cluster is changed.
     changing: Mutex<()>,
     /// Tables that are being made, by database and name in lower case: on the leaves they may be there already.
@@ -49,6 +57,7 @@ impl Control {
             leaves,
             processes,
             partitions_per_leaf: cores,
+            supervision: Supervision::default(),
             changing: Mutex::default(),
             making: Arc::default(),
             seen: Mutex::default(),
@@ -62,6 +71,21 @@ impl Control {
     /// The number of this coordinator; 0 without a part in a cluster.
     pub(crate) fn node(&self) -> u64 {
         self.membership.consensus().map_or(0, |consensus| consensus.id().0)
+    }
+
+    /// What is known of the leaves.
+    pub(crate) fn supervision(&self) -> &Supervision {
+        &self.supervision
+    }
+
+    /// Makes sure that this coordinator leads and has every change made so far.
+    pub(crate) fn confirm(&self) -> Result<()> {
+        Ok(self.membership.consensus()?.confirm_leader().map(drop)?)
+    }
+
+    /// Changes the catalog, as the one who leads decided.
+    pub(crate) fn decide(&self, command: &Command) -> Result<()> {
+        self.membership.change(command).map(drop)
     }
 
     /// Whether this coordinator leads the cluster.
@@ -104,9 +128,10 @@ impl Control {
         let _changing = self.changing.lock();
         let leaves = self.catalog().leaves.values().filter(|leaf| leaf.state == LeafState::Online).count();
         let partitions = partitions.unwrap_or_else(|| self.partitions_per_leaf.saturating_mul(leaves.max(1) as u32));
-        let redundancy = u8::try_from(redundancy.unwrap_or(1)).unwrap_or(u8::MAX);
-        let command =
-            Command::CreateDatabase { name: name.to_owned(), partitions, redundancy, placement: PlacementKind::default() };
+        let usual = usual_redundancy(&self.catalog());
+        let redundancy = redundancy.map_or(usual, |redundancy| u8::try_from(redundancy).unwrap_or(u8::MAX));
+        let placement = usual_placement(&self.catalog());
+        let command = Command::CreateDatabase { name: name.to_owned(), partitions, redundancy, placement };
         let mut planned = Catalog::clone(&self.catalog());
         planned.apply(&command).map_err(invalid)?;
         let placed = view(&planned, planned.database(name).map_err(invalid)?);
@@ -120,7 +145,49 @@ impl Control {
             leaf.change(Change::CreatePartitions { database: key.clone(), ordinals })?;
         }
         self.membership.change(&command)?;
-        Ok(format!("database {name} created: {partitions} partitions on {} leaves", placement.len()))
+        self.order(&placed.leaves)?;
+        self.wait_for_replicas(&key);
+        Ok(format!("database {name} created: {partitions} partitions on {} leaves, redundancy {redundancy}", placement.len()))
+    }
+
+    /// Tells leaves what they are to have now.
+    pub(crate) fn order(&self, addresses: &[String]) -> Result<()> {
+        let catalog = self.catalog();
+        for address in addresses {
+            if let Some((id, _)) = catalog.leaf(address) {
+                self.leaves.leaf(address)?.heartbeat(&self.supervision.orders(self, id))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits, for a while, until every partition of a new database has its replica.
+    fn wait_for_replicas(&self, database: &str) {
+        let until = Instant::now() + REPLICAS;
+        let behind = |p: &crate::catalog::Partition| !p.copies.spares.is_empty();
+        while Instant::now() < until && self.catalog().databases.get(database).is_some_and(|d| d.partitions.iter().any(behind)) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// A leaf that was gone takes part again. What it has of REFERENCE tables is made anew if they may have changed meanwhile.
+    pub(crate) fn rejoin(&self, shared: &Shared, address: &str) -> Result<()> {
+        let _changing = self.changing.lock();
+        let catalog = self.catalog();
+        let Some((_, leaf)) = catalog.leaf(address) else { return Ok(()) };
+        if leaf.behind {
+            let others = |l: &&crate::catalog::Leaf| l.state == LeafState::Online && !l.behind;
+            if !catalog.leaves.values().any(|l| others(&l)) {
+                return Err(Error::retryable(format!("no leaf is online that {address} could get the REFERENCE tables from")));
+            }
+            let service = self.leaves.leaf(address)?;
+            for database in catalog.databases.values() {
+                reference::copy(shared, database, &*service)?;
+            }
+        }
+        self.decide(&Command::SetLeafState { address: address.to_owned(), state: LeafState::Online })?;
+        tracing::info!(leaf = address, "a leaf is back");
+        Ok(())
     }
 
     fn drop_database(&self, name: &str) -> Result<String> {
@@ -168,7 +235,13 @@ impl Control {
     }
 
     /// Runs a statement that manages the cluster, for a user's session.
-    pub(crate) fn statement(&self, statement: &ClusterStatement, shared: &Shared, asker: &Asker<'_>) -> Result<Outcome> {
+    pub(crate) fn statement(
+        &self,
+        statement: &ClusterStatement,
+        shared: &Shared,
+        asker: &Asker<'_>,
+        cancel: &CancelToken,
+    ) -> Result<Outcome> {
         let done = match statement {
             ClusterStatement::CreateDatabase { durability: Some(_), .. } => {
                 return Err(Error::Invalid("DURABILITY is not supported yet".into()));
@@ -188,11 +261,14 @@ impl Control {
                 }
             }
             ClusterStatement::AddLeaf { address, group } => self.add_leaf(shared, address, *group)?,
-            ClusterStatement::RemoveLeaf { address, force } => {
-                let _changing = self.changing.lock();
-                self.membership.change(&Command::RemoveLeaf { address: address.clone(), force: *force })?;
-                format!("leaf {address} removed")
-            }
+            ClusterStatement::RemoveLeaf { address, force } => self.remove_leaf(address, *force, cancel)?,
+            ClusterStatement::AttachLeaf { address } => self.attach_leaf(shared, address.as_deref())?,
+            ClusterStatement::DetachLeaf { address, force } => self.detach_leaf(address, *force)?,
+            ClusterStatement::Move { kind, database, explain: false } => self.move_copies(*kind, database.as_deref(), cancel)?,
+            ClusterStatement::Move { kind, database, explain: true } => return self.explain_move(*kind, database.as_deref()),
+            ClusterStatement::CancelMove { database } => self.cancel_move(database.as_deref())?,
+            ClusterStatement::ShowMoves { database } => return self.show_moves(database.as_deref()),
+            ClusterStatement::ClearOrphans { explain } => return self.clear_orphans(*explain),
             ClusterStatement::AddCoordinator { address } => self.add_coordinator(address)?,
             ClusterStatement::RemoveCoordinator { address } => self.remove_coordinator(address)?,
             ClusterStatement::Kill { query } => self.kill(*query, asker)?,
@@ -221,6 +297,19 @@ impl Drop for Claim {
     }
 }
 
+/// The redundancy of a database that does not say: two copies where there are leaves for both.
+fn usual_redundancy(catalog: &Catalog) -> u8 {
+    let online = |group: u8| catalog.leaves.values().any(|leaf| leaf.state == LeafState::Online && leaf.group == group);
+    if GROUPS.into_iter().all(online) { 2 } else { 1 }
+}
+
+/// Pairs, where every leaf has its pair; otherwise some leaves would have nothing.
+fn usual_placement(catalog: &Catalog) -> PlacementKind {
+    let online = |id| catalog.leaves.get(&id).is_some_and(|leaf| leaf.state == LeafState::Online);
+    let mut leaves = catalog.leaves.values().filter(|leaf| leaf.state == LeafState::Online);
+    if leaves.all(|leaf| leaf.pair.is_some_and(online)) { PlacementKind::Paired } else { PlacementKind::LoadBalanced }
+}
+
 fn invalid(error: impl std::fmt::Display) -> Error {
     Error::Invalid(error.to_string())
 }
@@ -231,10 +320,17 @@ fn view_of(catalog: &Catalog, name: &str) -> Result<cluster::Database> {
 
 /// A database as sessions see it.
 fn view(catalog: &Catalog, database: &CatalogDatabase) -> cluster::Database {
-    let online = |id| catalog.leaves.get(id).filter(|leaf| leaf.state == LeafState::Online).map(|leaf| leaf.address.clone());
+    let online =
+        |id: &NodeId| catalog.leaves.get(id).filter(|leaf| leaf.state == LeafState::Online).map(|leaf| leaf.address.clone());
+    let away = |(ordinal, partition): (u32, &Partition)| {
+        let address = |id| catalog.leaves.get(&id).map(|leaf| leaf.address.clone());
+        let offline = partition.copies.master.as_ref().and_then(online).is_none();
+        offline.then(|| (ordinal, partition.copies.all().filter_map(address).collect()))
+    };
     cluster::Database {
         name: database.name.to_lowercase(),
         masters: database.partitions.iter().map(|p| p.copies.master.as_ref().and_then(online)).collect(),
+        away: (0u32..).zip(&database.partitions).filter_map(away).collect(),
         leaves: catalog.leaves.keys().filter_map(online).collect(),
         tables: database.tables.iter().map(|(key, definition)| (key.clone(), definition.table().clone())).collect(),
         views: database.views.clone(),

@@ -1,4 +1,4 @@
-//! REFERENCE tables for a leaf that joins.
+//! REFERENCE tables for a leaf that joins, or was away.
 
 use std::sync::Arc;
 
@@ -12,11 +12,13 @@ use crate::catalog::Database;
 use crate::cluster::{Cluster, Shared};
 use crate::{Result, Session};
 
-/// Gives a leaf the REFERENCE tables of a database, with their rows.
+/// Gives a leaf the REFERENCE tables of a database, with their rows, instead of those that it may have.
 pub(super) fn copy(shared: &Shared, database: &Database, leaf: &dyn LeafService) -> Result<()> {
     let name = database.name.to_lowercase();
+    leaf.change(Change::CreatePartitions { database: name.clone(), ordinals: vec![] })?;
     for definition in database.tables.values().filter(|d| d.table().reference) {
         let def = definition.table();
+        leaf.change(Change::DropTable { database: name.clone(), table: def.name.clone() })?;
         leaf.change(Change::CreateTable { database: name.clone(), definition: encode_definition(def) })?;
         let session = Session::new(Arc::new(Cluster::open(&name, CLUSTER, shared)?));
         let all = session.query(&format!("SELECT * FROM \"{}\"", def.name.replace('"', "\"\"")), &CancelToken::default())?;

@@ -12,7 +12,7 @@ use crate::session::text_table;
 use crate::{Outcome, Result};
 
 /// Host and port of an address.
-fn parts(address: &str) -> (String, String) {
+pub(super) fn parts(address: &str) -> (String, String) {
     let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
     (host.to_owned(), port.to_owned())
 }

@@ -8,6 +8,7 @@ mod assign;
 mod initial;
 mod masters;
 mod rebalance;
+mod restore;
 mod target;
 
 #[cfg(test)]
@@ -21,6 +22,7 @@ use crate::catalog::NodeId;
 
 pub use initial::place;
 pub use rebalance::{Action, Step, rebalance};
+pub use restore::restore_redundancy;
 
 /// The availability groups: a partition of a database with redundancy 2 has a copy in each.
 pub const GROUPS: [u8; 2] = [1, 2];
@@ -76,6 +78,13 @@ impl Copies {
     /// The copies with a role: the master first.
     pub fn roles(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.master.into_iter().chain(self.replicas.iter().copied())
+    }
+
+    /// The same copies, of which none but the master's is known to have everything.
+    #[must_use]
+    pub fn unsynced(mut self) -> Copies {
+        self.spares.append(&mut self.replicas);
+        self
     }
 
     /// Every copy, with a role or without.

@@ -1,9 +1,7 @@
-//! Statements that change rows: INSERT, REPLACE, UPDATE, DELETE, and the transactions around them.
+//! Statements that change rows: INSERT, REPLACE, UPDATE, DELETE.
 //!
 //! A statement runs in the transaction that is open, or in one of its own, which it commits; that one is tried again when another
-//! transaction came first. A statement that fails has changed nothing.
-
-use std::time::Duration;
+//! transaction came first, or a node failed. A statement that fails has changed nothing, unless it says that this is not known.
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array, UInt64Array};
 use arrow::compute::{filter_record_batch, take};
@@ -12,64 +10,27 @@ use stoa_columnstore::{BitmapIndex, ColumnDef, RowNames, Table, TableDef, confor
 use stoa_exec::{CancelToken, Progress};
 use stoa_plan::Query;
 use stoa_rpc::FailureKind;
-use stoa_sql::{Delete, Insert, OnDuplicate, Statement, Update};
+use stoa_sql::{Delete, Insert, OnDuplicate, Update};
 
 use super::{Session, View};
 use crate::store::existing;
 use crate::{Error, Result, Transaction};
 
-/// How often a statement is tried when others come first.
-const TRIES: u32 = 20;
-
-/// BEGIN, COMMIT, ROLLBACK.
-pub(super) fn transaction(session: &Session, statement: &Statement) -> Result<String> {
-    let mut open = session.open.lock();
-    match (statement, open.take()) {
-        (Statement::Begin, None) => {
-            *open = Some(session.store.begin()?);
-            Ok("transaction begun".into())
-        }
-        (Statement::Begin, Some(transaction)) => {
-            *open = Some(transaction);
-            Err(Error::Invalid("a transaction is open already: COMMIT or ROLLBACK first".into()))
-        }
-        (Statement::Commit, Some(transaction)) => {
-            transaction.commit()?;
-            Ok("transaction committed".into())
-        }
-        (Statement::Commit, None) => Ok("no transaction is open".into()),
-        (_, Some(_)) => Ok("transaction rolled back".into()),
-        (_, None) => Ok("no transaction is open".into()),
-    }
-}
-
 /// Runs `work` in the open transaction, or in one of its own.
 fn within<T>(session: &Session, cancel: &CancelToken, work: &dyn Fn(&mut dyn Transaction) -> Result<T>) -> Result<T> {
-    if let Some(transaction) = &mut *session.open.lock() {
-        transaction.savepoint();
-        return work(&mut **transaction).inspect_err(|_| transaction.undo());
+    if let Some(open) = &mut *session.open.lock() {
+        return open.run(&*session.store, cancel, &|transaction| {
+            transaction.savepoint();
+            work(transaction).inspect_err(|_| transaction.undo())
+        });
     }
-    let mut tries = 1;
+    let mut tries = session.store.retry_limit().tries();
     loop {
         let mut transaction = session.store.begin()?;
-        let done = work(&mut *transaction).and_then(|done| transaction.commit().map(|()| done));
-        match done {
-            Err(error) if tries < TRIES && is_conflict(&error) => {
-                cancel.check()?;
-                // Who lost waits a little, the longer the more often.
-                std::thread::sleep(Duration::from_micros(100 << tries.min(10)));
-                tries += 1;
-            }
+        match work(&mut *transaction).and_then(|done| transaction.commit(cancel).map(|()| done)) {
+            Err(error) => tries.after(error, cancel)?,
             done => return done,
         }
-    }
-}
-
-fn is_conflict(error: &Error) -> bool {
-    match error {
-        Error::Storage(error) => error.is_retryable(),
-        Error::Node(failure) => failure.kind == FailureKind::Conflict,
-        _ => false,
     }
 }
 
@@ -150,12 +111,9 @@ pub(super) fn insert(session: &Session, insert: &Insert, query: &Query, cancel: 
     if insert.on_duplicate == OnDuplicate::Refuse && session.open.lock().is_none() {
         let result = session.store.execute(query, cancel, &Progress::default())?;
         if result.batches.iter().map(RecordBatch::num_rows).sum::<usize>() >= session.store.insert_rows() {
-            let mut rows = session.store.rows(&insert.table)?;
-            for batch in &result.batches {
-                cancel.check()?;
-                rows.push(batch)?;
-            }
-            return Ok(format!("{} rows inserted", rows.finish()?));
+            let limit = session.store.retry_limit();
+            let rows = limit.persist(cancel, || load(session, &insert.table, &result.batches, cancel))?;
+            return Ok(format!("{rows} rows inserted"));
         }
         let rows = within(session, cancel, &|transaction| insert_all(transaction, &insert.table, &result.batches))?;
         return Ok(format!("{rows} rows inserted"));
@@ -177,6 +135,16 @@ pub(super) fn insert(session: &Session, insert: &Insert, query: &Query, cancel: 
         OnDuplicate::Replace => format!("{rows} rows inserted, {others} replaced"),
         OnDuplicate::Update => format!("{rows} rows inserted, {others} updated"),
     })
+}
+
+/// Many rows, in segments of their own.
+fn load(session: &Session, table: &str, batches: &[RecordBatch], cancel: &CancelToken) -> Result<u64> {
+    let mut rows = session.store.rows(table)?;
+    for batch in batches {
+        cancel.check()?;
+        rows.push(batch)?;
+    }
+    rows.finish()
 }
 
 fn insert_all(transaction: &mut dyn Transaction, table: &str, batches: &[RecordBatch]) -> Result<u64> {

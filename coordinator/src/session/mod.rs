@@ -7,6 +7,7 @@ mod change;
 mod ddl;
 mod explain;
 mod insert;
+mod open;
 mod plans;
 mod prepared;
 
@@ -19,7 +20,8 @@ use stoa_exec::{CancelToken, Progress, QueryResult};
 use stoa_plan::{DataType, Node, Plan, Query, StatisticsSource, TableStatistics, optimizer};
 use stoa_sql::{Catalog, QueryText, SqlError, Statement, TableColumn, TableInfo};
 
-use crate::{Error, Result, Store, Transaction};
+use crate::{Error, Result, Store};
+use open::Open;
 
 pub(crate) use ddl::text_table;
 pub use ddl::{definition, sql_type_name};
@@ -46,7 +48,7 @@ pub enum Outcome {
 pub struct Session {
     store: Arc<dyn Store>,
     /// The transaction that BEGIN opened.
-    open: Arc<Mutex<Option<Box<dyn Transaction>>>>,
+    open: Arc<Mutex<Option<Open>>>,
 }
 
 impl Session {
@@ -161,11 +163,11 @@ impl Session {
             Statement::Insert(insert) => done(insert::insert(self, insert, cancel)?),
             Statement::ShowTables => ddl::show_tables(self),
             Statement::Describe { name } => ddl::describe(self, name),
-            Statement::Cluster(statement) => self.store.cluster(statement),
+            Statement::Cluster(statement) => self.store.cluster(statement, cancel),
             Statement::User(statement) => self.store.users(statement),
             Statement::Update(update) => done(change::update(self, update, cancel)?),
             Statement::Delete(delete) => done(change::delete(self, delete, cancel)?),
-            Statement::Begin | Statement::Commit | Statement::Rollback => done(change::transaction(self, statement)?),
+            Statement::Begin | Statement::Commit | Statement::Rollback => done(open::statement(self, statement, cancel)?),
             Statement::Truncate { table } => done(ddl::truncate(self, table)?),
             Statement::Optimize { table, how } => done(ddl::optimize(self, table, *how)?),
             Statement::ShowMergeStatus { table } => ddl::show_merge_status(self, table.as_deref()),
@@ -203,9 +205,9 @@ impl Session {
     }
 
     fn rows(&self, plan: &Query, cancel: &CancelToken, progress: &Progress) -> Result<Outcome> {
-        let open = self.open.lock();
-        let result = match &*open {
-            Some(transaction) => transaction.execute(plan, cancel, progress)?,
+        let mut open = self.open.lock();
+        let result = match &mut *open {
+            Some(open) => open.run(&*self.store, cancel, &|transaction| transaction.execute(plan, cancel, progress))?,
             None => {
                 drop(open);
                 self.store.execute(plan, cancel, progress)?

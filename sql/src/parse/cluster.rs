@@ -3,7 +3,7 @@
 use datafusion_sql::sqlparser::tokenizer::Token;
 
 use super::cursor::Cursor;
-use crate::{ClusterStatement, Durability, SqlError, Statement};
+use crate::{ClusterStatement, Durability, MoveKind, SqlError, Statement};
 
 /// `CREATE DATABASE [IF NOT EXISTS] d [PARTITIONS n] [REDUNDANCY n] [DURABILITY SYNC | ASYNC]`, behind CREATE DATABASE.
 pub(super) fn create_database(mut cursor: Cursor<'_>) -> Result<Statement, SqlError> {
@@ -90,6 +90,80 @@ pub(super) fn remove(mut cursor: Cursor<'_>) -> Result<Statement, SqlError> {
     Ok(Statement::Cluster(ClusterStatement::RemoveLeaf { address, force }))
 }
 
+/// `ATTACH LEAF {'HOST:PORT' | ALL}`, `DETACH LEAF 'HOST:PORT' [FORCE]`.
+pub(super) fn attach_or_detach(mut cursor: Cursor<'_>) -> Result<Statement, SqlError> {
+    let attach = cursor.take("ATTACH");
+    if !attach {
+        cursor.expect("DETACH")?;
+    }
+    cursor.expect("LEAF")?;
+    let statement = if attach {
+        let all = cursor.take("ALL");
+        let address = if all { None } else { Some(address(&mut cursor)?) };
+        // What the model of these statements needs to be told is what happens here anyway.
+        cursor.take_two("NO", "REBALANCE");
+        ClusterStatement::AttachLeaf { address }
+    } else {
+        let address = address(&mut cursor)?;
+        ClusterStatement::DetachLeaf { address, force: cursor.take("FORCE") }
+    };
+    cursor.expect_end()?;
+    Ok(Statement::Cluster(statement))
+}
+
+/// `REBALANCE PARTITIONS ON d [FULL]`, `REBALANCE ALL DATABASES [FULL]`.
+pub(super) fn rebalance(mut cursor: Cursor<'_>, explain: bool) -> Result<Statement, SqlError> {
+    cursor.expect("REBALANCE")?;
+    let database = if cursor.take_two("ALL", "DATABASES") {
+        None
+    } else {
+        cursor.expect("PARTITIONS")?;
+        cursor.expect("ON")?;
+        Some(cursor.name()?)
+    };
+    // The plan is always a full one, of the fewest copies.
+    cursor.take("FULL");
+    cursor.expect_end()?;
+    Ok(Statement::Cluster(ClusterStatement::Move { kind: MoveKind::Rebalance, database, explain }))
+}
+
+/// `RESTORE REDUNDANCY ON d`, behind RESTORE REDUNDANCY.
+pub(super) fn restore_redundancy(mut cursor: Cursor<'_>, explain: bool) -> Result<Statement, SqlError> {
+    cursor.expect("ON")?;
+    let database = Some(cursor.name()?);
+    cursor.expect_end()?;
+    Ok(Statement::Cluster(ClusterStatement::Move { kind: MoveKind::RestoreRedundancy, database, explain }))
+}
+
+/// `EXPLAIN` of a statement that manages a cluster, behind EXPLAIN; `None` if it is another one.
+pub(super) fn explain(cursor: &mut Cursor<'_>) -> Option<Result<Statement, SqlError>> {
+    if cursor.peek_word().as_deref() == Some("REBALANCE") {
+        return Some(rebalance(cursor.clone(), true));
+    }
+    if cursor.take_two("RESTORE", "REDUNDANCY") {
+        return Some(restore_redundancy(cursor.clone(), true));
+    }
+    (cursor.peek_word().as_deref() == Some("CLEAR")).then(|| clear_orphans(cursor.clone(), true))
+}
+
+/// `CANCEL REBALANCE [ON d]`.
+pub(super) fn cancel(mut cursor: Cursor<'_>) -> Result<Statement, SqlError> {
+    cursor.expect("CANCEL")?;
+    cursor.expect("REBALANCE")?;
+    let database = if cursor.take("ON") { Some(cursor.name()?) } else { None };
+    cursor.expect_end()?;
+    Ok(Statement::Cluster(ClusterStatement::CancelMove { database }))
+}
+
+/// `CLEAR ORPHAN DATABASES`.
+pub(super) fn clear_orphans(mut cursor: Cursor<'_>, explain: bool) -> Result<Statement, SqlError> {
+    cursor.expect("CLEAR")?;
+    cursor.expect("ORPHAN")?;
+    cursor.expect("DATABASES")?;
+    cursor.expect_end()?;
+    Ok(Statement::Cluster(ClusterStatement::ClearOrphans { explain }))
+}
+
 /// `KILL [QUERY] n`.
 pub(super) fn kill(mut cursor: Cursor<'_>) -> Result<Statement, SqlError> {
     cursor.next();
@@ -114,6 +188,11 @@ pub(super) fn show(cursor: &mut Cursor<'_>) -> Result<Option<Statement>, SqlErro
         ClusterStatement::ShowPartitions { database }
     } else if cursor.take_two("CLUSTER", "STATUS") {
         ClusterStatement::ShowClusterStatus
+    } else if cursor.take("REBALANCE") {
+        cursor.take_two("ALL", "DATABASES");
+        cursor.expect("STATUS")?;
+        let database = if cursor.take("ON") { Some(cursor.name()?) } else { None };
+        ClusterStatement::ShowMoves { database }
     } else {
         return Ok(None);
     };
@@ -148,7 +227,7 @@ fn number<N: std::str::FromStr>(cursor: &mut Cursor<'_>) -> Result<N, SqlError> 
 
 #[cfg(test)]
 mod tests {
-    use crate::{ClusterStatement, Durability, Statement, parse};
+    use crate::{ClusterStatement, Durability, MoveKind, Statement, parse};
 
     fn one(sql: &str) -> ClusterStatement {
         match parse(sql).unwrap().pop() {
@@ -187,6 +266,25 @@ mod tests {
         assert_eq!(one("KILL QUERY 7"), ClusterStatement::Kill { query: 7 });
         assert_eq!(one("SHOW PARTITIONS ON d"), ClusterStatement::ShowPartitions { database: Some("d".into()) });
         assert_eq!(one("SHOW CLUSTER STATUS"), ClusterStatement::ShowClusterStatus);
+    }
+
+    #[test]
+    fn statements_that_move_copies() {
+        let database = || Some("d".to_owned());
+        let moved = |kind, database, explain| ClusterStatement::Move { kind, database, explain };
+        assert_eq!(one("REBALANCE PARTITIONS ON d FULL"), moved(MoveKind::Rebalance, database(), false));
+        assert_eq!(one("REBALANCE ALL DATABASES"), moved(MoveKind::Rebalance, None, false));
+        assert_eq!(one("EXPLAIN REBALANCE PARTITIONS ON d"), moved(MoveKind::Rebalance, database(), true));
+        assert_eq!(one("RESTORE REDUNDANCY ON d"), moved(MoveKind::RestoreRedundancy, database(), false));
+        assert_eq!(one("EXPLAIN RESTORE REDUNDANCY ON d"), moved(MoveKind::RestoreRedundancy, database(), true));
+        assert_eq!(one("CANCEL REBALANCE ON d"), ClusterStatement::CancelMove { database: database() });
+        assert_eq!(one("SHOW REBALANCE STATUS ON d"), ClusterStatement::ShowMoves { database: database() });
+        assert_eq!(one("SHOW REBALANCE ALL DATABASES STATUS"), ClusterStatement::ShowMoves { database: None });
+        assert_eq!(one("CLEAR ORPHAN DATABASES"), ClusterStatement::ClearOrphans { explain: false });
+        assert_eq!(one("EXPLAIN CLEAR ORPHAN DATABASES"), ClusterStatement::ClearOrphans { explain: true });
+        assert_eq!(one("ATTACH LEAF ALL"), ClusterStatement::AttachLeaf { address: None });
+        assert_eq!(one("ATTACH LEAF 'a:1' NO REBALANCE"), ClusterStatement::AttachLeaf { address: Some("a:1".into()) });
+        assert_eq!(one("DETACH LEAF 'a:1' FORCE"), ClusterStatement::DetachLeaf { address: "a:1".into(), force: true });
     }
 
     #[test]

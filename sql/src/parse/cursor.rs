@@ -6,6 +6,7 @@ use datafusion_sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 use crate::{SqlError, token};
 
 /// See the module.
+#[derive(Clone)]
 pub(super) struct Cursor<'a> {
     tokens: &'a [TokenWithSpan],
     at: usize,

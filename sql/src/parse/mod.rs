@@ -45,6 +45,9 @@ fn statement(tokens: &[TokenWithSpan], lines: &Lines<'_>) -> Result<Statement, S
         "SELECT" | "WITH" | "VALUES" | "(" => Ok(Statement::Query(query(tokens, lines)?)),
         "EXPLAIN" => {
             cursor.next();
+            if let Some(statement) = cluster::explain(&mut cursor) {
+                return statement;
+            }
             let analyze = cursor.take("ANALYZE") || cursor.take("ANALYSE");
             cursor.take("VERBOSE");
             Ok(Statement::Explain { analyze, query: query(cursor.rest(), lines)? })
@@ -58,7 +61,12 @@ fn statement(tokens: &[TokenWithSpan], lines: &Lines<'_>) -> Result<Statement, S
         "TRUNCATE" => maintenance::truncate(cursor),
         "OPTIMIZE" => maintenance::optimize(cursor),
         "BACKUP" => maintenance::backup(cursor),
+        "RESTORE" if cursor.take_two("RESTORE", "REDUNDANCY") => cluster::restore_redundancy(cursor, false),
         "RESTORE" => maintenance::restore(cursor),
+        "REBALANCE" => cluster::rebalance(cursor, false),
+        "CANCEL" => cluster::cancel(cursor),
+        "CLEAR" => cluster::clear_orphans(cursor, false),
+        "ATTACH" | "DETACH" => cluster::attach_or_detach(cursor),
         "BEGIN" | "START" | "COMMIT" | "ROLLBACK" => maintenance::transaction(cursor),
         "SHOW" => show(cursor),
         "ADD" => cluster::add(cursor),
@@ -92,10 +100,39 @@ fn statement(tokens: &[TokenWithSpan], lines: &Lines<'_>) -> Result<Statement, S
     }
 }
 
-const STATEMENTS: [&str; 27] = [
-    "SELECT", "WITH", "VALUES", "EXPLAIN", "PROFILE", "CREATE", "DROP", "INSERT", "SHOW", "DESCRIBE", "ADD", "REMOVE", "KILL",
-    "GRANT", "REVOKE", "REPLACE", "UPDATE", "DELETE", "TRUNCATE", "ALTER", "OPTIMIZE", "BEGIN", "START", "COMMIT", "ROLLBACK",
-    "BACKUP", "RESTORE",
+const STATEMENTS: [&str; 32] = [
+    "SELECT",
+    "WITH",
+    "VALUES",
+    "EXPLAIN",
+    "PROFILE",
+    "CREATE",
+    "DROP",
+    "INSERT",
+    "SHOW",
+    "DESCRIBE",
+    "ADD",
+    "REMOVE",
+    "KILL",
+    "GRANT",
+    "REVOKE",
+    "REPLACE",
+    "UPDATE",
+    "DELETE",
+    "TRUNCATE",
+    "ALTER",
+    "OPTIMIZE",
+    "BEGIN",
+    "START",
+    "COMMIT",
+    "ROLLBACK",
+    "BACKUP",
+    "RESTORE",
+    "REBALANCE",
+    "CANCEL",
+    "CLEAR",
+    "ATTACH",
+    "DETACH",
 ];
 
 const OTHER_STATEMENTS: [&str; 7] = ["MERGE", "COPY", "LOAD", "SET", "USE", "ANALYZE", "CALL"];

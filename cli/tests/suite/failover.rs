@@ -1,0 +1,137 @@
+//! Leaves are killed and frozen under reads and writes: clients notice time, and nothing is lost or doubled.
+
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::binary::stoa;
+use crate::nodes::{Cluster, text};
+
+fn signal(cluster: &Cluster, node: usize, signal: &str) {
+    assert!(Command::new("kill").arg(signal).arg(cluster.pid(node)).status().unwrap().success());
+}
+
+fn start_again(cluster: &Cluster) {
+    let output = stoa(&["cluster", "start", "--dir", cluster.dir()]).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+}
+
+/// Waits until every partition has its replica again.
+fn wait_for_replicas(cluster: &Cluster, partitions: usize) {
+    let began = Instant::now();
+    while cluster.ok("SHOW PARTITIONS").matches(",Slave,").count() < partitions {
+        assert!(began.elapsed() < Duration::from_secs(30), "{}", cluster.ok("SHOW PARTITIONS; SHOW LEAVES"));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Runs writers and readers, which must never fail, while `faults` happen; then checks that what was acknowledged is there once.
+fn under_load(cluster: &Cluster, faults: impl FnOnce()) {
+    cluster.ok("CREATE TABLE rows (id BIGINT PRIMARY KEY, writer BIGINT NOT NULL); CREATE REFERENCE TABLE names (n BIGINT)");
+    cluster.ok("INSERT INTO names VALUES (0), (1)");
+    let (ended, next, acknowledged) = (AtomicBool::new(false), AtomicU64::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for writer in 0..2 {
+            let (ended, next, acknowledged) = (&ended, &next, &acknowledged);
+            scope.spawn(move || {
+                while !ended.load(Ordering::Relaxed) {
+                    let id = next.fetch_add(1, Ordering::Relaxed);
+                    cluster.ok(&format!("INSERT INTO rows VALUES ({id}, {writer})"));
+                    acknowledged.lock().unwrap().push(id);
+                }
+            });
+        }
+        scope.spawn(|| {
+            let mut seen = 0;
+            while !ended.load(Ordering::Relaxed) {
+                let sure = acknowledged.lock().unwrap().len();
+                let said = cluster.ok("SELECT count(*) AS n, count(DISTINCT id) AS d FROM rows JOIN names ON writer = n");
+                let row: Vec<usize> = said.lines().nth(1).unwrap().split(',').map(|n| n.parse().unwrap()).collect();
+                assert!(row[0] == row[1] && row[0] >= sure && row[0] >= seen, "{row:?} after {sure} and {seen}");
+                seen = row[0];
+            }
+        });
+        // Whatever fails, the threads end.
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(faults));
+        ended.store(true, Ordering::Relaxed);
+        done.unwrap();
+    });
+    let mut acknowledged = acknowledged.into_inner().unwrap();
+    acknowledged.sort_unstable();
+    let all = cluster.ok("SELECT id FROM rows ORDER BY id");
+    let there: Vec<u64> = all.lines().skip(1).map(|id| id.parse().unwrap()).collect();
+    assert!(acknowledged.len() > 20, "{} rows", acknowledged.len());
+    assert_eq!(there, acknowledged);
+}
+
+#[test]
+fn a_leaf_that_is_killed_costs_time_and_nothing_else() {
+    let cluster = Cluster::start(2);
+    wait_for_replicas(&cluster, 2);
+    under_load(&cluster, || {
+        for round in 0..4 {
+            std::thread::sleep(Duration::from_millis(600));
+            signal(&cluster, 1 + round % 2, "-KILL");
+            // Long enough for the other to take over, or not.
+            std::thread::sleep(Duration::from_millis(if round < 2 { 2500 } else { 300 }));
+            start_again(&cluster);
+            wait_for_replicas(&cluster, 2);
+        }
+    });
+    // Nothing moved by itself; now it does.
+    cluster.ok("REBALANCE PARTITIONS ON stoa");
+    let partitions = cluster.ok("SHOW PARTITIONS");
+    for node in [1, 2] {
+        let port = cluster.address(node).rsplit(':').next().unwrap().to_owned();
+        assert_eq!(partitions.matches(&format!("{port},Master")).count(), 1, "{partitions}");
+    }
+}
+
+#[test]
+fn a_leaf_that_hangs_is_replaced_and_fenced() {
+    let cluster = Cluster::start(2);
+    wait_for_replicas(&cluster, 2);
+    let began = Mutex::new(Duration::ZERO);
+    under_load(&cluster, || {
+        std::thread::sleep(Duration::from_millis(500));
+        signal(&cluster, 1, "-STOP");
+        let stopped = Instant::now();
+        cluster.ok("SELECT count(*) FROM rows");
+        *began.lock().unwrap() = stopped.elapsed();
+        signal(&cluster, 1, "-CONT");
+        wait_for_replicas(&cluster, 2);
+    });
+    let took = began.into_inner().unwrap();
+    assert!(took < Duration::from_secs(12), "the first answer came after {took:?}");
+}
+
+#[test]
+fn copies_move_while_clients_read_and_write() {
+    let cluster = Cluster::start(2);
+    wait_for_replicas(&cluster, 2);
+    let leaf = crate::nodes::Node::start(
+        &cluster,
+        &["leaf", "--data", cluster.path().join("third").to_str().unwrap(), "--listen", "127.0.0.1:0"],
+        &cluster.path().join("third.log"),
+    );
+    let other = crate::nodes::Node::start(
+        &cluster,
+        &["leaf", "--data", cluster.path().join("fourth").to_str().unwrap(), "--listen", "127.0.0.1:0"],
+        &cluster.path().join("fourth.log"),
+    );
+    let (first, second) = (cluster.address(1), cluster.address(2));
+    under_load(&cluster, || {
+        cluster.ok(&format!("ADD LEAF '{}'; ADD LEAF '{}'", leaf.address, other.address));
+        let planned = cluster.ok("EXPLAIN REBALANCE PARTITIONS ON stoa");
+        assert!(planned.contains("COPY PARTITION"), "{planned}");
+        cluster.ok("REBALANCE PARTITIONS ON stoa");
+        assert_eq!(cluster.ok("EXPLAIN REBALANCE PARTITIONS ON stoa").lines().count(), 1);
+        // The first two are emptied and go.
+        cluster.ok(&format!("REMOVE LEAF '{first}'"));
+        cluster.ok(&format!("DETACH LEAF '{second}'; ATTACH LEAF '{second}'"));
+        assert!(!cluster.ok("SHOW PARTITIONS").contains(first.rsplit(':').next().unwrap()));
+    });
+    wait_for_replicas(&cluster, 2);
+    assert_eq!(cluster.ok("CLEAR ORPHAN DATABASES").lines().count(), 1);
+}

@@ -1,0 +1,281 @@
+//! Copies are moved because an operator says so: REBALANCE PARTITIONS, RESTORE REDUNDANCY, REMOVE LEAF, ATTACH and DETACH LEAF, CLEAR
+//! ORPHAN DATABASES.
+//!
+//! What is wanted is in the catalog until it is done; the coordinator that leads does it step by step ([`crate::supervision`]). The
+//! statement waits for that. If its client goes, or the leader, the work goes on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use stoa_exec::CancelToken;
+use stoa_rpc::replication::{FedReport, Orders, Report};
+use stoa_sql::MoveKind;
+
+use super::{Control, invalid};
+use crate::catalog::{Catalog, Command, Database, Job, LeafState, NodeId};
+use crate::cluster::Shared;
+use crate::placement::{Action, Step};
+use crate::session::text_table;
+use crate::supervision::{Progress, in_sync, progress, steps};
+use crate::{Error, Outcome, Result};
+
+/// How often a statement looks whether the work is done.
+const LOOK: Duration = Duration::from_millis(50);
+/// How long a leaf that was detached may take to be online again.
+const ATTACH: Duration = Duration::from_secs(30);
+
+fn job(kind: MoveKind) -> Job {
+    match kind {
+        MoveKind::Rebalance => Job::Rebalance,
+        MoveKind::RestoreRedundancy => Job::RestoreRedundancy,
+    }
+}
+
+impl Control {
+    /// REBALANCE PARTITIONS, RESTORE REDUNDANCY: asks for it and waits until it is done.
+    pub(super) fn move_copies(&self, kind: MoveKind, database: Option<&str>, cancel: &CancelToken) -> Result<String> {
+        let mut done = Vec::new();
+        for name in self.databases_named(database)? {
+            let steps = self.run_job(&name, job(kind), cancel)?;
+            done.push(format!("{name}: {steps} steps"));
+        }
+        Ok(if done.is_empty() { "there is no database".to_owned() } else { format!("rebalanced {}", done.join(", ")) })
+    }
+
+    fn databases_named(&self, database: Option<&str>) -> Result<Vec<String>> {
+        let catalog = self.catalog();
+        match database {
+            Some(name) => catalog.database(name).map(|database| vec![database.name.clone()]).map_err(invalid),
+            None => Ok(catalog.databases.values().map(|database| database.name.clone()).collect()),
+        }
+    }
+
+    /// Has a job done for a database, and waits for it; how many steps it had.
+    fn run_job(&self, name: &str, job: Job, cancel: &CancelToken) -> Result<usize> {
+        let catalog = self.catalog();
+        let planned = steps(&catalog, catalog.database(name).map_err(invalid)?, job).map_err(invalid)?;
+        if planned.is_empty() {
+            return Ok(0);
+        }
+        self.decide(&Command::SetJob { database: name.to_owned(), job: Some(job) })?;
+        loop {
+            let catalog = self.catalog();
+            let database = catalog.database(name).map_err(invalid)?;
+            if database.job.is_none() {
+                let left = steps(&catalog, database, job).map_err(invalid)?;
+                if left.is_empty() {
+                    return Ok(planned.len());
+                }
+                return Err(Error::Invalid(format!("cancelled with {} of {} steps left", left.len(), planned.len())));
+            }
+            if cancel.check().is_err() {
+                let how = format!("SHOW REBALANCE STATUS ON {name} tells how far it is, CANCEL REBALANCE ON {name} ends it");
+                return Err(Error::Invalid(format!("the work goes on without this statement: {how}")));
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    pub(super) fn cancel_move(&self, database: Option<&str>) -> Result<String> {
+        let mut cancelled = Vec::new();
+        for name in self.databases_named(database)? {
+            if self.catalog().database(&name).is_ok_and(|database| database.job.is_some()) {
+                self.decide(&Command::SetJob { database: name.clone(), job: None })?;
+                cancelled.push(name);
+            }
+        }
+        Ok(if cancelled.is_empty() { "nothing was running".to_owned() } else { format!("cancelled on {}", cancelled.join(", ")) })
+    }
+
+    /// REMOVE LEAF: moves what it has to other leaves first, unless it is to go at once.
+    pub(super) fn remove_leaf(&self, address: &str, force: bool, cancel: &CancelToken) -> Result<String> {
+        let catalog = self.catalog();
+        let (id, leaf) = catalog.leaf(address).ok_or_else(|| Error::Invalid(format!("there is no leaf {address}")))?;
+        if !force && leaf.state == LeafState::Online {
+            for (name, database) in &catalog.databases {
+                if database.partitions.iter().any(|p| p.copies.all().any(|copy| copy == id)) {
+                    self.run_job(name, Job::Drain(id), cancel).map_err(|error| {
+                        let what = format!("leaf {address} has partitions of database '{name}' that cannot be moved away");
+                        Error::Invalid(format!("{what}: {error}. Say FORCE to give them up"))
+                    })?;
+                }
+            }
+        }
+        let _changing = self.changing.lock();
+        self.decide(&Command::RemoveLeaf { address: address.to_owned(), force })?;
+        Ok(format!("leaf {address} removed"))
+    }
+
+    /// DETACH LEAF: replicas take over first; refused if a partition has none.
+    pub(super) fn detach_leaf(&self, address: &str, force: bool) -> Result<String> {
+        let _changing = self.changing.lock();
+        let catalog = self.catalog();
+        let (id, _) = catalog.leaf(address).ok_or_else(|| Error::Invalid(format!("there is no leaf {address}")))?;
+        let online = |id: &NodeId| catalog.leaves.get(id).is_some_and(|leaf| leaf.state == LeafState::Online);
+        for (name, database) in &catalog.databases {
+            let alone = |p: &crate::catalog::Partition| p.copies.master == Some(id) && !p.copies.replicas.iter().any(online);
+            if let Some(partition) = database.partitions.iter().position(alone).filter(|_| !force) {
+                let way_out = format!("RESTORE REDUNDANCY ON {name} first, or say FORCE");
+                let what = format!("partition {partition} of '{name}' would be off line: no other leaf has all of it: {way_out}");
+                return Err(Error::Invalid(what));
+            }
+        }
+        self.decide(&Command::TakeOut { address: address.to_owned(), state: LeafState::Detached })?;
+        Ok(format!("leaf {address} detached"))
+    }
+
+    /// ATTACH LEAF: it takes part again, with the copies that it has, as a spare of those whose masters are elsewhere now.
+    pub(super) fn attach_leaf(&self, shared: &Shared, address: Option<&str>) -> Result<String> {
+        let catalog = self.catalog();
+        let detached = catalog.leaves.values().filter(|leaf| leaf.state == LeafState::Detached);
+        let addresses: Vec<String> = match address {
+            Some(address) => vec![catalog.leaf(address).map(|(_, leaf)| leaf.address.clone())]
+                .into_iter()
+                .map(|known| known.ok_or_else(|| Error::Invalid(format!("there is no leaf {address}"))))
+                .collect::<Result<_>>()?,
+            None => detached.map(|leaf| leaf.address.clone()).collect(),
+        };
+        for address in &addresses {
+            self.attach_one(shared, address)?;
+        }
+        Ok(format!("{} leaves attached", addresses.len()))
+    }
+
+    fn attach_one(&self, shared: &Shared, address: &str) -> Result<()> {
+        let until = Instant::now() + ATTACH;
+        loop {
+            let state = self.catalog().leaf(address).map(|(_, leaf)| leaf.state);
+            if state == Some(LeafState::Online) {
+                return Ok(());
+            }
+            match self.rejoin(shared, address) {
+                Err(error) if error.is_retryable() && Instant::now() < until => std::thread::sleep(LOOK),
+                done => return done,
+            }
+        }
+    }
+
+    /// What every leaf reports, asked now.
+    fn ask_reports(&self) -> BTreeMap<NodeId, Report> {
+        let catalog = self.catalog();
+        let nothing = Arc::new(Orders::default());
+        let ask = |address: &str| self.leaves.leaf(address)?.heartbeat(&nothing);
+        std::thread::scope(|scope| {
+            let ask = &ask;
+            let online = catalog.leaves.iter().filter(|(_, leaf)| leaf.state == LeafState::Online);
+            let threads: Vec<_> = online.map(|(id, leaf)| (*id, scope.spawn(move || ask(&leaf.address).ok()))).collect();
+            threads.into_iter().filter_map(|(id, thread)| Some((id, thread.join().ok().flatten()?))).collect()
+        })
+    }
+
+    /// EXPLAIN REBALANCE PARTITIONS, EXPLAIN RESTORE REDUNDANCY.
+    pub(super) fn explain_move(&self, kind: MoveKind, database: Option<&str>) -> Result<Outcome> {
+        let catalog = self.catalog();
+        let reports = self.ask_reports();
+        let mut rows = Vec::new();
+        for name in self.databases_named(database)? {
+            let found = catalog.database(&name).map_err(invalid)?;
+            for step in steps(&catalog, found, job(kind)).map_err(invalid)? {
+                let [action, ordinal, host, port, phase] = described(&catalog, &step);
+                let bytes = bytes(&reports, found, &name.to_lowercase(), &step);
+                rows.push([name.clone(), action, ordinal, host, port, phase, bytes.to_string()]);
+            }
+        }
+        text_table(&["Database", "Action", "Ordinal", "Target_Host", "Target_Port", "Phase", "Bytes"], &rows)
+    }
+
+    /// SHOW REBALANCE STATUS: the steps that are left of what runs.
+    pub(super) fn show_moves(&self, database: Option<&str>) -> Result<Outcome> {
+        let catalog = self.catalog();
+        let reports = self.ask_reports();
+        let mut rows = Vec::new();
+        for name in self.databases_named(database)? {
+            let found = catalog.database(&name).map_err(invalid)?;
+            let Some(job) = found.job else { continue };
+            let key = name.to_lowercase();
+            let left = steps(&catalog, found, job).map_err(invalid)?;
+            let all = progress(found, &left, &|ordinal, leaf| in_sync(&catalog, &reports, &key, ordinal, leaf));
+            for (step, progress) in left.iter().zip(all) {
+                let [action, ordinal, host, port, phase] = described(&catalog, step);
+                let status = match progress {
+                    Progress::Scheduled => "scheduled",
+                    Progress::Running => "running",
+                    Progress::Done => "success",
+                };
+                let (copied, total) = fed(&catalog, &reports, &key, step).map_or((0, 0), |fed| fed.copied);
+                rows.push([
+                    name.clone(),
+                    action,
+                    ordinal,
+                    host,
+                    port,
+                    phase,
+                    status.to_owned(),
+                    copied.to_string(),
+                    total.to_string(),
+                ]);
+            }
+        }
+        let columns =
+            ["Database", "Action", "Ordinal", "Target_Host", "Target_Port", "Phase", "Status", "Bytes_Copied", "Bytes_To_Copy"];
+        text_table(&columns, &rows)
+    }
+
+    /// CLEAR ORPHAN DATABASES: removes copies that the catalog does not know. A copy of a partition whose master is off line stays: it
+    /// may be the last.
+    pub(super) fn clear_orphans(&self, explain: bool) -> Result<Outcome> {
+        let catalog = self.catalog();
+        let mut rows = Vec::new();
+        for (id, report) in self.ask_reports() {
+            let Some(leaf) = catalog.leaves.get(&id) else { continue };
+            for copy in &report.copies {
+                let database = catalog.databases.get(&copy.database);
+                let partition = database.and_then(|database| database.partitions.get(copy.ordinal as usize));
+                if partition.is_some_and(|p| p.copies.all().any(|other| other == id)) {
+                    continue;
+                }
+                let online = |master: NodeId| catalog.leaves.get(&master).is_some_and(|l| l.state == LeafState::Online);
+                let last = partition.is_some_and(|p| !p.copies.master.is_some_and(online));
+                let done = match (last, explain) {
+                    (true, _) => "kept: the partition has no master that is online".to_owned(),
+                    (false, true) => "to be removed".to_owned(),
+                    (false, false) => {
+                        let removed = self.leaves.leaf(&leaf.address)?.drop_partition(&copy.database, copy.ordinal);
+                        removed.map_or_else(|failure| failure.to_string(), |()| "removed".to_owned())
+                    }
+                };
+                let (host, port) = super::show::parts(&leaf.address);
+                rows.push([host, port, format!("{}_{}", copy.database, copy.ordinal), copy.bytes.to_string(), done]);
+            }
+        }
+        text_table(&["Host", "Port", "Database_Name", "Bytes", "Status"], &rows)
+    }
+}
+
+/// A step in words: action, ordinal, host, port, phase.
+fn described(catalog: &Catalog, step: &Step) -> [String; 5] {
+    let address = catalog.leaves.get(&step.target).map(|leaf| super::show::parts(&leaf.address));
+    let (host, port) = address.unwrap_or_default();
+    [step.action.to_string(), step.partition.to_string(), host, port, step.phase.to_string()]
+}
+
+/// What the master of a step's partition says of the copy on its target.
+fn fed<'a>(catalog: &Catalog, reports: &'a BTreeMap<NodeId, Report>, name: &str, step: &Step) -> Option<&'a FedReport> {
+    let master = catalog.databases.get(name)?.partitions.get(step.partition as usize)?.copies.master?;
+    let copies = &reports.get(&master)?.copies;
+    let copy = copies.iter().find(|copy| (copy.database.as_str(), copy.ordinal) == (name, step.partition))?;
+    let address = &catalog.leaves.get(&step.target)?.address;
+    copy.fed.iter().find(|fed| fed.address == *address)
+}
+
+/// Bytes of segments that a step copies.
+fn bytes(reports: &BTreeMap<NodeId, Report>, database: &Database, name: &str, step: &Step) -> u64 {
+    let copies = database.partitions.get(step.partition as usize).map(|partition| &partition.copies);
+    let fresh = copies.is_some_and(|copies| !copies.all().any(|copy| copy == step.target));
+    let master = copies.and_then(|copies| copies.master).and_then(|master| reports.get(&master));
+    let of = |report: &Report| {
+        report.copies.iter().find(|c| (c.database.as_str(), c.ordinal) == (name, step.partition)).map_or(0, |copy| copy.bytes)
+    };
+    if step.action == Action::Copy && fresh { master.map_or(0, of) } else { 0 }
+}

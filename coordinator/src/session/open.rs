@@ -1,0 +1,79 @@
+//! The transaction of a session, between BEGIN and COMMIT or ROLLBACK.
+
+use stoa_exec::CancelToken;
+use stoa_sql::Statement;
+
+use super::Session;
+use crate::retry::is_loss;
+use crate::{Error, Result, Store, Transaction};
+
+/// A transaction that BEGIN opened.
+pub(super) enum Open {
+    /// It goes on.
+    Going {
+        transaction: Box<dyn Transaction>,
+        /// A statement has seen or changed something: only the client can run the whole of it again.
+        used: bool,
+    },
+    /// A node failed under it: nothing of it is there any more.
+    Lost,
+}
+
+/// BEGIN, COMMIT, ROLLBACK.
+pub(super) fn statement(session: &Session, statement: &Statement, cancel: &CancelToken) -> Result<String> {
+    let mut open = session.open.lock();
+    match (statement, open.take()) {
+        (Statement::Begin, None) => {
+            *open = Some(Open::Going { transaction: session.store.begin()?, used: false });
+            Ok("transaction begun".into())
+        }
+        (Statement::Begin, Some(other)) => {
+            *open = Some(other);
+            Err(Error::Invalid("a transaction is open already: COMMIT or ROLLBACK first".into()))
+        }
+        (Statement::Commit, Some(Open::Going { transaction, .. })) => {
+            let run_again = |error| if is_loss(&error) { rolled_back(Some(error)) } else { error };
+            transaction.commit(cancel).map_err(run_again)?;
+            Ok("transaction committed".into())
+        }
+        (Statement::Commit, Some(Open::Lost)) => Err(rolled_back(None)),
+        (Statement::Commit, None) => Ok("no transaction is open".into()),
+        (_, Some(_)) => Ok("transaction rolled back".into()),
+        (_, None) => Ok("no transaction is open".into()),
+    }
+}
+
+impl Open {
+    /// Runs a statement in the transaction. The first one that asks for something is run again when a node fails under it; from then on
+    /// the transaction is lost with its node.
+    pub fn run<T>(
+        &mut self,
+        store: &dyn Store,
+        cancel: &CancelToken,
+        work: &dyn Fn(&mut dyn Transaction) -> Result<T>,
+    ) -> Result<T> {
+        let mut tries = store.retry_limit().tries();
+        loop {
+            let Open::Going { transaction, used } = self else { return Err(rolled_back(None)) };
+            match work(&mut **transaction) {
+                Err(error) if is_loss(&error) && cancel.check().is_ok() => {
+                    if *used {
+                        *self = Open::Lost;
+                        return Err(rolled_back(Some(error)));
+                    }
+                    tries.after(error, cancel)?;
+                    *transaction = store.begin()?;
+                }
+                done => {
+                    *used = true;
+                    return done;
+                }
+            }
+        }
+    }
+}
+
+fn rolled_back(why: Option<Error>) -> Error {
+    let why = why.map(|error| format!(" ({error})")).unwrap_or_default();
+    Error::retryable(format!("a node failed, and the transaction was rolled back: run the transaction again{why}"))
+}

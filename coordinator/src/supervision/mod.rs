@@ -1,0 +1,343 @@
+//! The coordinator that leads looks after the leaves: it tells them what the catalog wants of them, hears how their copies stand, and
+//! changes the catalog when one is gone, back, behind or has caught up.
+//!
+//! A thread a leaf sends heartbeats. What follows from a report is decided ([`decide`]) and changed in the catalog before the next one
+//! is dealt with, one report at a time over all leaves: a master may rely on it that a report was dealt with when orders say so. Data
+//! moves only to copies that the catalog names: a leaf that is gone loses its roles to replicas that have everything, and a leaf that
+//! is back brings its own copies up to date.
+
+mod decide;
+mod moves;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use stoa_rpc::LeafPool;
+use stoa_rpc::replication::{CopyRole, FedState, Orders, Report};
+
+use crate::catalog::{Catalog, Command, LeafState, NodeId};
+use crate::cluster::Shared;
+use crate::control::Control;
+use crate::{Error, Result};
+
+use decide::{Contact, is_gone};
+pub use decide::{Patience, commands, orders};
+pub use moves::{Moves, moves, steps};
+pub(crate) use moves::{Progress, progress};
+
+/// How often a leaf is asked.
+const BEAT: Duration = Duration::from_millis(200);
+/// How often somebody looks whether the catalog has changed.
+const NEWS: Duration = Duration::from_millis(10);
+/// How often somebody looks who is gone.
+const LOOK: Duration = Duration::from_millis(50);
+/// A call that fails within this time was refused; after it, it was not answered.
+const AT_ONCE: Duration = Duration::from_millis(500);
+/// A leaf whose log fails again and again begins a new term so often.
+const NEW_TERM: Duration = Duration::from_secs(2);
+
+/// What is known of the leaves. Without anybody who asks them it is empty.
+#[derive(Default)]
+pub struct Supervision {
+    /// Held while it is decided what follows from a report or from silence.
+    deciding: Mutex<()>,
+    known: Mutex<BTreeMap<NodeId, Known>>,
+}
+
+/// What is known of a leaf.
+struct Known {
+    heard: Instant,
+    refused: Option<Instant>,
+    report: Report,
+    /// The incarnation and the number of the last report that was dealt with.
+    processed: (u64, u64),
+    /// When a partition of it began a new term because its log had failed.
+    new_term: Option<Instant>,
+}
+
+impl Known {
+    fn new() -> Known {
+        Known { heard: Instant::now(), refused: None, report: Report::default(), processed: (0, 0), new_term: None }
+    }
+}
+
+impl Supervision {
+    /// What a leaf is to have.
+    pub(crate) fn orders(&self, control: &Control, leaf: NodeId) -> Arc<Orders> {
+        // Before the catalog is looked at: it has what came of this report.
+        let processed = self.known.lock().get(&leaf).map_or((0, 0), |known| known.processed);
+        let catalog = control.catalog();
+        Arc::new(Orders { version: catalog.version, processed, copies: decide::orders(&catalog, leaf), supersedes: 0 })
+    }
+
+    /// The last reports of the leaves.
+    pub(crate) fn reports(&self) -> BTreeMap<NodeId, Report> {
+        self.known.lock().iter().map(|(id, known)| (*id, known.report.clone())).collect()
+    }
+}
+
+/// Whether the copy of a partition on a leaf has everything that its master acknowledged, by the last reports.
+#[must_use]
+pub fn in_sync(catalog: &Catalog, reports: &BTreeMap<NodeId, Report>, name: &str, ordinal: u32, leaf: NodeId) -> bool {
+    let partition = catalog.databases.get(name).and_then(|d| d.partitions.get(ordinal as usize));
+    let (Some(partition), Some(leaf)) = (partition, catalog.leaves.get(&leaf)) else { return false };
+    let report = partition.copies.master.and_then(|master| reports.get(&master));
+    let copy = report.and_then(|report| report.copies.iter().find(|c| (c.database.as_str(), c.ordinal) == (name, ordinal)));
+    let fed = copy.filter(|copy| copy.role == CopyRole::Master && copy.term == partition.term).map(|copy| &copy.fed);
+    fed.is_some_and(|fed| fed.iter().any(|fed| fed.address == leaf.address && fed.state == FedState::InSync))
+}
+
+/// Looks after the leaves as long as it lives, whenever this coordinator leads.
+pub struct Supervisor(Arc<AtomicBool>);
+
+impl Supervisor {
+    /// Begins; `leaves` leads to the leaves, and is used for heartbeats alone.
+    ///
+    /// # Errors
+    /// If there is no thread for it.
+    pub fn start(shared: &Shared, leaves: LeafPool, patience: Patience) -> Result<Supervisor> {
+        let ended = Arc::new(AtomicBool::new(false));
+        let watch = Watch { shared: shared.clone(), leaves: Arc::new(leaves), patience, ended: ended.clone() };
+        thread("stoa-supervisor", move || watch.run())?;
+        Ok(Supervisor(ended))
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> Result<()> {
+    let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+    spawned.map(drop).map_err(|e| Error::Invalid(format!("cannot start a thread: {e}")))
+}
+
+#[derive(Clone)]
+struct Watch {
+    shared: Shared,
+    leaves: Arc<LeafPool>,
+    patience: Patience,
+    ended: Arc<AtomicBool>,
+}
+
+impl Watch {
+    fn over(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    fn supervision(&self) -> &Supervision {
+        self.shared.control.supervision()
+    }
+
+    /// Has a thread for every leaf, and takes out those that are gone.
+    fn run(&self) {
+        let mut asked: HashMap<NodeId, Arc<AtomicBool>> = HashMap::new();
+        let mut led = false;
+        while !self.over() {
+            let leads = self.shared.control.leads();
+            let catalog = self.shared.control.catalog();
+            if leads && !led {
+                // Nobody is gone because this coordinator did not listen.
+                let mut known = self.supervision().known.lock();
+                known.values_mut().for_each(|k| (k.heard, k.refused) = (Instant::now(), None));
+            }
+            led = leads;
+            asked.retain(|id, ended| {
+                let stays = catalog.leaves.contains_key(id);
+                ended.store(!stays, Ordering::Relaxed);
+                stays
+            });
+            for id in catalog.leaves.keys() {
+                if !asked.contains_key(id) {
+                    let ended = Arc::new(AtomicBool::new(false));
+                    let (watch, leaf, end) = (self.clone(), *id, ended.clone());
+                    if thread("stoa-heartbeat", move || watch.ask(leaf, &end)).is_ok() {
+                        asked.insert(*id, ended);
+                    }
+                }
+            }
+            if leads {
+                self.look(&catalog);
+                self.finish_jobs(&catalog);
+            }
+            std::thread::sleep(LOOK);
+        }
+        asked.values().for_each(|ended| ended.store(true, Ordering::Relaxed));
+    }
+
+    /// Takes out the leaves that are gone.
+    fn look(&self, catalog: &Catalog) {
+        for (id, leaf) in catalog.leaves.iter().filter(|(_, leaf)| leaf.state == LeafState::Online) {
+            let contact = {
+                let mut known = self.supervision().known.lock();
+                let known = known.entry(*id).or_insert_with(Known::new);
+                Contact { silent: known.heard.elapsed(), refused: known.refused.map(|since| since.elapsed()) }
+            };
+            if is_gone(contact, self.patience) {
+                let _deciding = self.supervision().deciding.lock();
+                let gone = Command::TakeOut { address: leaf.address.clone(), state: LeafState::Offline };
+                match self.shared.control.decide(&gone) {
+                    Ok(()) => tracing::warn!(leaf = leaf.address, ?contact, "a leaf is gone"),
+                    Err(error) => tracing::warn!(leaf = leaf.address, %error, "a leaf is gone, and cannot be taken out"),
+                }
+            }
+        }
+    }
+
+    /// Asks a leaf again and again.
+    fn ask(&self, id: NodeId, ended: &AtomicBool) {
+        while !self.over() && !ended.load(Ordering::Relaxed) {
+            let catalog = self.shared.control.catalog();
+            if self.shared.control.leads()
+                && let Some(leaf) = catalog.leaves.get(&id)
+            {
+                let mut orders = self.supervision().orders(&self.shared.control, id);
+                if self.is_misled(id) {
+                    let report = self.supervision().reports().remove(&id).unwrap_or_default();
+                    Arc::make_mut(&mut orders).supersedes = report.version;
+                }
+                let began = Instant::now();
+                match self.leaves.leaf(&leaf.address).and_then(|leaf| leaf.heartbeat(&orders)) {
+                    Ok(report) => self.hear(id, &leaf.address, &report),
+                    Err(failure) => {
+                        tracing::debug!(leaf = leaf.address, %failure, "no answer to a heartbeat");
+                        let mut known = self.supervision().known.lock();
+                        let known = known.entry(id).or_insert_with(Known::new);
+                        if began.elapsed() < AT_ONCE {
+                            known.refused.get_or_insert(began);
+                        }
+                    }
+                }
+            }
+            // A leaf hears at once of a catalog that changed.
+            let until = Instant::now() + BEAT;
+            while Instant::now() < until && self.shared.control.catalog().version == catalog.version {
+                std::thread::sleep(NEWS);
+            }
+        }
+    }
+
+    /// Whether a leaf keeps to orders that nobody who leads can have given: something else spoke to it.
+    fn is_misled(&self, id: NodeId) -> bool {
+        let says = self.supervision().known.lock().get(&id).map_or(0, |known| known.report.version);
+        let control = &self.shared.control;
+        says > control.catalog().version && control.confirm().is_ok() && says > control.catalog().version
+    }
+
+    /// A leaf has reported.
+    fn hear(&self, id: NodeId, address: &str, report: &Report) {
+        let renewed = {
+            let mut known = self.supervision().known.lock();
+            let known = known.entry(id).or_insert_with(Known::new);
+            (known.heard, known.refused) = (Instant::now(), None);
+            known.report = report.clone();
+            known.new_term.is_some_and(|at| at.elapsed() < NEW_TERM)
+        };
+        let state = self.shared.control.catalog().leaves.get(&id).map(|leaf| leaf.state);
+        if state == Some(LeafState::Offline) {
+            if let Err(error) = self.shared.control.rejoin(&self.shared, address) {
+                tracing::info!(leaf = address, %error, "a leaf is back, and cannot take part yet");
+            }
+            return;
+        }
+        let _deciding = self.supervision().deciding.lock();
+        if let Err(error) = self.deal_with(id, report, renewed) {
+            tracing::warn!(leaf = address, %error, "what a leaf reports cannot be taken into the catalog");
+        }
+    }
+
+    /// Changes the catalog as a report wants it.
+    fn deal_with(&self, id: NodeId, report: &Report, renewed: bool) -> Result<()> {
+        let control = &self.shared.control;
+        if !decide::commands(&control.catalog(), id, report).is_empty() {
+            control.confirm()?;
+            for command in decide::commands(&control.catalog(), id, report) {
+                let new_term = matches!(command, Command::BeginTerm { .. });
+                if new_term && renewed {
+                    continue;
+                }
+                match control.decide(&command) {
+                    Ok(()) => tracing::info!(?command, "decided"),
+                    // Whether it was taken is not known: the report counts as not dealt with.
+                    Err(error) if error.is_retryable() => return Err(error),
+                    Err(error) => tracing::warn!(?command, %error, "not decided"),
+                }
+                if new_term && let Some(known) = self.supervision().known.lock().get_mut(&id) {
+                    known.new_term = Some(Instant::now());
+                }
+            }
+        }
+        self.move_copies(id)?;
+        if let Some(known) = self.supervision().known.lock().get_mut(&id) {
+            known.processed = (report.incarnation, report.sequence);
+        }
+        Ok(())
+    }
+
+    /// Does what is next for jobs, of partitions whose master has just reported.
+    fn move_copies(&self, master: NodeId) -> Result<()> {
+        let control = &self.shared.control;
+        if control.catalog().databases.values().all(|database| database.job.is_none()) {
+            return Ok(());
+        }
+        control.confirm()?;
+        let catalog = control.catalog();
+        let reports = self.supervision().reports();
+        for (name, database) in &catalog.databases {
+            let Some(Ok(steps)) = database.job.map(|job| steps(&catalog, database, job)) else { continue };
+            let in_sync = |ordinal: u32, leaf: NodeId| in_sync(&catalog, &reports, name, ordinal, leaf);
+            let mut moves = moves(name, database, &steps, &in_sync);
+            let reported = |ordinal: u32| database.partitions[ordinal as usize].copies.master == Some(master);
+            moves.changes.retain(|change| reported(change.partition));
+            if moves.changes.is_empty() {
+                continue;
+            }
+            control.decide(&Command::SetPartitions(moves.changes.clone()))?;
+            tracing::info!(database = name, changes = ?moves.changes, "copies move");
+            for (ordinal, leaf) in moves.dropped.into_iter().filter(|(ordinal, _)| reported(*ordinal)) {
+                self.drop_copy(&catalog, name, ordinal, leaf);
+            }
+        }
+        Ok(())
+    }
+
+    /// Has a leaf remove a copy that the catalog does not have any more. If it cannot now, the copy is an orphan.
+    fn drop_copy(&self, catalog: &Catalog, database: &str, ordinal: u32, leaf: NodeId) {
+        let Some(leaf) = catalog.leaves.get(&leaf).map(|leaf| leaf.address.clone()) else { return };
+        let (watch, database) = (self.clone(), database.to_owned());
+        let drop = move || {
+            let dropped = watch
+                .shared
+                .control
+                .order(std::slice::from_ref(&leaf))
+                .and_then(|()| Ok(watch.leaves.leaf(&leaf)?.drop_partition(&database, ordinal)?));
+            if let Err(error) = dropped {
+                tracing::warn!(leaf, database, ordinal, %error, "a copy that is not needed any more stays as an orphan");
+            }
+        };
+        let _ = thread("stoa-drop", drop);
+    }
+
+    /// Jobs that have nothing left to do are done.
+    fn finish_jobs(&self, catalog: &Catalog) {
+        for (name, database) in &catalog.databases {
+            let Some(job) = database.job else { continue };
+            let left = steps(catalog, database, job);
+            if left.as_ref().is_ok_and(|steps| !steps.is_empty()) {
+                continue;
+            }
+            if let Err(error) = left {
+                tracing::warn!(database = name, %error, "a rebalance cannot go on");
+            }
+            let _deciding = self.supervision().deciding.lock();
+            let _ = self.shared.control.decide(&Command::SetJob { database: name.clone(), job: None });
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Which copies a master waits for: pure, so that it can be simulated.
+
+use std::collections::BTreeMap;
+
+use stoa_rpc::replication::{FedReport, FedState};
+
+/// A copy that lacks no more than so many records is waited for: it would not catch up with writers that do not wait.
+const CLOSE: u64 = 256;
+
+/// The copies that the master of a term feeds, as it knows them.
+#[derive(Clone, Debug, Default)]
+pub struct FedCopies {
+    /// The last record of the log.
+    head: u64,
+    /// By address.
+    copies: BTreeMap<String, Copy>,
+}
+
+/// A copy that is fed.
+#[derive(Clone, Debug)]
+struct Copy {
+    /// No commit is acknowledged without it.
+    must: bool,
+    /// It is waited for and is in sync once it has this record.
+    joining: Option<u64>,
+    /// It is not to be fed any more, but still counts.
+    leaving: bool,
+    /// The last report that said that it is in sync.
+    reported: u64,
+    acknowledged: u64,
+    state: FedState,
+    failure: String,
+    copied: (u64, u64),
+}
+
+impl Copy {
+    fn new() -> Copy {
+        let (state, failure) = (FedState::Connecting, String::new());
+        Copy { must: false, joining: None, leaving: false, reported: 0, acknowledged: 0, state, failure, copied: (0, 0) }
+    }
+}
+
+impl Copy {
+    /// It does not do what a copy in sync does.
+    fn is_out(&self) -> bool {
+        self.leaving || self.state != FedState::InSync && self.joining.is_none()
+    }
+}
+
+impl FedCopies {
+    /// None yet, behind a record.
+    #[must_use]
+    pub fn new(head: u64) -> FedCopies {
+        FedCopies { head, copies: BTreeMap::new() }
+    }
+
+    /// The last record of the log.
+    #[must_use]
+    pub fn head(&self) -> u64 {
+        self.head
+    }
+
+    /// Records up to this one are in the log.
+    pub fn written(&mut self, lsn: u64) {
+        self.head = self.head.max(lsn);
+    }
+
+    /// Whether a copy is fed.
+    #[must_use]
+    pub fn has(&self, address: &str) -> bool {
+        self.copies.contains_key(address)
+    }
+
+    /// Whether a commit up to a record may be acknowledged.
+    #[must_use]
+    pub fn all_have(&self, lsn: u64) -> bool {
+        self.copies.values().all(|copy| !copy.must || copy.acknowledged >= lsn)
+    }
+
+    /// Every copy has all records up to this one.
+    #[must_use]
+    pub fn acknowledged(&self) -> u64 {
+        self.copies.values().map(|copy| copy.acknowledged).min().unwrap_or(u64::MAX)
+    }
+
+    /// Keeps to orders that were made when the report of the number `processed` had been dealt with; the copies that are new.
+    pub fn keep(&mut self, in_sync: &[String], feed: &[String], processed: u64) -> Vec<String> {
+        let new: Vec<String> = in_sync.iter().chain(feed).filter(|address| !self.has(address)).cloned().collect();
+        for address in &new {
+            self.copies.insert(address.clone(), Copy::new());
+        }
+        self.copies.retain(|address, copy| {
+            let wanted = in_sync.contains(address) || feed.contains(address);
+            copy.leaving = !wanted;
+            if in_sync.contains(address) {
+                copy.must = true;
+            } else if copy.must && copy.is_out() && processed >= copy.reported {
+                // The catalog does not count it, and no report is on its way that could make it.
+                copy.must = false;
+            }
+            wanted || copy.must
+        });
+        new
+    }
+
+    /// How the copies stand, for the report of a number.
+    pub fn report(&mut self, number: u64) -> Vec<FedReport> {
+        let one = |(address, copy): (&String, &mut Copy)| {
+            let counts = copy.state == FedState::InSync && copy.must && !copy.leaving;
+            if counts {
+                copy.reported = number;
+            }
+            let state = if copy.state == FedState::InSync && !counts { FedState::Following } else { copy.state };
+            let (lsn, failure, copied) = (copy.acknowledged, copy.failure.clone(), copy.copied);
+            FedReport { address: address.clone(), state, lsn, failure, copied }
+        };
+        self.copies.iter_mut().map(one).collect()
+    }
+
+    /// A copy has everything up to a record. When it is close to the end no commit is acknowledged without it any more, and it is in
+    /// sync once it has what there was then.
+    pub fn acknowledge(&mut self, address: &str, lsn: u64) {
+        let Some(copy) = self.copies.get_mut(address) else { return };
+        copy.acknowledged = lsn;
+        if copy.state == FedState::InSync {
+            return;
+        }
+        copy.state = FedState::Following;
+        if !copy.leaving && lsn + CLOSE >= self.head {
+            copy.must = true;
+            copy.joining.get_or_insert(self.head);
+        }
+        if copy.joining.is_some_and(|end| lsn >= end) {
+            (copy.state, copy.joining) = (FedState::InSync, None);
+            copy.failure.clear();
+        }
+    }
+
+    /// A copy could not be fed; `told`: so often that others are to know.
+    pub fn fail(&mut self, address: &str, failure: String, told: bool) {
+        if let Some(copy) = self.copies.get_mut(address) {
+            copy.state = if told { FedState::Failed } else { FedState::Connecting };
+            (copy.failure, copy.joining) = (failure, None);
+        }
+    }
+
+    /// A copy is made anew from the state behind a record, and has so many bytes, of so many.
+    pub fn copy_anew(&mut self, address: &str, lsn: u64, copied: (u64, u64)) {
+        if let Some(copy) = self.copies.get_mut(address) {
+            // It has lost what it had: it does not count before it has everything again, and the catalog must know.
+            copy.state = if copy.must { FedState::Failed } else { FedState::Copying };
+            (copy.copied, copy.acknowledged, copy.joining) = (copied, lsn, None);
+        }
+    }
+}
