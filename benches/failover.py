@@ -22,6 +22,9 @@ class Cluster:
         self.stoa, self.folder = stoa, folder
         self.run("cluster", "start", "--coordinators", "3", "--leaves", "2", "--dir", str(folder))
         os.environ["STOA_SECRET"] = json.loads((folder / "cluster.json").read_text())["secret"]
+        nodes = ["coordinator1", "coordinator2", "coordinator3", "leaf1", "leaf2"]
+        # A node that starts again has the address that it had.
+        self.addresses = {node: (folder / f"{node}.log").read_text().split(" listening on ")[1].split()[0] for node in nodes}
 
     def run(self, *args):
         done = subprocess.run([self.stoa, *args], capture_output=True, text=True, timeout=90)
@@ -30,7 +33,7 @@ class Cluster:
         return done.stdout
 
     def address(self, node):
-        return (self.folder / f"{node}.log").read_text().split(" listening on ")[1].split()[0]
+        return self.addresses[node]
 
     def connect(self):
         return ",".join(self.address(f"coordinator{i}") for i in (1, 2, 3))
