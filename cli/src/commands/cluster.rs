@@ -77,16 +77,17 @@ impl Record {
         serde_json::from_str(&text).map_err(|e| Error::Invalid(format!("{}: {e}", path.display())))
     }
 
-    /// The secret is in it: only its owner may read it.
+    /// The secret is in it: only its owner may read it. Whoever reads meanwhile sees the old one or the new one.
     fn store(&self, dir: &Path) -> Result<()> {
-        let path = Record::path(dir);
+        let (path, new) = (Record::path(dir), dir.join("cluster.json.new"));
         let text = serde_json::to_string_pretty(self).map_err(|e| Error::Invalid(e.to_string()))?;
         let mut options = File::options();
         options.write(true).create(true).truncate(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options.open(&path).map_err(Error::file(&path))?;
-        file.write_all(text.as_bytes()).map_err(Error::file(&path))
+        let mut file = options.open(&new).map_err(Error::file(&new))?;
+        file.write_all(text.as_bytes()).map_err(Error::file(&new))?;
+        fs::rename(&new, &path).map_err(Error::file(&path))
     }
 
     fn new(coordinators: u32, leaves: u32) -> Result<Record> {
