@@ -214,7 +214,7 @@ fn same(found: &BTreeMap<Vec<String>, Vec<String>>, expected: &BTreeMap<Vec<Stri
         for (i, (a, b)) in found[key].iter().zip(row).enumerate() {
             let close = match (a.parse::<f64>(), b.parse::<f64>()) {
                 // Deviations from a mean of a million, squared, are right to so many digits of its square.
-                (Ok(x), Ok(y)) if a.contains('e') => (x - y).abs() <= 1e-7 * x.abs().max(y.abs()).max(1e3),
+                (Ok(x), Ok(y)) if a.contains('e') => (x - y).abs() <= 1e-7 * x.abs().max(y.abs()).max(1e4),
                 _ => a == b,
             };
             assert!(close, "{what}: group {key:?}, call {i}: {a}, expected {b}");
