@@ -246,6 +246,51 @@ pub enum AdminCommand {
     Status,
     /// List what runs on the coordinator
     Processes,
+    /// Take a leaf out, to work on it: replicas take over
+    DetachLeaf {
+        /// Where it listens
+        address: String,
+        /// Also if a partition has no other copy, which is off line then
+        #[arg(long)]
+        force: bool,
+    },
+    /// Let a leaf that was taken out take part again, with the copies that it has
+    AttachLeaf {
+        /// Where it listens [default: all that were taken out]
+        address: Option<String>,
+    },
+    /// Spread copies and masters evenly over the leaves, and replace lost copies
+    Rebalance {
+        /// The database [default: all]
+        of: Option<String>,
+        /// Only say what would be done
+        #[arg(long)]
+        explain: bool,
+    },
+    /// Give partitions without a replica one; nothing else moves
+    RestoreRedundancy {
+        /// The database
+        of: String,
+        /// Only say what would be done
+        #[arg(long)]
+        explain: bool,
+    },
+    /// List the steps that are left of what moves copies
+    RebalanceStatus {
+        /// The database [default: all]
+        of: Option<String>,
+    },
+    /// End what moves copies: no further step begins
+    CancelRebalance {
+        /// The database [default: all]
+        of: Option<String>,
+    },
+    /// Remove copies on leaves that the catalog does not know
+    ClearOrphans {
+        /// Only list them
+        #[arg(long)]
+        explain: bool,
+    },
 }
 
 /// `stoa cluster`.

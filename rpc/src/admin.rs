@@ -65,6 +65,52 @@ pub enum AdminCommand {
     ClusterStatus,
     /// `SHOW PROCESSLIST`.
     ProcessList,
+    /// `DETACH LEAF`.
+    DetachLeaf {
+        /// Where it listens.
+        address: String,
+        /// Also if a partition has no other copy.
+        force: bool,
+    },
+    /// `ATTACH LEAF`.
+    AttachLeaf {
+        /// Where it listens; empty: all that are detached.
+        address: String,
+    },
+    /// `REBALANCE`.
+    Rebalance {
+        /// The database; empty: all.
+        database: String,
+    },
+    /// `RESTORE REDUNDANCY`.
+    RestoreRedundancy {
+        /// The database.
+        database: String,
+    },
+    /// `CANCEL REBALANCE`.
+    CancelRebalance {
+        /// The database; empty: all.
+        database: String,
+    },
+    /// `CLEAR ORPHAN DATABASES`.
+    ClearOrphans,
+    /// `EXPLAIN REBALANCE`.
+    ExplainRebalance {
+        /// The database; empty: all.
+        database: String,
+    },
+    /// `EXPLAIN RESTORE REDUNDANCY`.
+    ExplainRestoreRedundancy {
+        /// The database.
+        database: String,
+    },
+    /// `EXPLAIN CLEAR ORPHAN DATABASES`.
+    ExplainClearOrphans,
+    /// `SHOW REBALANCE STATUS`.
+    RebalanceStatus {
+        /// The database; empty: all.
+        database: String,
+    },
 }
 
 /// What a command gave.
@@ -83,6 +129,12 @@ impl AdminCommand {
         let text = |text: &str| format!("'{}'", text.replace('\'', "''"));
         let name = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
         let if_set = |set: bool, words: &'static str| if set { words } else { "" };
+        let on = |database: &str| if database.is_empty() { String::new() } else { format!(" ON {}", name(database)) };
+        let rebalance = |database: &str| match database {
+            "" => "REBALANCE ALL DATABASES".to_owned(),
+            database => format!("REBALANCE PARTITIONS ON {}", name(database)),
+        };
+        let restore = |database: &str| format!("RESTORE REDUNDANCY ON {}", name(database));
         match self {
             AdminCommand::AddLeaf { address, group: 0 } => format!("ADD LEAF {}", text(address)),
             AdminCommand::AddLeaf { address, group } => format!("ADD LEAF {} INTO GROUP {group}", text(address)),
@@ -110,6 +162,17 @@ impl AdminCommand {
             AdminCommand::Partitions { database } => format!("SHOW PARTITIONS ON {}", name(database)),
             AdminCommand::ClusterStatus => "SHOW CLUSTER STATUS".to_owned(),
             AdminCommand::ProcessList => "SHOW PROCESSLIST".to_owned(),
+            AdminCommand::DetachLeaf { address, force } => format!("DETACH LEAF {}{}", text(address), if_set(*force, " FORCE")),
+            AdminCommand::AttachLeaf { address } if address.is_empty() => "ATTACH LEAF ALL".to_owned(),
+            AdminCommand::AttachLeaf { address } => format!("ATTACH LEAF {}", text(address)),
+            AdminCommand::Rebalance { database } => rebalance(database),
+            AdminCommand::RestoreRedundancy { database } => restore(database),
+            AdminCommand::CancelRebalance { database } => format!("CANCEL REBALANCE{}", on(database)),
+            AdminCommand::ClearOrphans => "CLEAR ORPHAN DATABASES".to_owned(),
+            AdminCommand::ExplainRebalance { database } => format!("EXPLAIN {}", rebalance(database)),
+            AdminCommand::ExplainRestoreRedundancy { database } => format!("EXPLAIN {}", restore(database)),
+            AdminCommand::ExplainClearOrphans => "EXPLAIN CLEAR ORPHAN DATABASES".to_owned(),
+            AdminCommand::RebalanceStatus { database } => format!("SHOW REBALANCE STATUS{}", on(database)),
         }
     }
 }
@@ -124,5 +187,11 @@ mod tests {
         assert_eq!(drop.sql(), "DROP DATABASE IF EXISTS \"a\"\"; DROP TABLE t; --\"");
         let add = AdminCommand::AddLeaf { address: "it's:1".into(), group: 2 };
         assert_eq!(add.sql(), "ADD LEAF 'it''s:1' INTO GROUP 2");
+        let (one, all) = (String::from("a\"b"), String::new());
+        assert_eq!(AdminCommand::Rebalance { database: one.clone() }.sql(), "REBALANCE PARTITIONS ON \"a\"\"b\"");
+        assert_eq!(AdminCommand::ExplainRebalance { database: all.clone() }.sql(), "EXPLAIN REBALANCE ALL DATABASES");
+        assert_eq!(AdminCommand::CancelRebalance { database: all.clone() }.sql(), "CANCEL REBALANCE");
+        assert_eq!(AdminCommand::RebalanceStatus { database: one }.sql(), "SHOW REBALANCE STATUS ON \"a\"\"b\"");
+        assert_eq!(AdminCommand::AttachLeaf { address: all }.sql(), "ATTACH LEAF ALL");
     }
 }

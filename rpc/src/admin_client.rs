@@ -43,6 +43,18 @@ pub(crate) async fn call(admin: admin::Client, command: AdminCommand) -> Result<
         AdminCommand::Partitions { database } => list!(partitions_request, set_database(&database)),
         AdminCommand::ClusterStatus => list!(cluster_status_request),
         AdminCommand::ProcessList => list!(process_list_request),
+        AdminCommand::DetachLeaf { address, force } => say!(detach_leaf_request, set_address(&address), set_force(force)),
+        AdminCommand::AttachLeaf { address } => say!(attach_leaf_request, set_address(&address)),
+        AdminCommand::Rebalance { database } => say!(rebalance_request, set_database(&database)),
+        AdminCommand::RestoreRedundancy { database } => say!(restore_redundancy_request, set_database(&database)),
+        AdminCommand::CancelRebalance { database } => say!(cancel_rebalance_request, set_database(&database)),
+        AdminCommand::ClearOrphans => say!(clear_orphans_request),
+        AdminCommand::ExplainRebalance { database } => list!(explain_rebalance_request, set_database(&database)),
+        AdminCommand::ExplainRestoreRedundancy { database } => {
+            list!(explain_restore_redundancy_request, set_database(&database))
+        }
+        AdminCommand::ExplainClearOrphans => list!(explain_clear_orphans_request),
+        AdminCommand::RebalanceStatus { database } => list!(rebalance_status_request, set_database(&database)),
     }
 }
 

@@ -44,135 +44,65 @@ fn misplaced() -> Failure {
     Failure::new(FailureKind::Fatal, "the command answered with something else")
 }
 
+/// A method of the interface: how it answers, and the command of its parameters.
+macro_rules! method {
+    ($how:ident $name:ident($from:ident: $Params:ident, $Results:ident) $command:expr) => {
+        async fn $name(self: Rc<Self>, params: admin::$Params, mut results: admin::$Results) -> capnp::Result<()> {
+            let $from = params.get()?;
+            let command = $command;
+            self.$how(command, results.get().init_result()).await;
+            Ok(())
+        }
+    };
+    ($how:ident $name:ident($Params:ident, $Results:ident) $command:expr) => {
+        async fn $name(self: Rc<Self>, _: admin::$Params, mut results: admin::$Results) -> capnp::Result<()> {
+            self.$how($command, results.get().init_result()).await;
+            Ok(())
+        }
+    };
+}
+
 impl admin::Server for AdminServer {
-    async fn add_leaf(self: Rc<Self>, params: admin::AddLeafParams, mut results: admin::AddLeafResults) -> capnp::Result<()> {
-        let from = params.get()?;
-        let command = AdminCommand::AddLeaf { address: from.get_address()?.to_string()?, group: from.get_group() };
-        self.say(command, results.get().init_result()).await;
-        Ok(())
-    }
-
-    async fn remove_leaf(
-        self: Rc<Self>,
-        params: admin::RemoveLeafParams,
-        mut results: admin::RemoveLeafResults,
-    ) -> capnp::Result<()> {
-        let from = params.get()?;
-        let command = AdminCommand::RemoveLeaf { address: from.get_address()?.to_string()?, force: from.get_force() };
-        self.say(command, results.get().init_result()).await;
-        Ok(())
-    }
-
-    async fn add_coordinator(
-        self: Rc<Self>,
-        params: admin::AddCoordinatorParams,
-        mut results: admin::AddCoordinatorResults,
-    ) -> capnp::Result<()> {
-        let from = params.get()?;
-        let command = AdminCommand::AddCoordinator { address: from.get_address()?.to_string()? };
-        self.say(command, results.get().init_result()).await;
-        Ok(())
-    }
-
-    async fn remove_coordinator(
-        self: Rc<Self>,
-        params: admin::RemoveCoordinatorParams,
-        mut results: admin::RemoveCoordinatorResults,
-    ) -> capnp::Result<()> {
-        let from = params.get()?;
-        let command = AdminCommand::RemoveCoordinator { address: from.get_address()?.to_string()? };
-        self.say(command, results.get().init_result()).await;
-        Ok(())
-    }
-
-    async fn create_database(
-        self: Rc<Self>,
-        params: admin::CreateDatabaseParams,
-        mut results: admin::CreateDatabaseResults,
-    ) -> capnp::Result<()> {
-        let from = params.get()?;
-        let command = AdminCommand::CreateDatabase {
-            name: from.get_name()?.to_string()?,
-            if_not_exists: from.get_if_not_exists(),
-            partitions: from.get_partitions(),
-            redundancy: from.get_redundancy(),
-        };
-        self.say(command, results.get().init_result()).await;
-        Ok(())
-    }
-
-    async fn drop_database(
-        self: Rc<Self>,
-        params: admin::DropDatabaseParams,
-        mut results: admin::DropDatabaseResults,
-    ) -> capnp::Result<()> {
-        let from = params.get()?;
-        let command = AdminCommand::DropDatabase { name: from.get_name()?.to_string()?, if_exists: from.get_if_exists() };
-        self.say(command, results.get().init_result()).await;
-        Ok(())
-    }
-
-    async fn kill_query(
-        self: Rc<Self>,
-        params: admin::KillQueryParams,
-        mut results: admin::KillQueryResults,
-    ) -> capnp::Result<()> {
-        let from = params.get()?;
-        let command = AdminCommand::KillQuery { query: from.get_query() };
-        self.say(command, results.get().init_result()).await;
-        Ok(())
-    }
-
-    async fn leaves(self: Rc<Self>, _: admin::LeavesParams, mut results: admin::LeavesResults) -> capnp::Result<()> {
-        let command = AdminCommand::Leaves;
-        self.list(command, results.get().init_result()).await;
-        Ok(())
-    }
-
-    async fn coordinators(
-        self: Rc<Self>,
-        _: admin::CoordinatorsParams,
-        mut results: admin::CoordinatorsResults,
-    ) -> capnp::Result<()> {
-        let command = AdminCommand::Coordinators;
-        self.list(command, results.get().init_result()).await;
-        Ok(())
-    }
-
-    async fn databases(self: Rc<Self>, _: admin::DatabasesParams, mut results: admin::DatabasesResults) -> capnp::Result<()> {
-        let command = AdminCommand::Databases;
-        self.list(command, results.get().init_result()).await;
-        Ok(())
-    }
-
-    async fn partitions(
-        self: Rc<Self>,
-        params: admin::PartitionsParams,
-        mut results: admin::PartitionsResults,
-    ) -> capnp::Result<()> {
-        let from = params.get()?;
-        let command = AdminCommand::Partitions { database: from.get_database()?.to_string()? };
-        self.list(command, results.get().init_result()).await;
-        Ok(())
-    }
-
-    async fn cluster_status(
-        self: Rc<Self>,
-        _: admin::ClusterStatusParams,
-        mut results: admin::ClusterStatusResults,
-    ) -> capnp::Result<()> {
-        let command = AdminCommand::ClusterStatus;
-        self.list(command, results.get().init_result()).await;
-        Ok(())
-    }
-
-    async fn process_list(
-        self: Rc<Self>,
-        _: admin::ProcessListParams,
-        mut results: admin::ProcessListResults,
-    ) -> capnp::Result<()> {
-        let command = AdminCommand::ProcessList;
-        self.list(command, results.get().init_result()).await;
-        Ok(())
-    }
+    method!(say add_leaf(from: AddLeafParams, AddLeafResults)
+        AdminCommand::AddLeaf { address: from.get_address()?.to_string()?, group: from.get_group() });
+    method!(say remove_leaf(from: RemoveLeafParams, RemoveLeafResults)
+        AdminCommand::RemoveLeaf { address: from.get_address()?.to_string()?, force: from.get_force() });
+    method!(say add_coordinator(from: AddCoordinatorParams, AddCoordinatorResults)
+        AdminCommand::AddCoordinator { address: from.get_address()?.to_string()? });
+    method!(say remove_coordinator(from: RemoveCoordinatorParams, RemoveCoordinatorResults)
+        AdminCommand::RemoveCoordinator { address: from.get_address()?.to_string()? });
+    method!(say create_database(from: CreateDatabaseParams, CreateDatabaseResults) AdminCommand::CreateDatabase {
+        name: from.get_name()?.to_string()?,
+        if_not_exists: from.get_if_not_exists(),
+        partitions: from.get_partitions(),
+        redundancy: from.get_redundancy(),
+    });
+    method!(say drop_database(from: DropDatabaseParams, DropDatabaseResults)
+        AdminCommand::DropDatabase { name: from.get_name()?.to_string()?, if_exists: from.get_if_exists() });
+    method!(say kill_query(from: KillQueryParams, KillQueryResults) AdminCommand::KillQuery { query: from.get_query() });
+    method!(list leaves(LeavesParams, LeavesResults) AdminCommand::Leaves);
+    method!(list coordinators(CoordinatorsParams, CoordinatorsResults) AdminCommand::Coordinators);
+    method!(list databases(DatabasesParams, DatabasesResults) AdminCommand::Databases);
+    method!(list partitions(from: PartitionsParams, PartitionsResults)
+        AdminCommand::Partitions { database: from.get_database()?.to_string()? });
+    method!(list cluster_status(ClusterStatusParams, ClusterStatusResults) AdminCommand::ClusterStatus);
+    method!(list process_list(ProcessListParams, ProcessListResults) AdminCommand::ProcessList);
+    method!(say detach_leaf(from: DetachLeafParams, DetachLeafResults)
+        AdminCommand::DetachLeaf { address: from.get_address()?.to_string()?, force: from.get_force() });
+    method!(say attach_leaf(from: AttachLeafParams, AttachLeafResults)
+        AdminCommand::AttachLeaf { address: from.get_address()?.to_string()? });
+    method!(say rebalance(from: RebalanceParams, RebalanceResults)
+        AdminCommand::Rebalance { database: from.get_database()?.to_string()? });
+    method!(say restore_redundancy(from: RestoreRedundancyParams, RestoreRedundancyResults)
+        AdminCommand::RestoreRedundancy { database: from.get_database()?.to_string()? });
+    method!(say cancel_rebalance(from: CancelRebalanceParams, CancelRebalanceResults)
+        AdminCommand::CancelRebalance { database: from.get_database()?.to_string()? });
+    method!(say clear_orphans(ClearOrphansParams, ClearOrphansResults) AdminCommand::ClearOrphans);
+    method!(list explain_rebalance(from: ExplainRebalanceParams, ExplainRebalanceResults)
+        AdminCommand::ExplainRebalance { database: from.get_database()?.to_string()? });
+    method!(list explain_restore_redundancy(from: ExplainRestoreRedundancyParams, ExplainRestoreRedundancyResults)
+        AdminCommand::ExplainRestoreRedundancy { database: from.get_database()?.to_string()? });
+    method!(list explain_clear_orphans(ExplainClearOrphansParams, ExplainClearOrphansResults) AdminCommand::ExplainClearOrphans);
+    method!(list rebalance_status(from: RebalanceStatusParams, RebalanceStatusResults)
+        AdminCommand::RebalanceStatus { database: from.get_database()?.to_string()? });
 }

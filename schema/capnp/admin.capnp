@@ -25,6 +25,23 @@ interface Admin {
   partitions @10 (database :Text) -> (result :Listing);         # empty: the session's database
   clusterStatus @11 () -> (result :Listing);
   processList @12 () -> (result :Listing);
+
+  # Takes a leaf out, replicas take over; lets it, or with an empty address all that are out, take part again.
+  detachLeaf @13 (address :Text, force :Bool) -> (result :Said);
+  attachLeaf @14 (address :Text) -> (result :Said);
+
+  # Moves copies. They return when it is done; dropping the call does not undo it, `cancelRebalance` ends it. Where `database` is empty
+  # it is all of them.
+  rebalance @15 (database :Text) -> (result :Said);
+  restoreRedundancy @16 (database :Text) -> (result :Said);
+  cancelRebalance @17 (database :Text) -> (result :Said);
+  clearOrphans @18 () -> (result :Said);
+
+  # What these would do, with the columns of EXPLAIN; and what they do now, as SHOW REBALANCE STATUS.
+  explainRebalance @19 (database :Text) -> (result :Listing);
+  explainRestoreRedundancy @20 (database :Text) -> (result :Listing);
+  explainClearOrphans @21 () -> (result :Listing);
+  rebalanceStatus @22 (database :Text) -> (result :Listing);
 }
 
 struct Said {

@@ -42,5 +42,15 @@ fn call(command: &AdminCommand) -> Call {
         AdminCommand::Partitions { of } => Call::Partitions { database: of.clone().unwrap_or_default() },
         AdminCommand::Status => Call::ClusterStatus,
         AdminCommand::Processes => Call::ProcessList,
+        AdminCommand::DetachLeaf { address, force } => Call::DetachLeaf { address: address.clone(), force: *force },
+        AdminCommand::AttachLeaf { address } => Call::AttachLeaf { address: address.clone().unwrap_or_default() },
+        AdminCommand::Rebalance { of, explain: false } => Call::Rebalance { database: of.clone().unwrap_or_default() },
+        AdminCommand::Rebalance { of, explain: true } => Call::ExplainRebalance { database: of.clone().unwrap_or_default() },
+        AdminCommand::RestoreRedundancy { of, explain: false } => Call::RestoreRedundancy { database: of.clone() },
+        AdminCommand::RestoreRedundancy { of, explain: true } => Call::ExplainRestoreRedundancy { database: of.clone() },
+        AdminCommand::RebalanceStatus { of } => Call::RebalanceStatus { database: of.clone().unwrap_or_default() },
+        AdminCommand::CancelRebalance { of } => Call::CancelRebalance { database: of.clone().unwrap_or_default() },
+        AdminCommand::ClearOrphans { explain: false } => Call::ClearOrphans,
+        AdminCommand::ClearOrphans { explain: true } => Call::ExplainClearOrphans,
     }
 }

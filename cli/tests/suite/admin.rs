@@ -58,3 +58,48 @@ fn every_command() {
     let nowhere = crate::binary::stoa(&["admin", "leaves"]).stdin(Stdio::null()).output().unwrap();
     assert!(!nowhere.status.success() && text(&nowhere).contains("--connect"), "{}", text(&nowhere));
 }
+
+#[test]
+fn commands_that_move_copies() {
+    let cluster = Cluster::start(2);
+    let run = |args: &[&str]| cluster.command(&[&["admin"], args, &["--format", "csv"]].concat()).output().unwrap();
+    let ok = |args: &[&str]| {
+        let output = run(args);
+        assert!(output.status.success(), "{args:?}: {}", text(&output));
+        text(&output)
+    };
+    let fails = |args: &[&str], what: &str| {
+        let output = run(args);
+        assert!(!output.status.success() && text(&output).contains(what), "{args:?}: {}", text(&output));
+    };
+    let masters = |port: &str| ok(&["partitions"]).matches(&format!("{port},Master")).count();
+    let address = cluster.address(2);
+    let port = address.rsplit(':').next().unwrap();
+    let began = Instant::now();
+    while ok(&["partitions"]).matches(",Slave,").count() < 2 {
+        assert!(began.elapsed() < Duration::from_secs(20));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(masters(port), 1);
+
+    ok(&["detach-leaf", &address]);
+    assert_eq!(masters(port), 0);
+    fails(&["detach-leaf", &cluster.address(1)], "would be off line");
+    fails(&["detach-leaf", "127.0.0.1:1", "--force"], "no leaf");
+    ok(&["attach-leaf"]);
+    fails(&["attach-leaf", "127.0.0.1:1"], "no leaf");
+    let began = Instant::now();
+    while !ok(&["rebalance", "--explain"]).contains("PROMOTE PARTITION") {
+        assert!(began.elapsed() < Duration::from_secs(20), "{}", ok(&["rebalance", "stoa", "--explain"]));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    ok(&["rebalance", "stoa"]);
+    assert_eq!(masters(port), 1);
+    assert_eq!(ok(&["rebalance-status"]).lines().count(), 1);
+    ok(&["cancel-rebalance", "stoa"]);
+    assert_eq!(ok(&["restore-redundancy", "stoa", "--explain"]).lines().count(), 1);
+    ok(&["restore-redundancy", "stoa"]);
+    fails(&["restore-redundancy", "nowhere"], "nowhere");
+    assert_eq!(ok(&["clear-orphans", "--explain"]).lines().count(), 1);
+    ok(&["clear-orphans"]);
+}

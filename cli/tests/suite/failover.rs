@@ -107,6 +107,30 @@ fn a_leaf_that_hangs_is_replaced_and_fenced() {
 }
 
 #[test]
+fn tpch_is_right_while_its_leaves_are_killed() {
+    let cluster = Cluster::start(4);
+    let tpch = |runs: &str| {
+        let mut command = cluster.command(&["tpch", "--scale", "0.1", "--runs", runs]);
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap()
+    };
+    let loaded = tpch("1").wait_with_output().unwrap();
+    assert!(loaded.status.success(), "{}", text(&loaded));
+    let mut queries = tpch("6");
+    let mut killed = 0;
+    while queries.try_wait().unwrap().is_none() {
+        // In the middle of some query; those that wait for new masters run on.
+        std::thread::sleep(Duration::from_millis(700));
+        signal(&cluster, 1 + killed % 4, "-KILL");
+        killed += 1;
+        std::thread::sleep(Duration::from_millis(1800));
+        start_again(&cluster);
+        wait_for_replicas(&cluster, 4);
+    }
+    let done = queries.wait_with_output().unwrap();
+    assert!(done.status.success() && killed >= 2, "{killed} killed: {}", text(&done));
+}
+
+#[test]
 fn copies_move_while_clients_read_and_write() {
     let cluster = Cluster::start(2);
     wait_for_replicas(&cluster, 2);
