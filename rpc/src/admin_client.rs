@@ -48,7 +48,7 @@ pub(crate) async fn call(admin: admin::Client, command: AdminCommand) -> Result<
         AdminCommand::Rebalance { database } => say!(rebalance_request, set_database(&database)),
         AdminCommand::RestoreRedundancy { database } => say!(restore_redundancy_request, set_database(&database)),
         AdminCommand::CancelRebalance { database } => say!(cancel_rebalance_request, set_database(&database)),
-        AdminCommand::ClearOrphans => say!(clear_orphans_request),
+        AdminCommand::ClearOrphans => list!(clear_orphans_request),
         AdminCommand::ExplainRebalance { database } => list!(explain_rebalance_request, set_database(&database)),
         AdminCommand::ExplainRestoreRedundancy { database } => {
             list!(explain_restore_redundancy_request, set_database(&database))

@@ -97,7 +97,7 @@ impl admin::Server for AdminServer {
         AdminCommand::RestoreRedundancy { database: from.get_database()?.to_string()? });
     method!(say cancel_rebalance(from: CancelRebalanceParams, CancelRebalanceResults)
         AdminCommand::CancelRebalance { database: from.get_database()?.to_string()? });
-    method!(say clear_orphans(ClearOrphansParams, ClearOrphansResults) AdminCommand::ClearOrphans);
+    method!(list clear_orphans(ClearOrphansParams, ClearOrphansResults) AdminCommand::ClearOrphans);
     method!(list explain_rebalance(from: ExplainRebalanceParams, ExplainRebalanceResults)
         AdminCommand::ExplainRebalance { database: from.get_database()?.to_string()? });
     method!(list explain_restore_redundancy(from: ExplainRestoreRedundancyParams, ExplainRestoreRedundancyResults)

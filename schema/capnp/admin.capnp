@@ -35,7 +35,7 @@ interface Admin {
   rebalance @15 (database :Text) -> (result :Said);
   restoreRedundancy @16 (database :Text) -> (result :Said);
   cancelRebalance @17 (database :Text) -> (result :Said);
-  clearOrphans @18 () -> (result :Said);
+  clearOrphans @18 () -> (result :Listing);                     # those that it removed
 
   # What these would do, with the columns of EXPLAIN; and what they do now, as SHOW REBALANCE STATUS.
   explainRebalance @19 (database :Text) -> (result :Listing);

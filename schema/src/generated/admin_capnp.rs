@@ -8010,7 +8010,7 @@ pub mod admin {
                 self.reader.total_size()
             }
             #[inline]
-            pub fn get_result(self) -> ::capnp::Result<crate::admin_capnp::said::Reader<'a>> {
+            pub fn get_result(self) -> ::capnp::Result<crate::admin_capnp::listing::Reader<'a>> {
                 ::capnp::traits::FromPointerReader::get_from_pointer(&self.reader.get_pointer_field(0), ::core::option::Option::None)
             }
             #[inline]
@@ -8072,15 +8072,15 @@ pub mod admin {
                 self.builder.as_reader().total_size()
             }
             #[inline]
-            pub fn get_result(self) -> ::capnp::Result<crate::admin_capnp::said::Builder<'a>> {
+            pub fn get_result(self) -> ::capnp::Result<crate::admin_capnp::listing::Builder<'a>> {
                 ::capnp::traits::FromPointerBuilder::get_from_pointer(self.builder.get_pointer_field(0), ::core::option::Option::None)
             }
             #[inline]
-            pub fn set_result(&mut self, value: crate::admin_capnp::said::Reader<'_>) -> ::capnp::Result<()> {
+            pub fn set_result(&mut self, value: crate::admin_capnp::listing::Reader<'_>) -> ::capnp::Result<()> {
                 ::capnp::traits::SetterInput::set_pointer_builder(self.builder.reborrow().get_pointer_field(0), value, false)
             }
             #[inline]
-            pub fn init_result(self, ) -> crate::admin_capnp::said::Builder<'a> {
+            pub fn init_result(self, ) -> crate::admin_capnp::listing::Builder<'a> {
                 ::capnp::traits::FromPointerBuilder::init_pointer(self.builder.get_pointer_field(0), 0)
             }
             #[inline]
@@ -8096,7 +8096,7 @@ pub mod admin {
             }
         }
         impl Pipeline  {
-            pub fn get_result(&self) -> crate::admin_capnp::said::Pipeline {
+            pub fn get_result(&self) -> crate::admin_capnp::listing::Pipeline {
                 ::capnp::capability::FromTypelessPipeline::new(self._typeless.get_pointer_field(0))
             }
         }
@@ -8129,7 +8129,7 @@ pub mod admin {
                 ::capnp::word(20, 0, 0, 0, 2, 0, 1, 0),
                 ::capnp::word(114, 101, 115, 117, 108, 116, 0, 0),
                 ::capnp::word(16, 0, 0, 0, 0, 0, 0, 0),
-                ::capnp::word(30, 237, 214, 60, 98, 90, 244, 146),
+                ::capnp::word(72, 58, 147, 79, 16, 188, 170, 223),
                 ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
                 ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
                 ::capnp::word(16, 0, 0, 0, 0, 0, 0, 0),
@@ -8138,7 +8138,7 @@ pub mod admin {
             ];
             pub(crate) fn get_field_types(index: u16) -> ::capnp::introspect::Type {
                 match index {
-                    0 => <crate::admin_capnp::said::Owned as ::capnp::introspect::Introspect>::introspect(),
+                    0 => <crate::admin_capnp::listing::Owned as ::capnp::introspect::Introspect>::introspect(),
                     _ => ::capnp::introspect::panic_invalid_field_index(index),
                 }
             }
