@@ -9,9 +9,10 @@ use stoa_columnstore::{Database, Options, Table, TableDef, decode_definition};
 use stoa_plan::codec::TableSummary;
 use stoa_rpc::leaf::{DatabaseStatus, InDoubt, MergeStatus, OptimizeHow, REFERENCE};
 use stoa_rpc::replication::{CopyReport, Orders};
-use stoa_rpc::{Failure, FailureKind, LeafPool, Result};
+use stoa_rpc::{Failure, FailureKind, Result};
 
 use crate::partition::{Home, Partition, parse_folder};
+use crate::replication::Outlet;
 use crate::storage_failure;
 use crate::transaction::Part;
 
@@ -64,12 +65,12 @@ impl Databases {
     }
 
     /// Keeps to what the catalog says of every copy, which was made when the report `processed` had been dealt with.
-    pub fn order(&self, orders: &Orders, processed: u64, peers: &Arc<LeafPool>) {
+    pub fn order(&self, orders: &Orders, processed: u64, outlet: &Arc<Outlet>) {
         for order in &orders.copies {
             let copy = self.parts(&order.database).ok().and_then(|parts| parts.partitions.get(&order.ordinal).cloned());
             let copy = copy.map_or_else(|| self.made(&order.database, order.ordinal), Ok);
             match copy {
-                Ok(copy) => copy.order(order.term, &order.role, processed, peers),
+                Ok(copy) => copy.order(order.term, &order.role, processed, outlet),
                 Err(failure) => tracing::error!(database = order.database, ordinal = order.ordinal, %failure, "no copy"),
             }
         }
@@ -94,6 +95,11 @@ impl Databases {
         let copies: Vec<Arc<Partition>> =
             self.open.read().values().flat_map(|parts| parts.partitions.values().cloned()).collect();
         copies.iter().map(|copy| copy.report(number)).collect()
+    }
+
+    /// Free bytes of the disk; 0: not known.
+    pub fn free(&self) -> u64 {
+        fs4::available_space(&self.root).unwrap_or(0)
     }
 
     /// A copy of a partition, whatever it is to the others.

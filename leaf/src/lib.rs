@@ -39,7 +39,7 @@ use stoa_rpc::{Failure, FailureKind, LeafPool, Result};
 
 use databases::Databases;
 pub use replication::FedCopies;
-use replication::Receiving;
+use replication::{Outlet, Pace, Receiving};
 use runner::Runner;
 
 /// How a leaf is set up.
@@ -57,6 +57,8 @@ pub struct Setup {
     pub settings: Settings,
     /// Settings of storage.
     pub storage: Options,
+    /// Bytes a second of copies of partitions that are made anew on other leaves, all together; `None`: as fast as it goes.
+    pub copy_rate: Option<u64>,
 }
 
 /// A leaf.
@@ -64,7 +66,7 @@ pub struct Leaf {
     databases: Databases,
     runner: Arc<Runner>,
     /// Leads to the other copies of partitions.
-    copies: Arc<LeafPool>,
+    outlet: Arc<Outlet>,
     /// Another one after every start.
     incarnation: u64,
     heard: Mutex<Heard>,
@@ -90,10 +92,11 @@ impl Leaf {
     pub fn open(directory: &Path, setup: Setup, peers: LeafPool, copies: LeafPool) -> Result<Leaf> {
         let lock = lock(directory)?;
         let databases = Databases::open(&directory.join("databases"), &setup.storage)?;
+        let outlet = Arc::new(Outlet { peers: copies, pace: Pace::new(setup.copy_rate) });
         let runner = Arc::new(Runner::new(setup, peers)?);
         // Later than that of any process that had the directory before.
         let incarnation = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_micros() as u64);
-        Ok(Leaf { databases, runner, copies: Arc::new(copies), incarnation, heard: Mutex::default(), _lock: lock })
+        Ok(Leaf { databases, runner, outlet, incarnation, heard: Mutex::default(), _lock: lock })
     }
 
     /// Which queries are here, and the memory of all of them.
@@ -186,12 +189,13 @@ impl LeafService for Leaf {
         if orders.version >= heard.version.max(1) || supersedes {
             let (incarnation, sequence) = orders.processed;
             let processed = if incarnation == self.incarnation { sequence } else { 0 };
-            self.databases.order(orders, processed, &self.copies);
+            self.databases.order(orders, processed, &self.outlet);
             heard.version = orders.version;
         }
         heard.sequence += 1;
         let copies = self.databases.report(heard.sequence);
-        Ok(Report { incarnation: self.incarnation, sequence: heard.sequence, version: heard.version, copies })
+        let (free, rate) = (self.databases.free(), self.outlet.pace.rate());
+        Ok(Report { incarnation: self.incarnation, sequence: heard.sequence, version: heard.version, copies, free, rate })
     }
 
     fn feed(&self, database: &str, ordinal: u32, term: u64) -> Result<(Arc<dyn FedCopy>, Position)> {

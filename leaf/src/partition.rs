@@ -7,9 +7,9 @@ use std::sync::Arc;
 use parking_lot::{Mutex, RwLock};
 use stoa_columnstore::{CopyReceiver, Database, Options};
 use stoa_rpc::replication::{CopyReport, CopyRole, Position, RoleOrder};
-use stoa_rpc::{Failure, FailureKind, LeafPool, Result};
+use stoa_rpc::{Failure, FailureKind, Result};
 
-use crate::replication::{Shipping, Target, sent};
+use crate::replication::{Outlet, Shipping, Target, sent};
 use crate::storage_failure;
 
 /// Where the copies of a database are on this leaf, and how data directories are opened.
@@ -119,7 +119,7 @@ impl Partition {
     }
 
     /// Keeps to what the catalog says of the copy in a term; `processed` is the number of the last report that was dealt with.
-    pub fn order(&self, term: u64, role: &RoleOrder, processed: u64, peers: &Arc<LeafPool>) {
+    pub fn order(&self, term: u64, role: &RoleOrder, processed: u64, outlet: &Arc<Outlet>) {
         let mut state = self.state.lock();
         if term < state.term && !matches!(state.role, Role::None { .. }) {
             return;
@@ -138,8 +138,8 @@ impl Partition {
                         Ok(())
                     }
                     None => {
-                        let (name, peers) = (self.home.database.clone(), peers.clone());
-                        let target = Target { database: name, ordinal: self.ordinal, term, peers };
+                        let (name, outlet) = (self.home.database.clone(), outlet.clone());
+                        let target = Target { database: name, ordinal: self.ordinal, term, outlet };
                         let shipping = Shipping::new(target, database.position().lsn);
                         if let Role::Master(before) = std::mem::replace(&mut state.role, Role::Master(shipping.clone())) {
                             before.end("a new term began");

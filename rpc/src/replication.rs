@@ -53,6 +53,10 @@ pub struct Report {
     pub version: u64,
     /// Its copies.
     pub copies: Vec<CopyReport>,
+    /// Free bytes of the disk that its data is on; 0: not known.
+    pub free: u64,
+    /// Bytes a second of copies that it makes anew on other leaves; 0: not known.
+    pub rate: u64,
 }
 
 /// How a copy stands.

@@ -145,7 +145,7 @@ fn write_orders(from: &Orders, mut to: orders::Builder<'_>) {
 fn read_report(from: report::Reader<'_>) -> capnp::Result<Report> {
     let copies = from.get_copies()?.iter().map(read_copy).collect::<capnp::Result<_>>()?;
     let (incarnation, sequence, version) = (from.get_incarnation(), from.get_sequence(), from.get_version());
-    Ok(Report { incarnation, sequence, version, copies })
+    Ok(Report { incarnation, sequence, version, copies, free: from.get_free(), rate: from.get_rate() })
 }
 
 fn read_copy(from: report::copy::Reader<'_>) -> capnp::Result<CopyReport> {

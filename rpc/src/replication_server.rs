@@ -99,6 +99,8 @@ pub(crate) fn write_heartbeat(outcome: Result<Report>, to: heartbeat::Builder<'_
     to.set_incarnation(report.incarnation);
     to.set_sequence(report.sequence);
     to.set_version(report.version);
+    to.set_free(report.free);
+    to.set_rate(report.rate);
     let mut copies = to.init_copies(report.copies.len() as u32);
     for (i, copy) in (0u32..).zip(&report.copies) {
         write_copy(copy, copies.reborrow().get(i));

@@ -105,6 +105,8 @@ struct Report {
   sequence @1 :UInt64;             # counts the reports of the process
   version @2 :UInt64;              # of the orders that it keeps to; 0: none yet
   copies @3 :List(Copy);
+  free @4 :UInt64;                 # bytes of the disk that its data is on; 0: not known
+  rate @5 :UInt64;                 # bytes a second of copies that it makes anew elsewhere; 0: not known
 
   struct Copy {
     database @0 :Text;

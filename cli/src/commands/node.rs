@@ -72,6 +72,7 @@ pub fn leaf(args: &LeafArgs) -> Result<()> {
         queries: args.node.queries(),
         settings: defaults.settings,
         storage: defaults.storage,
+        copy_rate: args.copy_rate.map(|rate| rate as u64),
     };
     let (io, security) = (Io::start("stoa-io")?, args.node.security()?);
     // Rows to other leaves go over a thread of their own: it is not held up by those who ask this leaf for something.

@@ -39,6 +39,7 @@ impl Leaves {
                 queries: LIMITS,
                 settings: settings.clone(),
                 storage: storage.clone(),
+                copy_rate: None,
             };
             let peers = LeafPool::new(io.clone(), security.clone());
             let copies = LeafPool::new(io.clone(), security.clone());

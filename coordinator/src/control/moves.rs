@@ -58,6 +58,7 @@ impl Control {
         if planned.is_empty() {
             return Ok(0);
         }
+        check_room(&catalog, &self.ask_reports(), catalog.database(name).map_err(invalid)?, &planned)?;
         self.decide(&Command::SetJob { database: name.to_owned(), job: Some(job) })?;
         loop {
             let catalog = self.catalog();
@@ -157,7 +158,7 @@ impl Control {
     }
 
     /// What every leaf reports, asked now.
-    fn ask_reports(&self) -> BTreeMap<NodeId, Report> {
+    pub(super) fn ask_reports(&self) -> BTreeMap<NodeId, Report> {
         let catalog = self.catalog();
         let nothing = Arc::new(Orders::default());
         let ask = |address: &str| self.leaves.leaf(address)?.heartbeat(&nothing);
@@ -179,10 +180,13 @@ impl Control {
             for step in steps(&catalog, found, job(kind)).map_err(invalid)? {
                 let [action, ordinal, host, port, phase] = described(&catalog, &step);
                 let bytes = bytes(&reports, found, &name.to_lowercase(), &step);
-                rows.push([name.clone(), action, ordinal, host, port, phase, bytes.to_string()]);
+                let time = estimate(&reports, bytes);
+                rows.push([name.clone(), action, ordinal, host, port, phase, bytes.to_string(), time]);
             }
         }
-        text_table(&["Database", "Action", "Ordinal", "Target_Host", "Target_Port", "Phase", "Bytes"], &rows)
+        let columns =
+            ["Database", "Action", "Ordinal", "Target_Host", "Target_Port", "Phase", "Bytes", "Estimated_Time_Remaining_Ms"];
+        text_table(&columns, &rows)
     }
 
     /// SHOW REBALANCE STATUS: the steps that are left of what runs.
@@ -203,7 +207,11 @@ impl Control {
                     Progress::Running => "running",
                     Progress::Done => "success",
                 };
-                let (copied, total) = fed(&catalog, &reports, &key, step).map_or((0, 0), |fed| fed.copied);
+                let (copied, total) = match fed(&catalog, &reports, &key, step) {
+                    Some(fed) => fed.copied,
+                    None => (0, bytes(&reports, found, &key, step)),
+                };
+                let left = estimate(&reports, total.saturating_sub(copied));
                 rows.push([
                     name.clone(),
                     action,
@@ -214,11 +222,22 @@ impl Control {
                     status.to_owned(),
                     copied.to_string(),
                     total.to_string(),
+                    left,
                 ]);
             }
         }
-        let columns =
-            ["Database", "Action", "Ordinal", "Target_Host", "Target_Port", "Phase", "Status", "Bytes_Copied", "Bytes_To_Copy"];
+        let columns = [
+            "Database",
+            "Action",
+            "Ordinal",
+            "Target_Host",
+            "Target_Port",
+            "Phase",
+            "Status",
+            "Bytes_Copied",
+            "Bytes_To_Copy",
+            "Estimated_Time_Remaining_Ms",
+        ];
         text_table(&columns, &rows)
     }
 
@@ -269,6 +288,33 @@ fn fed<'a>(catalog: &Catalog, reports: &'a BTreeMap<NodeId, Report>, name: &str,
     copy.fed.iter().find(|fed| fed.address == *address)
 }
 
+/// How long it takes to copy so many bytes, in milliseconds, at the pace of the last copies; empty: nobody has made one.
+fn estimate(reports: &BTreeMap<NodeId, Report>, bytes: u64) -> String {
+    let rates: Vec<u64> = reports.values().map(|report| report.rate).filter(|rate| *rate > 0).collect();
+    match rates.len() as u64 {
+        _ if bytes == 0 => "0".to_owned(),
+        0 => String::new(),
+        known => (u128::from(bytes) * 1000 * u128::from(known) / rates.iter().map(|rate| u128::from(*rate)).sum::<u128>()).to_string(),
+    }
+}
+
+/// Whether the disks of the leaves have room for the copies that they would get, with a tenth to spare.
+fn check_room(catalog: &Catalog, reports: &BTreeMap<NodeId, Report>, database: &Database, steps: &[Step]) -> Result<()> {
+    let mut wanted: BTreeMap<NodeId, u64> = BTreeMap::new();
+    for step in steps {
+        *wanted.entry(step.target).or_default() += bytes(reports, database, &database.name.to_lowercase(), step);
+    }
+    for (leaf, wanted) in wanted {
+        let free = reports.get(&leaf).map_or(0, |report| report.free);
+        if free > 0 && wanted > free - free / 10 {
+            let address = catalog.leaves.get(&leaf).map_or("", |leaf| &leaf.address);
+            let what = format!("leaf {address} would get copies of {wanted} bytes, and its disk has {free} free");
+            return Err(Error::Invalid(format!("{what}: make room there, or add a leaf. Nothing was moved")));
+        }
+    }
+    Ok(())
+}
+
 /// Bytes of segments that a step copies.
 fn bytes(reports: &BTreeMap<NodeId, Report>, database: &Database, name: &str, step: &Step) -> u64 {
     let copies = database.partitions.get(step.partition as usize).map(|partition| &partition.copies);
@@ -278,4 +324,58 @@ fn bytes(reports: &BTreeMap<NodeId, Report>, database: &Database, name: &str, st
         report.copies.iter().find(|c| (c.database.as_str(), c.ordinal) == (name, step.partition)).map_or(0, |copy| copy.bytes)
     };
     if step.action == Action::Copy && fresh { master.map_or(0, of) } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use stoa_rpc::replication::{CopyReport, CopyRole};
+
+    use super::*;
+    use crate::placement::PlacementKind;
+
+    /// A cluster of two groups whose first leaf has everything, and what is left to do for a copy on the other one.
+    fn planned() -> (Catalog, BTreeMap<NodeId, Report>, Vec<Step>) {
+        let mut catalog = Catalog::default();
+        let mut apply = |command: Command| catalog.apply(&command).unwrap();
+        apply(Command::AddLeaf { address: "a:1".into(), group: Some(1) });
+        apply(Command::CreateDatabase {
+            name: "D".into(),
+            partitions: 2,
+            redundancy: 1,
+            placement: PlacementKind::LoadBalanced,
+        });
+        apply(Command::AddLeaf { address: "b:1".into(), group: Some(1) });
+        let (a, _) = catalog.leaf("a:1").unwrap();
+        let (b, _) = catalog.leaf("b:1").unwrap();
+        let copy = |ordinal| CopyReport {
+            database: "d".into(),
+            ordinal,
+            role: CopyRole::Master,
+            bytes: 1000,
+            ..CopyReport::default()
+        };
+        let full = Report { copies: vec![copy(0), copy(1)], rate: 100, ..Report::default() };
+        let reports = BTreeMap::from([(a, full), (b, Report { free: 1112, ..Report::default() })]);
+        let left = steps(&catalog, catalog.database("d").unwrap(), Job::Rebalance).unwrap();
+        (catalog, reports, left)
+    }
+
+    #[test]
+    fn copies_need_room_and_time() {
+        let (catalog, mut reports, steps) = planned();
+        let database = catalog.database("d").unwrap();
+        check_room(&catalog, &reports, database, &steps).unwrap();
+        let (b, _) = catalog.leaf("b:1").unwrap();
+        reports.get_mut(&b).unwrap().free = 1110;
+        let error = check_room(&catalog, &reports, database, &steps).unwrap_err().to_string();
+        assert!(error.contains("b:1") && error.contains("1000 bytes") && error.contains("1110 free"), "{error}");
+        // What is not known stops nobody.
+        reports.get_mut(&b).unwrap().free = 0;
+        check_room(&catalog, &reports, database, &steps).unwrap();
+
+        assert_eq!(estimate(&reports, 1000), "10000");
+        reports.get_mut(&b).unwrap().rate = 300;
+        assert_eq!((estimate(&reports, 1000).as_str(), estimate(&reports, 0).as_str()), ("5000", "0"));
+        assert_eq!(estimate(&BTreeMap::new(), 1000), "");
+    }
 }

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use stoa_rpc::leaf::DatabaseStatus;
+use stoa_rpc::replication::{CopyReport, CopyRole, Report};
 
 use super::{Control, view_of};
 use crate::access::Asker;
-use crate::catalog::{Leaf, LeafState, NodeId, Privilege, Scope};
+use crate::catalog::{Catalog, Leaf, LeafState, NodeId, Partition, Privilege, Scope};
 use crate::session::text_table;
 use crate::{Outcome, Result};
 
@@ -129,37 +130,55 @@ impl Control {
     /// What each leaf has, beside what the catalog says that it has.
     pub(super) fn show_cluster_status(&self) -> Result<Outcome> {
         let catalog = self.catalog();
+        let reports = self.ask_reports();
         let mut rows = Vec::new();
-        for (id, leaf, answer) in self.ask_leaves() {
+        for (id, leaf) in &catalog.leaves {
             let (host, port) = parts(&leaf.address);
-            // By database and ordinal: the role in the catalog, and whether the leaf has it.
-            let mut partitions: BTreeMap<(String, u32), (&'static str, bool)> = BTreeMap::new();
-            for (name, database) in &catalog.databases {
-                for (ordinal, partition) in (0u32..).zip(&database.partitions) {
-                    let role = if partition.copies.master == Some(id) { "Master" } else { "Slave" };
-                    if partition.copies.roles().any(|copy| copy == id) {
-                        partitions.insert((name.clone(), ordinal), (role, false));
-                    }
-                }
-            }
-            for database in answer.iter().flat_map(|(status, _)| status) {
-                for ordinal in &database.ordinals {
-                    partitions.entry((database.name.clone(), *ordinal)).or_insert(("Non-existent", false)).1 = true;
-                }
-            }
-            for ((database, ordinal), (metadata, here)) in partitions {
-                let role = match (here, metadata) {
-                    (false, _) => "Missing",
-                    (true, "Non-existent") => "Orphan",
-                    (true, role) => role,
+            let report = reports.get(id);
+            for ((database, ordinal), (metadata, there)) in copies_of(&catalog, *id, report) {
+                let role = match (there, metadata) {
+                    (None, _) => "Missing",
+                    (Some(_), "Non-existent") => "Orphan",
+                    (Some(copy), _) => match copy.role {
+                        CopyRole::Master => "Master",
+                        CopyRole::Replica => "Slave",
+                        CopyRole::None => "Waiting",
+                    },
                 };
-                let state = if answer.is_some() { "online" } else { "offline" };
-                let name = format!("{database}_{ordinal}");
-                let node = id.0.to_string();
-                rows.push([node, host.clone(), port.clone(), name, role.to_owned(), state.to_owned(), metadata.to_owned()]);
+                let position = there.map(|copy| format!("{}:{}", copy.position.term, copy.position.lsn)).unwrap_or_default();
+                let details = there.map(|copy| copy.failure.clone()).unwrap_or_default();
+                let partition = catalog.databases.get(&database).and_then(|d| d.partitions.get(ordinal as usize));
+                let master = partition.and_then(|p| catalog.leaves.get(&p.copies.master?));
+                let (master_host, master_port) = master.map(|leaf| parts(&leaf.address)).unwrap_or_default();
+                rows.push([
+                    id.0.to_string(),
+                    host.clone(),
+                    port.clone(),
+                    format!("{database}_{ordinal}"),
+                    role.to_owned(),
+                    state(leaf, report.is_some()).to_owned(),
+                    position,
+                    master_host,
+                    master_port,
+                    metadata.to_owned(),
+                    details,
+                ]);
             }
         }
-        text_table(&["Node_ID", "Host", "Port", "Database_Name", "Role", "State", "Metadata_Role"], &rows)
+        let columns = [
+            "Node_ID",
+            "Host",
+            "Port",
+            "Database_Name",
+            "Role",
+            "State",
+            "Position",
+            "Master_Host",
+            "Master_Port",
+            "Metadata_Role",
+            "Details",
+        ];
+        text_table(&columns, &rows)
     }
 
     /// What runs on this coordinator; users that do not administer the cluster see their own.
@@ -173,4 +192,28 @@ impl Control {
             self.processes.list().into_iter().filter(|(_, process)| all || process.user == asker.user).map(row).collect();
         text_table(&["Id", "User", "Database", "Time", "Info"], &rows)
     }
+}
+
+/// By database and ordinal: the role that the catalog gives a leaf, and what the leaf says of its copy.
+fn copies_of<'a>(
+    catalog: &Catalog,
+    leaf: NodeId,
+    report: Option<&'a Report>,
+) -> BTreeMap<(String, u32), (&'static str, Option<&'a CopyReport>)> {
+    let mut copies = BTreeMap::new();
+    for (name, database) in &catalog.databases {
+        for (ordinal, Partition { copies: of, .. }) in (0u32..).zip(&database.partitions) {
+            let role = match of.master == Some(leaf) {
+                true => "Master",
+                false if of.replicas.contains(&leaf) => "Slave",
+                false if of.spares.contains(&leaf) => "Async Slave",
+                false => continue,
+            };
+            copies.insert((name.clone(), ordinal), (role, None));
+        }
+    }
+    for copy in report.iter().flat_map(|report| &report.copies) {
+        copies.entry((copy.database.clone(), copy.ordinal)).or_insert(("Non-existent", None)).1 = Some(copy);
+    }
+    copies
 }

@@ -8,12 +8,14 @@
 //! - A copy takes records only from the master of the latest term that it has heard of.
 
 mod copies;
+mod pace;
 mod receiving;
 mod shipping;
 
 pub use copies::FedCopies;
+pub(crate) use pace::Pace;
 pub(crate) use receiving::Receiving;
-pub(crate) use shipping::{Shipping, Target};
+pub(crate) use shipping::{Outlet, Shipping, Target};
 
 use stoa_columnstore::Position as LogPosition;
 use stoa_rpc::replication::Position;

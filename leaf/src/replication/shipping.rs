@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use stoa_columnstore::{Database, LogRecord, Replication};
@@ -13,7 +13,7 @@ use stoa_rpc::replication::{FedCopy, FedReport, MANIFEST, Position, Record};
 use stoa_rpc::{Failure, FailureKind, LeafPool, Result};
 
 use super::copies::FedCopies;
-use super::{CHUNK, received};
+use super::{CHUNK, Pace, received};
 use crate::storage_failure;
 
 /// Records that are read from the log at once.
@@ -23,13 +23,19 @@ const IDLE: Duration = Duration::from_millis(500);
 /// How long a copy that could not be fed is left alone.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// The way to the other leaves, for all partitions.
+pub(crate) struct Outlet {
+    pub peers: LeafPool,
+    pub pace: Pace,
+}
+
 /// Of which partition a master feeds the copies.
 #[derive(Clone)]
 pub(crate) struct Target {
     pub database: String,
     pub ordinal: u32,
     pub term: u64,
-    pub peers: Arc<LeafPool>,
+    pub outlet: Arc<Outlet>,
 }
 
 /// The copies that the master of a term feeds.
@@ -194,8 +200,8 @@ struct Session<'a> {
 
 impl Session<'_> {
     fn run(&mut self) -> Result<()> {
-        let Target { database, ordinal, term, peers } = &self.shipping.target;
-        let (copy, position) = peers.leaf(self.address)?.feed(database, *ordinal, *term)?;
+        let Target { database, ordinal, term, outlet } = &self.shipping.target;
+        let (copy, position) = outlet.peers.leaf(self.address)?.feed(database, *ordinal, *term)?;
         let copy = &*copy;
         let known = self.log.has(received(position)).map_err(|e| storage_failure(&e))?;
         let mut at = if known { position.lsn } else { self.copy_anew(copy)? };
@@ -260,12 +266,14 @@ impl Session<'_> {
             self.shipping.update(self.address, self.thread, |copies| copies.copy_anew(self.address, source.lsn(), (done, total)));
         };
         progress(0);
+        let (began, pace) = (Instant::now(), &self.shipping.target.outlet.pace);
         copy.copy_anew()?;
         let mut done = 0;
         for file in &files {
             self.send_file(copy, &file.name, &file.path, &mut |bytes| {
                 done += bytes;
                 progress(done);
+                pace.wait(bytes);
             })?;
             if !self.shipping.wants(self.address, self.thread) {
                 return Err(Failure::cancelled());
@@ -276,6 +284,7 @@ impl Session<'_> {
             copy.file(MANIFEST, part.to_vec(), false)?;
         }
         copy.file(MANIFEST, vec![], true)?;
+        pace.done(total, began.elapsed());
         Ok(copy.finish_copy()?.lsn)
     }
 
