@@ -57,8 +57,8 @@ pub(super) struct World {
     disks: BTreeMap<(u32, NodeId), u64>,
     /// Writes that were acknowledged, by partition.
     written: Vec<u64>,
-    /// Copies that have caught up: their master acknowledges nothing without them.
-    caught_up: Vec<BTreeSet<NodeId>>,
+    /// How the copies stand that each master feeds. Without those in sync it acknowledges nothing.
+    fed: Vec<BTreeMap<NodeId, FedState>>,
     failing: BTreeSet<u32>,
     /// What the leader has heard.
     reports: BTreeMap<NodeId, Report>,
@@ -88,7 +88,7 @@ impl World {
             made: 0,
             disks: masters.collect(),
             written: vec![1; partitions as usize],
-            caught_up: vec![BTreeSet::new(); partitions as usize],
+            fed: vec![BTreeMap::new(); partitions as usize],
             failing: BTreeSet::new(),
             reports: BTreeMap::new(),
             catalog,
@@ -162,7 +162,8 @@ impl World {
     fn write(&mut self, partition: usize) {
         let copies = &self.database().partitions[partition].copies;
         let Some(master) = copies.master.filter(|master| self.is_online(*master)) else { return };
-        let mut counts = self.caught_up[partition].clone();
+        let in_sync = self.fed[partition].iter().filter(|(_, state)| **state == FedState::InSync);
+        let mut counts: BTreeSet<NodeId> = in_sync.map(|(leaf, _)| *leaf).collect();
         counts.extend(copies.replicas.iter().copied().chain([master]));
         if counts.is_subset(&self.up) {
             self.written[partition] += 1;
@@ -202,7 +203,7 @@ impl World {
             role = CopyRole::Master;
             let replicas = in_sync.len();
             let named: BTreeSet<NodeId> = in_sync.iter().chain(&feed).filter_map(|at| Some(self.catalog.leaf(at)?.0)).collect();
-            self.caught_up[order.ordinal as usize].retain(|leaf| named.contains(leaf));
+            self.fed[order.ordinal as usize].retain(|leaf, _| named.contains(leaf));
             for (index, address) in in_sync.into_iter().chain(feed).enumerate() {
                 let state = self.feed(order.ordinal, &address, index < replicas);
                 fed.push(FedReport { address, state, lsn: 0, failure: String::new(), copied: (0, 0) });
@@ -218,16 +219,17 @@ impl World {
     /// A master feeds a copy: how that stands.
     fn feed(&mut self, partition: u32, address: &str, replica: bool) -> FedState {
         let (leaf, _) = self.catalog.leaf(address).unwrap();
-        let caught_up = &mut self.caught_up[partition as usize];
-        if !self.up.contains(&leaf) {
-            caught_up.remove(&leaf);
-            return FedState::Failed;
-        }
-        if caught_up.insert(leaf) && !replica {
+        let fed = &mut self.fed[partition as usize];
+        let state = match fed.get(&leaf) {
+            _ if !self.up.contains(&leaf) => FedState::Failed,
+            _ if replica => FedState::InSync,
+            Some(FedState::InSync | FedState::Following) => FedState::InSync,
+            _ => FedState::Following,
+        };
+        if fed.insert(leaf, state) == Some(FedState::Following) && state == FedState::InSync {
             self.disks.insert((partition, leaf), self.written[partition as usize]);
-            return FedState::Copying;
         }
-        FedState::InSync
+        state
     }
 
     /// A job that has nothing left to do is done.
@@ -241,12 +243,12 @@ impl World {
     /// Leaves report until nothing changes any more.
     pub(super) fn rest(&mut self) -> Checked {
         for _ in 0..ROUNDS {
-            let before = (self.catalog.version, self.caught_up.clone());
+            let before = (self.catalog.version, self.fed.clone());
             for leaf in self.up.clone() {
                 self.report(leaf)?;
             }
             self.finish()?;
-            if before == (self.catalog.version, self.caught_up.clone()) {
+            if before == (self.catalog.version, self.fed.clone()) {
                 return Ok(());
             }
         }
@@ -275,10 +277,10 @@ impl World {
             self.made += new.difference(&old).count();
             for gone in old.difference(&new) {
                 self.disks.remove(&(partition, *gone));
-                self.caught_up[partition as usize].remove(gone);
+                self.fed[partition as usize].remove(gone);
             }
             if after.term != before.term {
-                self.caught_up[partition as usize].clear();
+                self.fed[partition as usize].clear();
             }
         }
         Ok(())
