@@ -106,12 +106,12 @@ fn after(catalog: &Catalog, redundancy: u8, partition: &Partition, report: &Copy
             _ => {}
         }
     }
-    if !report.failure.is_empty() {
-        let online = |id: &NodeId| catalog.leaves.get(id).is_some_and(|leaf| leaf.state == LeafState::Online);
-        if let Some(at) = copies.replicas.iter().position(online) {
-            let replica = copies.replicas.remove(at);
-            copies.spares.extend(copies.master.replace(replica));
-        }
+    let online = |id: &NodeId| catalog.leaves.get(id).is_some_and(|leaf| leaf.state == LeafState::Online);
+    // A leaf that was detached as the only one that had everything hands over once another has it.
+    let ends = !report.failure.is_empty() || !copies.master.as_ref().is_some_and(online);
+    if ends && let Some(at) = copies.replicas.iter().position(online) {
+        let replica = copies.replicas.remove(at);
+        copies.spares.extend(copies.master.replace(replica));
     }
     copies
 }

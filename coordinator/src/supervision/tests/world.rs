@@ -1,0 +1,304 @@
+//! A cluster in small: the catalog, and as much of the leaves as their reports tell. A report is dealt with at once and a copy is fed
+//! between two reports; what networks and disks do beside that is for `cli/tests/simulation.rs`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::result::Result;
+
+use proptest::prelude::*;
+use stoa_rpc::replication::{CopyOrder, CopyReport, FedReport, RoleOrder};
+
+use super::super::*;
+use crate::catalog::{Database, Job, Partition};
+use crate::placement::{Copies, PlacementKind};
+
+pub(super) type Checked = Result<(), TestCaseError>;
+
+/// Rounds of reports within which everything comes to rest.
+const ROUNDS: usize = 400;
+const NAME: &str = "d";
+
+/// A cluster to begin with. Leaves are numbered from 1, in the order in which they joined.
+#[derive(Clone, Debug)]
+pub(super) struct Shape {
+    /// The group of each leaf.
+    pub groups: Vec<u8>,
+    /// So many leaves are there when the database is made.
+    pub first: usize,
+    pub partitions: u32,
+    pub redundancy: u8,
+    pub kind: PlacementKind,
+}
+
+/// What happens. Numbers of leaves and partitions are taken modulo what there is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Event {
+    Crash(usize),
+    Start(usize),
+    /// A leaf is taken for gone, rightly or not.
+    TakeOut(usize),
+    Detach(usize),
+    Attach(usize),
+    Write(usize),
+    Report(usize),
+    /// The master's log fails.
+    LogFails(usize),
+    NewLeader,
+    Ask(Job),
+    Cancel,
+}
+
+pub(super) struct World {
+    pub catalog: Catalog,
+    /// Leaves whose process runs.
+    pub up: BTreeSet<NodeId>,
+    /// Copies that were made where there was none.
+    pub made: usize,
+    /// Writes that each copy has, by partition and leaf.
+    disks: BTreeMap<(u32, NodeId), u64>,
+    /// Writes that were acknowledged, by partition.
+    written: Vec<u64>,
+    /// How the copies stand that each master feeds. Without those in sync it acknowledges nothing.
+    fed: Vec<BTreeMap<NodeId, FedState>>,
+    failing: BTreeSet<u32>,
+    /// What the leader has heard.
+    reports: BTreeMap<NodeId, Report>,
+}
+
+pub(super) fn address(id: NodeId) -> String {
+    format!("leaf:{}", id.0)
+}
+
+impl World {
+    /// A cluster at rest, whose later leaves have nothing yet.
+    pub(super) fn new(shape: &Shape) -> Result<World, TestCaseError> {
+        let mut catalog = Catalog::default();
+        let mut ids = (1..).map(NodeId);
+        let mut join = |catalog: &mut Catalog, groups: &[u8]| {
+            for (group, id) in groups.iter().zip(&mut ids) {
+                catalog.apply(&Command::AddLeaf { address: address(id), group: Some(*group) }).unwrap();
+            }
+        };
+        let (early, late) = shape.groups.split_at(shape.first);
+        join(&mut catalog, early);
+        let Shape { partitions, redundancy, kind: placement, .. } = *shape;
+        catalog.apply(&Command::CreateDatabase { name: NAME.into(), partitions, redundancy, placement }).unwrap();
+        let masters = (0u32..).zip(&catalog.databases[NAME].partitions).map(|(p, found)| ((p, found.copies.master.unwrap()), 1));
+        let mut world = World {
+            up: catalog.leaves.keys().copied().collect(),
+            made: 0,
+            disks: masters.collect(),
+            written: vec![1; partitions as usize],
+            fed: vec![BTreeMap::new(); partitions as usize],
+            failing: BTreeSet::new(),
+            reports: BTreeMap::new(),
+            catalog,
+        };
+        world.rest()?;
+        join(&mut world.catalog, late);
+        world.up = world.catalog.leaves.keys().copied().collect();
+        Ok(world)
+    }
+
+    pub(super) fn database(&self) -> &Database {
+        &self.catalog.databases[NAME]
+    }
+
+    pub(super) fn copies(&self) -> Vec<Copies> {
+        self.database().partitions.iter().map(|p| p.copies.clone()).collect()
+    }
+
+    pub(super) fn is_online(&self, leaf: NodeId) -> bool {
+        self.catalog.leaves.get(&leaf).is_some_and(|leaf| leaf.state == LeafState::Online)
+    }
+
+    pub(super) fn steps(&self, job: Job) -> Option<Vec<crate::placement::Step>> {
+        steps(&self.catalog, self.database(), job).ok()
+    }
+
+    /// Whether a copy has every acknowledged write.
+    pub(super) fn has_everything(&self, partition: u32, leaf: NodeId) -> bool {
+        self.disks.get(&(partition, leaf)) == Some(&self.written[partition as usize])
+    }
+
+    fn leaf(&self, number: usize) -> NodeId {
+        *self.catalog.leaves.keys().nth(number % self.catalog.leaves.len()).unwrap()
+    }
+
+    pub(super) fn happen(&mut self, event: Event) -> Checked {
+        let partition = |number: usize| number % self.written.len();
+        match event {
+            Event::Crash(leaf) => drop(self.up.remove(&self.leaf(leaf))),
+            Event::Start(leaf) => drop(self.up.insert(self.leaf(leaf))),
+            Event::TakeOut(leaf) => self.take_out(self.leaf(leaf), LeafState::Offline)?,
+            Event::Detach(leaf) => self.take_out(self.leaf(leaf), LeafState::Detached)?,
+            Event::Attach(leaf) => {
+                let (id, detached) = (self.leaf(leaf), LeafState::Detached);
+                if self.up.contains(&id) && self.catalog.leaves[&id].state == detached {
+                    self.decide(&Command::SetLeafState { address: address(id), state: LeafState::Online })?;
+                }
+            }
+            Event::Write(number) => self.write(partition(number)),
+            Event::Report(leaf) => self.report(self.leaf(leaf))?,
+            Event::LogFails(number) => drop(self.failing.insert(partition(number) as u32)),
+            Event::NewLeader => self.reports.clear(),
+            // It may be refused: another runs.
+            Event::Ask(job) => drop(self.catalog.apply(&Command::SetJob { database: NAME.into(), job: Some(job) })),
+            Event::Cancel => self.decide(&Command::SetJob { database: NAME.into(), job: None })?,
+        }
+        self.finish()
+    }
+
+    fn take_out(&mut self, leaf: NodeId, state: LeafState) -> Checked {
+        if self.is_online(leaf) { self.decide(&Command::TakeOut { address: address(leaf), state }) } else { Ok(()) }
+    }
+
+    /// Every leaf whose process has ended is taken out, in this order.
+    pub(super) fn judge(&mut self, order: impl Iterator<Item = NodeId>) -> Checked {
+        let gone: Vec<NodeId> = order.filter(|leaf| !self.up.contains(leaf)).collect();
+        gone.into_iter().try_for_each(|leaf| self.take_out(leaf, LeafState::Offline))
+    }
+
+    /// A client writes. It is acknowledged if every copy that counts has it.
+    fn write(&mut self, partition: usize) {
+        let copies = &self.database().partitions[partition].copies;
+        let Some(master) = copies.master.filter(|master| self.is_online(*master)) else { return };
+        let in_sync = self.fed[partition].iter().filter(|(_, state)| **state == FedState::InSync);
+        let mut counts: BTreeSet<NodeId> = in_sync.map(|(leaf, _)| *leaf).collect();
+        counts.extend(copies.replicas.iter().copied().chain([master]));
+        if counts.is_subset(&self.up) {
+            self.written[partition] += 1;
+            for leaf in counts {
+                self.disks.insert((partition as u32, leaf), self.written[partition]);
+            }
+        }
+    }
+
+    /// A leaf reports, and what follows is done, as the supervisor does it.
+    fn report(&mut self, leaf: NodeId) -> Checked {
+        if !self.up.contains(&leaf) {
+            return Ok(());
+        }
+        if self.catalog.leaves[&leaf].state == LeafState::Offline {
+            return self.decide(&Command::SetLeafState { address: address(leaf), state: LeafState::Online });
+        }
+        let ordered = orders(&self.catalog, leaf);
+        let copies = ordered.into_iter().map(|order| self.copy_report(order)).collect();
+        let report = Report { incarnation: 1, sequence: 1, version: self.catalog.version, copies };
+        self.reports.insert(leaf, report.clone());
+        for command in commands(&self.catalog, leaf, &report) {
+            self.decide(&command)?;
+        }
+        let Some(job) = self.database().job else { return Ok(()) };
+        let Some(steps) = self.steps(job) else { return Ok(()) };
+        let ready = |partition: u32, copy: NodeId| in_sync(&self.catalog, &self.reports, NAME, partition, copy);
+        let mut next = moves(NAME, self.database(), &steps, &ready);
+        let copies = self.copies();
+        next.changes.retain(|change| copies[change.partition as usize].master == Some(leaf));
+        if next.changes.is_empty() { Ok(()) } else { self.decide(&Command::SetPartitions(next.changes)) }
+    }
+
+    fn copy_report(&mut self, order: CopyOrder) -> CopyReport {
+        let (mut fed, mut role, mut failure) = (vec![], CopyRole::Replica, String::new());
+        if let RoleOrder::Master { in_sync, feed } = order.role {
+            role = CopyRole::Master;
+            let replicas = in_sync.len();
+            let named: BTreeSet<NodeId> = in_sync.iter().chain(&feed).filter_map(|at| Some(self.catalog.leaf(at)?.0)).collect();
+            self.fed[order.ordinal as usize].retain(|leaf, _| named.contains(leaf));
+            for (index, address) in in_sync.into_iter().chain(feed).enumerate() {
+                let state = self.feed(order.ordinal, &address, index < replicas);
+                fed.push(FedReport { address, state, lsn: 0, failure: String::new(), copied: (0, 0) });
+            }
+            if self.failing.remove(&order.ordinal) {
+                failure = "no space".into();
+            }
+        }
+        let CopyOrder { database, ordinal, term, .. } = order;
+        CopyReport { database, ordinal, term, role, failure, fed, ..CopyReport::default() }
+    }
+
+    /// A master feeds a copy: how that stands.
+    fn feed(&mut self, partition: u32, address: &str, replica: bool) -> FedState {
+        let (leaf, _) = self.catalog.leaf(address).unwrap();
+        let fed = &mut self.fed[partition as usize];
+        let state = match fed.get(&leaf) {
+            _ if !self.up.contains(&leaf) => FedState::Failed,
+            _ if replica => FedState::InSync,
+            Some(FedState::InSync | FedState::Following) => FedState::InSync,
+            _ => FedState::Following,
+        };
+        if fed.insert(leaf, state) == Some(FedState::Following) && state == FedState::InSync {
+            self.disks.insert((partition, leaf), self.written[partition as usize]);
+        }
+        state
+    }
+
+    /// A job that has nothing left to do is done.
+    fn finish(&mut self) -> Checked {
+        match self.database().job {
+            Some(job) if self.steps(job).is_none_or(|steps| steps.is_empty()) => self.happen(Event::Cancel),
+            _ => Ok(()),
+        }
+    }
+
+    /// Leaves report until nothing changes any more.
+    pub(super) fn rest(&mut self) -> Checked {
+        for _ in 0..ROUNDS {
+            let before = (self.catalog.version, self.fed.clone());
+            for leaf in self.up.clone() {
+                self.report(leaf)?;
+            }
+            self.finish()?;
+            if before == (self.catalog.version, self.fed.clone()) {
+                return Ok(());
+            }
+        }
+        Err(TestCaseError::fail(format!("this does not come to rest: {:?}", self.database().partitions)))
+    }
+
+    /// Does a job to its end.
+    pub(super) fn run(&mut self, job: Job) -> Checked {
+        self.happen(Event::Cancel)?;
+        self.happen(Event::Ask(job))?;
+        self.rest()?;
+        prop_assert_eq!(self.database().job, None, "left: {:?}", self.steps(job));
+        Ok(())
+    }
+
+    /// What was decided is done, and must keep what is always true.
+    pub(super) fn decide(&mut self, command: &Command) -> Checked {
+        let before = self.catalog.clone();
+        let applied = self.catalog.apply(command);
+        prop_assert!(applied.is_ok(), "{:?}: {:?}", command, applied);
+        let after = self.database().partitions.clone();
+        for (partition, (before, after)) in (0u32..).zip(before.databases[NAME].partitions.iter().zip(&after)) {
+            let checked = self.check(partition, before, after);
+            checked.map_err(|e| TestCaseError::fail(format!("{command:?}: {before:?} became {after:?}: {e}")))?;
+            let (old, new): (BTreeSet<NodeId>, BTreeSet<NodeId>) = (before.copies.all().collect(), after.copies.all().collect());
+            self.made += new.difference(&old).count();
+            for gone in old.difference(&new) {
+                self.disks.remove(&(partition, *gone));
+                self.fed[partition as usize].remove(gone);
+            }
+            if after.term != before.term {
+                self.fed[partition as usize].clear();
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self, partition: u32, before: &Partition, after: &Partition) -> Checked {
+        let has_everything = |copy: &NodeId| self.has_everything(partition, *copy);
+        let whole = |p: &Partition| p.copies.all().filter(has_everything).collect::<BTreeSet<NodeId>>();
+        let (had, has) = (whole(before), whole(after));
+        prop_assert!(had.is_empty() || !has.is_empty(), "the last copy that has everything is gone");
+        prop_assert!(had.is_disjoint(&self.up) || !has.is_disjoint(&self.up), "the last of them that lives is gone");
+        prop_assert!(after.copies.roles().all(|copy| has_everything(&copy)), "a copy with a role lacks writes");
+        prop_assert!(after.copies.master.is_some(), "there is no master");
+        let led = after.copies.master.is_some_and(|master| self.is_online(master));
+        prop_assert!(led || after.copies.replicas.is_empty(), "a replica waits while no master is online");
+        prop_assert!(after.copies.replicas.iter().all(|copy| self.is_online(*copy)), "a replica is not online");
+        let changed = after.copies.master != before.copies.master;
+        prop_assert!(after.term >= before.term + u64::from(changed), "a master without a term of its own");
+        Ok(())
+    }
+}
