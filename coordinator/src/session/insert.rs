@@ -4,12 +4,17 @@ use stoa_exec::{CancelToken, Progress};
 use stoa_plan::{DataType, Field, Query};
 use stoa_sql::{ColumnDef, CreateTable, Insert, QueryText};
 
-use super::{Session, View, change, ddl};
+use super::change::{self, Source};
+use super::{Session, View, ddl};
 use crate::{Error, Result, Rows};
 
 pub(super) fn insert(session: &Session, insert: &Insert, cancel: &CancelToken) -> Result<String> {
-    let query = session.physical(stoa_sql::bind_insert(insert, &View(&*session.store))?)?;
-    change::insert(session, insert, &query, cancel)
+    let view = View(&*session.store);
+    let source = match stoa_sql::literal_rows(insert, &view) {
+        Some(rows) => Source::Rows([rows]),
+        None => Source::Query(session.physical(stoa_sql::bind_insert(insert, &view)?)?),
+    };
+    change::insert(session, insert, &source, cancel)
 }
 
 pub(super) fn create_table_as(session: &Session, table: &CreateTable, query: &QueryText, cancel: &CancelToken) -> Result<String> {
