@@ -34,8 +34,7 @@ pub fn split(sql: &str) -> Result<Vec<(Statement, String)>, SqlError> {
     let lines = Lines::new(sql);
     let parts = || tokens.split(|t| t.token == Token::SemiColon).filter(|part| !part.is_empty());
     let with_text = |part, statement| (statement, lines.slice(part).to_owned());
-    let plain: Option<Vec<_>> =
-        parts().map(|part| Some(with_text(part, change::insert_of_literals(part, &lines)?))).collect();
+    let plain: Option<Vec<_>> = parts().map(|part| Some(with_text(part, change::insert_of_literals(part, &lines)?))).collect();
     match plain {
         Some(statements) => Ok(statements),
         None => on_deep_stack(|| parts().map(|part| Ok(with_text(part, statement(part, &lines)?))).collect()),
