@@ -141,7 +141,9 @@ impl Store for Embedded {
     }
 
     fn begin(&self) -> Result<Box<dyn Transaction>> {
-        Ok(Box::new(EmbeddedTransaction { transaction: self.database.begin(), savepoint: None, workers: self.workers.clone() }))
+        let few = self.insert_rows() as u64;
+        let transaction = self.database.begin();
+        Ok(Box::new(EmbeddedTransaction { transaction, savepoint: None, rows: 0, few, workers: self.workers.clone() }))
     }
 
     fn execute_over(&self, query: &Query, table: Table, cancel: &CancelToken) -> Result<QueryResult> {
@@ -187,6 +189,10 @@ impl Store for Embedded {
 struct EmbeddedTransaction {
     transaction: stoa_columnstore::Transaction,
     savepoint: Option<Savepoint>,
+    /// Rows that it added, also those that were undone.
+    rows: u64,
+    /// So many rows become segments.
+    few: u64,
     workers: Workers,
 }
 
@@ -196,6 +202,7 @@ impl Transaction for EmbeddedTransaction {
     }
 
     fn insert(&mut self, table: &str, batch: &RecordBatch) -> Result<u64> {
+        self.rows += batch.num_rows() as u64;
         Ok(self.transaction.insert(table, batch, RowNames::default())?)
     }
 
@@ -221,8 +228,12 @@ impl Transaction for EmbeddedTransaction {
         }
     }
 
+    /// A commit of few rows waits for the disk and for others, together with as many as there are: no worker has to wait for it.
     fn commit(self: Box<Self>, _: &CancelToken) -> Result<()> {
-        let EmbeddedTransaction { transaction, workers, .. } = *self;
+        let EmbeddedTransaction { transaction, rows, few, workers, .. } = *self;
+        if rows < few {
+            return Ok(transaction.commit()?);
+        }
         Ok(workers.pool.install(|| transaction.commit())?)
     }
 }

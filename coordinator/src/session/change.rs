@@ -3,11 +3,13 @@
 //! A statement runs in the transaction that is open, or in one of its own, which it commits; that one is tried again when another
 //! transaction came first, or a node failed. A statement that fails has changed nothing, unless it says that this is not known.
 
+use std::borrow::Cow;
+
 use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array, UInt64Array};
 use arrow::compute::{filter_record_batch, take};
 use arrow::datatypes::{DataType, UInt64Type};
 use stoa_columnstore::{BitmapIndex, ColumnDef, RowNames, Table, TableDef, conform};
-use stoa_exec::{CancelToken, Progress};
+use stoa_exec::{CancelToken, Progress, QueryResult};
 use stoa_plan::Query;
 use stoa_rpc::FailureKind;
 use stoa_sql::{Delete, Insert, OnDuplicate, Update};
@@ -98,8 +100,25 @@ pub(super) fn delete(session: &Session, delete: &Delete, cancel: &CancelToken) -
     Ok(format!("{rows} rows deleted"))
 }
 
-/// The rows of a query into a table.
-pub(super) fn insert(session: &Session, insert: &Insert, query: &Query, cancel: &CancelToken) -> Result<String> {
+/// Where the rows of an INSERT come from.
+pub(super) enum Source {
+    /// They are at hand.
+    Rows([RecordBatch; 1]),
+    Query(Query),
+}
+
+impl Source {
+    /// The rows; `run` executes a query.
+    fn batches(&self, run: impl FnOnce(&Query) -> Result<QueryResult>) -> Result<Cow<'_, [RecordBatch]>> {
+        match self {
+            Source::Rows(rows) => Ok(Cow::Borrowed(rows)),
+            Source::Query(query) => Ok(Cow::Owned(run(query)?.batches)),
+        }
+    }
+}
+
+/// Rows into a table.
+pub(super) fn insert(session: &Session, insert: &Insert, source: &Source, cancel: &CancelToken) -> Result<String> {
     let def = existing(&*session.store, &insert.table)?;
     let evaluation = match insert.on_duplicate {
         OnDuplicate::Update => {
@@ -109,23 +128,23 @@ pub(super) fn insert(session: &Session, insert: &Insert, query: &Query, cancel: 
         OnDuplicate::Refuse | OnDuplicate::Replace => None,
     };
     if insert.on_duplicate == OnDuplicate::Refuse && session.open.lock().is_none() {
-        let result = session.store.execute(query, cancel, &Progress::default())?;
-        if result.batches.iter().map(RecordBatch::num_rows).sum::<usize>() >= session.store.insert_rows() {
+        let batches = source.batches(|query| session.store.execute(query, cancel, &Progress::default()))?;
+        if batches.iter().map(RecordBatch::num_rows).sum::<usize>() >= session.store.insert_rows() {
             let limit = session.store.retry_limit();
-            let rows = limit.persist(cancel, || load(session, &insert.table, &result.batches, cancel))?;
+            let rows = limit.persist(cancel, || load(session, &insert.table, &batches, cancel))?;
             return Ok(format!("{rows} rows inserted"));
         }
-        let rows = within(session, cancel, &|transaction| insert_all(transaction, &insert.table, &result.batches))?;
+        let rows = within(session, cancel, &|transaction| insert_all(transaction, &insert.table, &batches))?;
         return Ok(format!("{rows} rows inserted"));
     }
     let (rows, others) = within(session, cancel, &|transaction| {
-        let result = transaction.execute(query, cancel, &Progress::default())?;
+        let batches = source.batches(|query| transaction.execute(query, cancel, &Progress::default()))?;
         if insert.on_duplicate == OnDuplicate::Refuse {
-            return Ok((insert_all(transaction, &insert.table, &result.batches)?, 0));
+            return Ok((insert_all(transaction, &insert.table, &batches)?, 0));
         }
         let mut upsert = Upsert { session, transaction, def: &def, evaluation: evaluation.as_ref(), cancel, changed: 0 };
         let mut rows = 0;
-        for batch in &result.batches {
+        for batch in &*batches {
             rows += upsert.batch(batch)?;
         }
         Ok((rows, upsert.changed))

@@ -7,8 +7,17 @@ use datafusion_sql::sqlparser::ast::{
 use datafusion_sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 
 use super::cursor::{Cursor, plain_name};
+use crate::literals::{self, Literals};
 use crate::token::{self, Lines, folded};
 use crate::{Delete, Insert, OnDuplicate, QueryText, SqlError, Statement, Update};
+
+/// As [`insert`], if all there is are rows of plain literals.
+pub(super) fn insert_of_literals(tokens: &[TokenWithSpan], lines: &Lines<'_>) -> Option<Statement> {
+    let found = Literals::read(tokens).filter(|found| found.rest.is_empty())?;
+    let on_duplicate = if found.replace { OnDuplicate::Replace } else { OnDuplicate::Refuse };
+    let table = literals::folded(found.table)?;
+    Some(Statement::Insert(Insert { table, on_duplicate, assigned: vec![], source: text(tokens, lines) }))
+}
 
 /// `INSERT INTO ...`, `REPLACE INTO ...`.
 pub(super) fn insert(tokens: &[TokenWithSpan], lines: &Lines<'_>) -> Result<Statement, SqlError> {

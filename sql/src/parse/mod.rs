@@ -30,12 +30,15 @@ pub fn parse(sql: &str) -> Result<Vec<Statement>, SqlError> {
 /// # Errors
 /// As [`parse`].
 pub fn split(sql: &str) -> Result<Vec<(Statement, String)>, SqlError> {
-    on_deep_stack(|| {
-        let tokens = token::tokenize(sql)?;
-        let lines = Lines::new(sql);
-        let statements = tokens.split(|t| t.token == Token::SemiColon).filter(|part| !part.is_empty());
-        statements.map(|part| Ok((statement(part, &lines)?, lines.slice(part).to_owned()))).collect()
-    })
+    let tokens = token::tokenize(sql)?;
+    let lines = Lines::new(sql);
+    let parts = || tokens.split(|t| t.token == Token::SemiColon).filter(|part| !part.is_empty());
+    let with_text = |part, statement| (statement, lines.slice(part).to_owned());
+    let plain: Option<Vec<_>> = parts().map(|part| Some(with_text(part, change::insert_of_literals(part, &lines)?))).collect();
+    match plain {
+        Some(statements) => Ok(statements),
+        None => on_deep_stack(|| parts().map(|part| Ok(with_text(part, statement(part, &lines)?))).collect()),
+    }
 }
 
 fn statement(tokens: &[TokenWithSpan], lines: &Lines<'_>) -> Result<Statement, SqlError> {
