@@ -412,7 +412,8 @@ impl World {
         leaf.sequence += 1;
         let number = leaf.sequence;
         let copies = leaf.copies.iter_mut().map(|(ordinal, copy)| report(*ordinal, copy, number)).collect();
-        let report = Report { incarnation: leaf.incarnation, sequence: number, version: leaf.version, copies, ..Report::default() };
+        let report =
+            Report { incarnation: leaf.incarnation, sequence: number, version: leaf.version, copies, ..Report::default() };
         self.messages.push(Message::Report { leader, from: to, report });
     }
 

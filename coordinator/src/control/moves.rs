@@ -294,7 +294,9 @@ fn estimate(reports: &BTreeMap<NodeId, Report>, bytes: u64) -> String {
     match rates.len() as u64 {
         _ if bytes == 0 => "0".to_owned(),
         0 => String::new(),
-        known => (u128::from(bytes) * 1000 * u128::from(known) / rates.iter().map(|rate| u128::from(*rate)).sum::<u128>()).to_string(),
+        known => {
+            (u128::from(bytes) * 1000 * u128::from(known) / rates.iter().map(|rate| u128::from(*rate)).sum::<u128>()).to_string()
+        }
     }
 }
 
@@ -338,22 +340,12 @@ mod tests {
         let mut catalog = Catalog::default();
         let mut apply = |command: Command| catalog.apply(&command).unwrap();
         apply(Command::AddLeaf { address: "a:1".into(), group: Some(1) });
-        apply(Command::CreateDatabase {
-            name: "D".into(),
-            partitions: 2,
-            redundancy: 1,
-            placement: PlacementKind::LoadBalanced,
-        });
+        apply(Command::CreateDatabase { name: "D".into(), partitions: 2, redundancy: 1, placement: PlacementKind::LoadBalanced });
         apply(Command::AddLeaf { address: "b:1".into(), group: Some(1) });
         let (a, _) = catalog.leaf("a:1").unwrap();
         let (b, _) = catalog.leaf("b:1").unwrap();
-        let copy = |ordinal| CopyReport {
-            database: "d".into(),
-            ordinal,
-            role: CopyRole::Master,
-            bytes: 1000,
-            ..CopyReport::default()
-        };
+        let copy =
+            |ordinal| CopyReport { database: "d".into(), ordinal, role: CopyRole::Master, bytes: 1000, ..CopyReport::default() };
         let full = Report { copies: vec![copy(0), copy(1)], rate: 100, ..Report::default() };
         let reports = BTreeMap::from([(a, full), (b, Report { free: 1112, ..Report::default() })]);
         let left = steps(&catalog, catalog.database("d").unwrap(), Job::Rebalance).unwrap();

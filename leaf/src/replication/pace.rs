@@ -25,7 +25,10 @@ struct State {
 impl Pace {
     /// At most so many bytes a second.
     pub fn new(limit: Option<u64>) -> Pace {
-        Pace { limit: limit.filter(|limit| *limit > 0), state: Mutex::new(State { free: Instant::now(), bytes: 0.0, seconds: 0.0 }) }
+        Pace {
+            limit: limit.filter(|limit| *limit > 0),
+            state: Mutex::new(State { free: Instant::now(), bytes: 0.0, seconds: 0.0 }),
+        }
     }
 
     /// Waits until so many bytes may be sent.
