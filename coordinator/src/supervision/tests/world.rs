@@ -183,7 +183,7 @@ impl World {
         }
         let ordered = orders(&self.catalog, leaf);
         let copies = ordered.into_iter().map(|order| self.copy_report(order)).collect();
-        let report = Report { incarnation: 1, sequence: 1, version: self.catalog.version, copies };
+        let report = Report { incarnation: 1, sequence: 1, version: self.catalog.version, copies, ..Report::default() };
         self.reports.insert(leaf, report.clone());
         for command in commands(&self.catalog, leaf, &report) {
             self.decide(&command)?;
