@@ -111,7 +111,7 @@ pub struct LeafArgs {
     /// Worker threads [default: one a core]
     #[arg(long, value_name = "N", env = "STOA_THREADS")]
     pub threads: Option<usize>,
-    /// Bytes a second that copies of partitions may take that are made anew on other leaves, all together, e.g. 100MiB [default: no limit]
+    /// Bytes a second that this leaf sends at most to make copies of its partitions on other leaves, e.g. 100MiB [default: no limit]
     #[arg(long, value_name = "BYTES", env = "STOA_COPY_RATE", value_parser = parse_bytes)]
     pub copy_rate: Option<usize>,
 }

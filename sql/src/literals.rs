@@ -18,7 +18,7 @@ use datafusion_sql::sqlparser::keywords::Keyword;
 use datafusion_sql::sqlparser::tokenizer::{Token, TokenWithSpan, Word};
 use stoa_plan::DataType;
 
-use crate::{Catalog, Insert, TableInfo};
+use crate::{Catalog, Insert, TableInfo, token};
 
 /// Numbers of so many digits are exact as DOUBLE.
 const MAX_DIGITS: usize = 15;
@@ -72,10 +72,7 @@ fn sources(table: &TableInfo, columns: &[&Word]) -> Option<Vec<Option<usize>>> {
 
 /// The name that a word stands for; `None` where folding it is not for here.
 pub(crate) fn folded(word: &Word) -> Option<String> {
-    match word.quote_style {
-        Some(_) => Some(word.value.clone()),
-        None => word.value.is_ascii().then(|| word.value.to_ascii_lowercase()),
-    }
+    (word.quote_style.is_some() || word.value.is_ascii()).then(|| token::fold(&word.value, word.quote_style))
 }
 
 /// The parts of an INSERT or REPLACE of plain literals.
@@ -286,19 +283,28 @@ fn integer(value: Constant<'_>) -> Option<i128> {
 /// A number of few digits: without its point, and how many digits follow that.
 fn scaled(value: Constant<'_>) -> Option<(i64, u32)> {
     let Constant::Number(digits, negative) = value else { return None };
-    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
-    let length = if digits.contains('.') { fraction.len() } else { 0 };
-    if !is_digits(whole) || !is_digits(fraction) || whole.len() + length > MAX_DIGITS {
+    let (whole, fraction) = match digits.split_once('.') {
+        Some((whole, fraction)) => (whole, Some(fraction)),
+        None => (digits, None),
+    };
+    if !is_digits(whole) || !fraction.is_none_or(is_digits) {
         return None;
     }
-    let scale = u32::try_from(length).ok()?;
-    let fraction = if length == 0 { 0 } else { fraction.parse::<i64>().ok()? };
-    let number = whole.parse::<i64>().ok()? * 10i64.pow(scale) + fraction;
-    Some((if negative { -number } else { number }, scale))
+    let fraction = fraction.unwrap_or_default();
+    if whole.len() + fraction.len() > MAX_DIGITS {
+        return None;
+    }
+    let number = whole.bytes().chain(fraction.bytes()).fold(0, |number, digit| number * 10 + i64::from(digit - b'0'));
+    Some((if negative { -number } else { number }, fraction.len() as u32))
 }
 
 fn is_digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// The number that is written at a place of a text.
+fn number_at(text: &str, place: std::ops::Range<usize>) -> Option<u32> {
+    text.get(place).filter(|part| is_digits(part))?.parse().ok()
 }
 
 /// A number with an exponent is a DOUBLE. Of others, both parts are exact, so that the quotient is the nearest DOUBLE.
@@ -323,12 +329,11 @@ fn decimal(value: Constant<'_>, precision: u8, scale: i8) -> Option<i128> {
 /// `YYYY-MM-DD`.
 fn date(text: &str) -> Option<NaiveDate> {
     let bytes = text.as_bytes();
-    let shape = bytes.len() == 10 && bytes[4] == b'-' && bytes[7] == b'-';
-    let number = |from: usize, to: usize| text.get(from..to).filter(|part| is_digits(part))?.parse::<u32>().ok();
-    if !shape {
+    if bytes.len() != 10 || bytes[4] != b'-' || bytes[7] != b'-' {
         return None;
     }
-    let date = NaiveDate::from_ymd_opt(number(0, 4)?.try_into().ok()?, number(5, 7)?, number(8, 10)?)?;
+    let year = number_at(text, 0..4)?.try_into().ok()?;
+    let date = NaiveDate::from_ymd_opt(year, number_at(text, 5..7)?, number_at(text, 8..10)?)?;
     YEARS.contains(&date.year()).then_some(date)
 }
 
@@ -339,9 +344,7 @@ fn days(date: NaiveDate) -> Option<i32> {
 /// `YYYY-MM-DD HH:MM:SS`, with up to six digits of a second.
 fn moment(text: &str) -> Option<NaiveDateTime> {
     let bytes = text.as_bytes();
-    let shape = bytes.len() >= 19 && bytes[10] == b' ' && bytes[13] == b':' && bytes[16] == b':';
-    let number = |from: usize, to: usize| text.get(from..to).filter(|part| is_digits(part))?.parse::<u32>().ok();
-    if !shape {
+    if bytes.len() < 19 || bytes[10] != b' ' || bytes[13] != b':' || bytes[16] != b':' {
         return None;
     }
     let micros = match text.get(19..)? {
@@ -351,5 +354,6 @@ fn moment(text: &str) -> Option<NaiveDateTime> {
             fraction.parse::<u32>().ok()? * 10u32.pow(6 - u32::try_from(fraction.len()).ok()?)
         }
     };
-    date(text.get(..10)?)?.and_hms_micro_opt(number(11, 13)?, number(14, 16)?, number(17, 19)?, micros)
+    let (hour, minute, second) = (number_at(text, 11..13)?, number_at(text, 14..16)?, number_at(text, 17..19)?);
+    date(text.get(..10)?)?.and_hms_micro_opt(hour, minute, second, micros)
 }

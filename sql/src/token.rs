@@ -169,5 +169,10 @@ impl<'a> Lines<'a> {
 
 /// The name that an identifier stands for: lower-case unless quoted.
 pub(crate) fn folded(ident: &Ident) -> String {
-    if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
+    fold(&ident.value, ident.quote_style)
+}
+
+/// As [`folded`], of the parts of a name.
+pub(crate) fn fold(name: &str, quote: Option<char>) -> String {
+    if quote.is_some() { name.to_owned() } else { name.to_lowercase() }
 }

@@ -5,23 +5,29 @@ use std::time::{Duration, Instant};
 
 use crate::nodes::{Cluster, text};
 
+/// `stoa admin` through a coordinator: whether it succeeded, and what it said.
+fn admin(cluster: &Cluster, coordinator: &str, args: &[&str]) -> (bool, String) {
+    let output = cluster.command_at(coordinator, &[&["admin"], args, &["--format", "csv"]].concat()).output().unwrap();
+    (output.status.success(), text(&output))
+}
+
+fn succeeds(cluster: &Cluster, coordinator: &str, args: &[&str]) -> String {
+    let (success, said) = admin(cluster, coordinator, args);
+    assert!(success, "{args:?}: {said}");
+    said
+}
+
+fn refuses(cluster: &Cluster, coordinator: &str, args: &[&str], what: &str) {
+    let (success, said) = admin(cluster, coordinator, args);
+    assert!(!success && said.contains(what), "{args:?}: {said}");
+}
+
 #[test]
 fn every_command() {
     let cluster = Cluster::with(2, 1);
     let follower = cluster.address(1);
-    let admin = |args: &[&str]| {
-        let output = cluster.command_at(&follower, &[&["admin"], args, &["--format", "csv"]].concat()).output().unwrap();
-        (output.status.success(), text(&output))
-    };
-    let ok = |args: &[&str]| {
-        let (success, said) = admin(args);
-        assert!(success, "{args:?}: {said}");
-        said
-    };
-    let fails = |args: &[&str], what: &str| {
-        let (success, said) = admin(args);
-        assert!(!success && said.contains(what), "{args:?}: {said}");
-    };
+    let ok = |args: &[&str]| succeeds(&cluster, &follower, args);
+    let fails = |args: &[&str], what: &str| refuses(&cluster, &follower, args, what);
     let (leader, leaf) = (cluster.address(0), cluster.address(2));
 
     ok(&["create-database", "sales_2026", "--partitions", "3"]);
@@ -62,28 +68,19 @@ fn every_command() {
 #[test]
 fn commands_that_move_copies() {
     let cluster = Cluster::start(2);
-    let run = |args: &[&str]| cluster.command(&[&["admin"], args, &["--format", "csv"]].concat()).output().unwrap();
-    let ok = |args: &[&str]| {
-        let output = run(args);
-        assert!(output.status.success(), "{args:?}: {}", text(&output));
-        text(&output)
-    };
-    let fails = |args: &[&str], what: &str| {
-        let output = run(args);
-        assert!(!output.status.success() && text(&output).contains(what), "{args:?}: {}", text(&output));
-    };
+    let coordinator = cluster.address(0);
+    let ok = |args: &[&str]| succeeds(&cluster, &coordinator, args);
+    let fails = |args: &[&str], what: &str| refuses(&cluster, &coordinator, args, what);
     let masters = |port: &str| ok(&["partitions"]).matches(&format!("{port},Master")).count();
     let address = cluster.address(2);
     let port = address.rsplit(':').next().unwrap();
-    let began = Instant::now();
-    while ok(&["partitions"]).matches(",Slave,").count() < 2 {
-        assert!(began.elapsed() < Duration::from_secs(20));
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    cluster.wait_for_replicas(2);
     assert_eq!(masters(port), 1);
 
     ok(&["detach-leaf", &address]);
     assert_eq!(masters(port), 0);
+    // It answers, and says what it has.
+    assert_eq!(ok(&["status"]).matches(",Slave,detached,").count(), 2, "{}", ok(&["status"]));
     fails(&["detach-leaf", &cluster.address(1)], "would be off line");
     fails(&["detach-leaf", "127.0.0.1:1", "--force"], "no leaf");
     ok(&["attach-leaf"]);

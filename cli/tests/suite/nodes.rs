@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -68,6 +69,15 @@ impl Cluster {
     pub fn start_again(&self) {
         let output = stoa(&["cluster", "start", "--dir", self.dir()]).output().unwrap();
         assert!(output.status.success(), "{}", text(&output));
+    }
+
+    /// Waits until so many partitions have their replicas.
+    pub fn wait_for_replicas(&self, partitions: usize) {
+        let began = Instant::now();
+        while self.ok("SHOW PARTITIONS").matches(",Slave,").count() < partitions {
+            assert!(began.elapsed() < Duration::from_secs(30), "{}", self.ok("SHOW PARTITIONS; SHOW LEAVES"));
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     pub fn command(&self, args: &[&str]) -> Command {

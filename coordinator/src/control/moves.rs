@@ -9,11 +9,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stoa_exec::CancelToken;
+use stoa_rpc::leaf::LeafService;
 use stoa_rpc::replication::{FedReport, Orders, Report};
 use stoa_sql::MoveKind;
 
 use super::{Control, invalid};
-use crate::catalog::{Catalog, Command, Database, Job, LeafState, NodeId};
+use crate::catalog::{Catalog, Command, Database, Job, Leaf, LeafState, NodeId};
 use crate::cluster::Shared;
 use crate::placement::{Action, Step};
 use crate::session::text_table;
@@ -24,6 +25,10 @@ use crate::{Error, Outcome, Result};
 const LOOK: Duration = Duration::from_millis(50);
 /// How long a leaf that was detached may take to be online again.
 const ATTACH: Duration = Duration::from_secs(30);
+
+fn is_online(leaf: &Leaf) -> bool {
+    leaf.state == LeafState::Online
+}
 
 fn job(kind: MoveKind) -> Job {
     match kind {
@@ -58,7 +63,7 @@ impl Control {
         if planned.is_empty() {
             return Ok(0);
         }
-        check_room(&catalog, &self.ask_reports(), catalog.database(name).map_err(invalid)?, &planned)?;
+        check_room(&catalog, &self.ask_reports(is_online), catalog.database(name).map_err(invalid)?, &planned)?;
         self.decide(&Command::SetJob { database: name.to_owned(), job: Some(job) })?;
         loop {
             let catalog = self.catalog();
@@ -157,23 +162,33 @@ impl Control {
         }
     }
 
-    /// What every leaf reports, asked now.
-    pub(super) fn ask_reports(&self) -> BTreeMap<NodeId, Report> {
+    /// Asks some leaves the same, all at once; `None` from those that do not answer.
+    pub(super) fn ask_leaves<T: Send>(
+        &self,
+        whom: impl Fn(&Leaf) -> bool,
+        question: impl Fn(&dyn LeafService) -> stoa_rpc::Result<T> + Sync,
+    ) -> Vec<(NodeId, Leaf, Option<T>)> {
         let catalog = self.catalog();
-        let nothing = Arc::new(Orders::default());
-        let ask = |address: &str| self.leaves.leaf(address)?.heartbeat(&nothing);
+        let ask = |leaf: &Leaf| self.leaves.leaf(&leaf.address).and_then(|leaf| question(&*leaf)).ok();
         std::thread::scope(|scope| {
             let ask = &ask;
-            let online = catalog.leaves.iter().filter(|(_, leaf)| leaf.state == LeafState::Online);
-            let threads: Vec<_> = online.map(|(id, leaf)| (*id, scope.spawn(move || ask(&leaf.address).ok()))).collect();
-            threads.into_iter().filter_map(|(id, thread)| Some((id, thread.join().ok().flatten()?))).collect()
+            let asked = catalog.leaves.iter().filter(|(_, leaf)| whom(leaf));
+            let threads: Vec<_> = asked.map(|(id, leaf)| (id, leaf, scope.spawn(move || ask(leaf)))).collect();
+            threads.into_iter().map(|(id, leaf, thread)| (*id, leaf.clone(), thread.join().ok().flatten())).collect()
         })
+    }
+
+    /// What leaves report, asked now.
+    pub(super) fn ask_reports(&self, whom: impl Fn(&Leaf) -> bool) -> BTreeMap<NodeId, Report> {
+        let nothing = Arc::new(Orders::default());
+        let answers = self.ask_leaves(whom, |leaf| leaf.heartbeat(&nothing));
+        answers.into_iter().filter_map(|(id, _, report)| Some((id, report?))).collect()
     }
 
     /// EXPLAIN REBALANCE PARTITIONS, EXPLAIN RESTORE REDUNDANCY.
     pub(super) fn explain_move(&self, kind: MoveKind, database: Option<&str>) -> Result<Outcome> {
         let catalog = self.catalog();
-        let reports = self.ask_reports();
+        let reports = self.ask_reports(is_online);
         let mut rows = Vec::new();
         for name in self.databases_named(database)? {
             let found = catalog.database(&name).map_err(invalid)?;
@@ -192,7 +207,7 @@ impl Control {
     /// SHOW REBALANCE STATUS: the steps that are left of what runs.
     pub(super) fn show_moves(&self, database: Option<&str>) -> Result<Outcome> {
         let catalog = self.catalog();
-        let reports = self.ask_reports();
+        let reports = self.ask_reports(is_online);
         let mut rows = Vec::new();
         for name in self.databases_named(database)? {
             let found = catalog.database(&name).map_err(invalid)?;
@@ -246,7 +261,7 @@ impl Control {
     pub(super) fn clear_orphans(&self, explain: bool) -> Result<Outcome> {
         let catalog = self.catalog();
         let mut rows = Vec::new();
-        for (id, report) in self.ask_reports() {
+        for (id, report) in self.ask_reports(is_online) {
             let Some(leaf) = catalog.leaves.get(&id) else { continue };
             for copy in &report.copies {
                 let database = catalog.databases.get(&copy.database);
@@ -290,28 +305,32 @@ fn fed<'a>(catalog: &Catalog, reports: &'a BTreeMap<NodeId, Report>, name: &str,
 
 /// How long it takes to copy so many bytes, in milliseconds, at the pace of the last copies; empty: nobody has made one.
 fn estimate(reports: &BTreeMap<NodeId, Report>, bytes: u64) -> String {
-    let rates: Vec<u64> = reports.values().map(|report| report.rate).filter(|rate| *rate > 0).collect();
-    match rates.len() as u64 {
+    let rates = reports.values().map(|report| u128::from(report.rate)).filter(|rate| *rate > 0);
+    let (sum, known) = rates.fold((0, 0), |(sum, known), rate| (sum + rate, known + 1));
+    match sum.checked_div(known) {
         _ if bytes == 0 => "0".to_owned(),
-        0 => String::new(),
-        known => {
-            (u128::from(bytes) * 1000 * u128::from(known) / rates.iter().map(|rate| u128::from(*rate)).sum::<u128>()).to_string()
-        }
+        None => String::new(),
+        Some(rate) => (u128::from(bytes) * 1000 / rate).to_string(),
     }
 }
 
 /// Whether the disks of the leaves have room for the copies that they would get, with a tenth to spare.
 fn check_room(catalog: &Catalog, reports: &BTreeMap<NodeId, Report>, database: &Database, steps: &[Step]) -> Result<()> {
+    let key = database.name.to_lowercase();
     let mut wanted: BTreeMap<NodeId, u64> = BTreeMap::new();
     for step in steps {
-        *wanted.entry(step.target).or_default() += bytes(reports, database, &database.name.to_lowercase(), step);
+        let copied = wanted.entry(step.target).or_default();
+        *copied = copied.saturating_add(bytes(reports, database, &key, step));
     }
     for (leaf, wanted) in wanted {
         let free = reports.get(&leaf).map_or(0, |report| report.free);
         if free > 0 && wanted > free - free / 10 {
             let address = catalog.leaves.get(&leaf).map_or("", |leaf| &leaf.address);
             let what = format!("leaf {address} would get copies of {wanted} bytes, and its disk has {free} free");
-            return Err(Error::Invalid(format!("{what}: make room there, or add a leaf. Nothing was moved")));
+            return Err(Error::Invalid(format!(
+                "{what}: make room there, or add a leaf. Nothing of '{}' was moved",
+                database.name
+            )));
         }
     }
     Ok(())
@@ -335,7 +354,7 @@ mod tests {
     use super::*;
     use crate::placement::PlacementKind;
 
-    /// A cluster of two groups whose first leaf has everything, and what is left to do for a copy on the other one.
+    /// Two leaves, the first of which has everything, and what is left to do until the other has half of it.
     fn planned() -> (Catalog, BTreeMap<NodeId, Report>, Vec<Step>) {
         let mut catalog = Catalog::default();
         let mut apply = |command: Command| catalog.apply(&command).unwrap();

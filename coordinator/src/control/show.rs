@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use stoa_rpc::leaf::DatabaseStatus;
+use stoa_rpc::leaf::LeafService;
 use stoa_rpc::replication::{CopyReport, CopyRole, Report};
 
 use super::{Control, view_of};
@@ -26,33 +26,19 @@ fn state(leaf: &Leaf, answers: bool) -> &'static str {
     }
 }
 
-/// What a leaf says of itself, and how long that took in milliseconds.
-type Answer = Option<(Vec<DatabaseStatus>, f64)>;
-
 impl Control {
-    /// Asks all leaves at once.
-    fn ask_leaves(&self) -> Vec<(NodeId, Leaf, Answer)> {
-        let catalog = self.catalog();
-        std::thread::scope(|scope| {
-            let ask = |leaf: &Leaf| {
-                let leaf = self.leaves.leaf(&leaf.address).ok()?;
-                let began = Instant::now();
-                let status = leaf.status().ok()?;
-                Some((status, began.elapsed().as_secs_f64() * 1e3))
-            };
-            let threads: Vec<_> = catalog.leaves.iter().map(|(id, leaf)| (id, leaf, scope.spawn(move || ask(leaf)))).collect();
-            threads.into_iter().map(|(id, leaf, thread)| (*id, leaf.clone(), thread.join().ok().flatten())).collect()
-        })
-    }
-
     pub(super) fn show_leaves(&self) -> Result<Outcome> {
         let catalog = self.catalog();
         let mut rows = Vec::new();
-        for (id, leaf, answer) in self.ask_leaves() {
+        let latency = |leaf: &dyn LeafService| {
+            let began = Instant::now();
+            leaf.status().map(|_| began.elapsed().as_secs_f64() * 1e3)
+        };
+        for (id, leaf, answer) in self.ask_leaves(|_| true, latency) {
             let (host, port) = parts(&leaf.address);
             let pair = leaf.pair.and_then(|pair| catalog.leaves.get(&pair));
             let (pair_host, pair_port) = pair.map(|pair| parts(&pair.address)).unwrap_or_default();
-            let latency = answer.as_ref().map(|(_, ms)| format!("{ms:.3}")).unwrap_or_default();
+            let latency = answer.map(|ms| format!("{ms:.3}")).unwrap_or_default();
             let state = state(&leaf, answer.is_some()).to_owned();
             rows.push([host, port, leaf.group.to_string(), pair_host, pair_port, state, latency, id.0.to_string()]);
         }
@@ -130,7 +116,7 @@ impl Control {
     /// What each leaf has, beside what the catalog says that it has.
     pub(super) fn show_cluster_status(&self) -> Result<Outcome> {
         let catalog = self.catalog();
-        let reports = self.ask_reports();
+        let reports = self.ask_reports(|_| true);
         let mut rows = Vec::new();
         for (id, leaf) in &catalog.leaves {
             let (host, port) = parts(&leaf.address);
@@ -203,11 +189,14 @@ fn copies_of<'a>(
     let mut copies = BTreeMap::new();
     for (name, database) in &catalog.databases {
         for (ordinal, Partition { copies: of, .. }) in (0u32..).zip(&database.partitions) {
-            let role = match of.master == Some(leaf) {
-                true => "Master",
-                false if of.replicas.contains(&leaf) => "Slave",
-                false if of.spares.contains(&leaf) => "Async Slave",
-                false => continue,
+            let role = if of.master == Some(leaf) {
+                "Master"
+            } else if of.replicas.contains(&leaf) {
+                "Slave"
+            } else if of.spares.contains(&leaf) {
+                "Async Slave"
+            } else {
+                continue;
             };
             copies.insert((name.clone(), ordinal), (role, None));
         }
