@@ -288,6 +288,28 @@ pub enum AdminCommand {
         /// The database [default: all]
         of: Option<String>,
     },
+    /// Copy a database, as of one moment, while writing goes on
+    Backup {
+        /// The database
+        of: String,
+        /// A folder that every node has under this path, or s3://BUCKET/PREFIX
+        #[arg(long, value_name = "PLACE")]
+        to: String,
+        /// Copy only what the backups that are there already lack
+        #[arg(long)]
+        incremental: bool,
+    },
+    /// Make a database what it was in the newest backup of it in a place
+    Restore {
+        /// The database
+        of: String,
+        /// Where its backup is
+        #[arg(long, value_name = "PLACE")]
+        from: String,
+        /// What it is called from now on [default: its own name]
+        #[arg(long = "as", value_name = "NAME")]
+        new_name: Option<String>,
+    },
     /// Remove copies on leaves that the catalog does not know
     ClearOrphans {
         /// Only list them

@@ -37,9 +37,9 @@ pub use alter::{AlterTable, Layout};
 pub use bitmap_index::ValueIndex;
 pub use checksum::checksum;
 pub use database::{
-    BackupFile, BackupSource, CheckReport, CopyReceiver, CopySource, Damage, Database, FORMAT_VERSION, FileReceiver, LogRecord,
-    MergeStatus, Position, Replication, Savepoint, SegmentFile, Snapshot, Transaction, decode_definition, encode_definition,
-    lock_file,
+    BackupFile, BackupSource, CheckReport, CopyReceiver, CopySource, Damage, Database, FORMAT_VERSION, FileReceiver, Hold,
+    LogRecord, MergeStatus, Position, Replication, Savepoint, SegmentFile, Snapshot, Transaction, decode_definition,
+    encode_definition, lock_file,
 };
 pub use definition::{BitmapIndex, ColumnDef, Durability, MAX_PARTITIONS, MAX_SEGMENT_ROWS, Options, TableDef, UniqueKey};
 pub use encoding::{Encoded, EncodedColumn, Encoding, PreparedPredicate, encode, encode_as};

@@ -1,120 +1,108 @@
-//! BACKUP and RESTORE of a data directory, to and from a folder or an object store.
-//!
-//! ```text
-//! PLACE/segments/<name>                    segment files of all backups in this place
-//! PLACE/backups/<time>-<lsn>/manifest      a backup; written last, so that a backup that is there is whole
-//! ```
+//! BACKUP and RESTORE of a data directory, and what a backup of a cluster says of itself.
 
-use std::path::Path as Folder;
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use futures_util::TryStreamExt;
-use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
-use stoa_columnstore::{BackupSource, Database};
+use serde::{Deserialize, Serialize};
+use stoa_backup::{CLUSTER, MANIFEST, Place, new_name};
+use stoa_columnstore::Database;
 use stoa_exec::CancelToken;
 
+use crate::catalog::{self, Definition};
 use crate::{Error, Result};
 
-/// What a backup did.
-pub(crate) struct Copied {
-    /// Segment files that were copied, and their bytes.
-    pub files: u64,
-    pub bytes: u64,
-    /// Segment files that were there from earlier backups.
-    pub kept: u64,
-    /// The name of the backup.
-    pub name: String,
-}
-
-/// Where backups are: `s3://bucket/prefix`, whose access the AWS_* variables of the environment describe, or a folder.
-struct Place {
-    store: Box<dyn ObjectStore>,
-    prefix: Path,
-    runtime: tokio::runtime::Runtime,
-}
-
-impl Place {
-    fn open(place: &str, create: bool) -> Result<Place> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|e| Error::Invalid(format!("cannot copy: {e}")))?;
-        if place.contains("://") {
-            // Whoever was first has done the same.
-            let _ = rustls::crypto::ring::default_provider().install_default();
-            let url = url::Url::parse(place).map_err(|e| Error::Invalid(format!("'{place}' is no place for backups: {e}")))?;
-            let (store, prefix) = object_store::parse_url_opts(&url, std::env::vars().filter(|(k, _)| k.starts_with("AWS_")))
-                .map_err(|e| failed(place, &e))?;
-            return Ok(Place { store, prefix, runtime });
-        }
-        let folder = Folder::new(place);
-        if create {
-            std::fs::create_dir_all(folder).map_err(|e| failed(place, &e))?;
-        }
-        let store = object_store::local::LocalFileSystem::new_with_prefix(folder).map_err(|e| failed(place, &e))?;
-        Ok(Place { store: Box::new(store.with_fsync(true)), prefix: Path::default(), runtime })
-    }
-
-    fn path(&self, parts: &[&str]) -> Path {
-        parts.iter().fold(self.prefix.clone(), |path, part| path.join(*part))
-    }
-
-    /// The names and lengths below a folder.
-    fn list(&self, folder: &Path) -> object_store::Result<Vec<object_store::ObjectMeta>> {
-        self.runtime.block_on(self.store.list(Some(folder)).try_collect())
-    }
-
-    fn put(&self, path: &Path, bytes: Vec<u8>) -> object_store::Result<()> {
-        self.runtime.block_on(self.store.put(path, PutPayload::from(bytes))).map(drop)
-    }
-
-    fn get(&self, path: &Path) -> object_store::Result<Vec<u8>> {
-        self.runtime.block_on(async { Ok(self.store.get(path).await?.bytes().await?.to_vec()) })
-    }
-}
-
-fn failed(place: &str, why: &dyn std::fmt::Display) -> Error {
-    Error::Invalid(format!("backup place '{place}': {why}"))
-}
-
 /// Copies the state of a database; segments that are there already are not copied again, unless `anew`.
-pub(crate) fn backup(database: &Arc<Database>, to: &str, anew: bool, cancel: &CancelToken) -> Result<Copied> {
+pub(crate) fn backup(database: &Arc<Database>, to: &str, anew: bool, cancel: &CancelToken) -> Result<String> {
     let place = Place::open(to, true)?;
-    let source: BackupSource = database.backup_source()?;
-    let there = place.list(&place.path(&["segments"])).map_err(|e| failed(to, &e))?;
-    let there: std::collections::HashMap<String, u64> =
-        there.into_iter().filter_map(|found| Some((found.location.filename()?.to_owned(), found.size))).collect();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
-    let mut copied = Copied { files: 0, bytes: 0, kept: 0, name: format!("{now:015}-{}", source.lsn()) };
-    for file in source.files() {
-        cancel.check()?;
-        if !anew && there.get(&file.name) == Some(&file.length) {
-            copied.kept += 1;
-            continue;
-        }
-        let bytes = std::fs::read(file.path()).map_err(|e| failed(&file.path().display().to_string(), &e))?;
-        place.put(&place.path(&["segments", &file.name]), bytes).map_err(|e| failed(to, &e))?;
-        copied.files += 1;
-        copied.bytes += file.length;
-    }
-    let manifest = source.manifest()?;
-    place.put(&place.path(&["backups", &copied.name, "manifest"]), manifest).map_err(|e| failed(to, &e))?;
-    Ok(copied)
+    let source = database.backup_source()?;
+    let name = new_name(source.lsn());
+    let copied = place.copy(&source, (&name, MANIFEST), anew, &|| cancel.check().is_err())?;
+    Ok(said(&name, copied))
 }
 
-/// Makes the tables of the newest backup in a place; its name, and how many tables.
-pub(crate) fn restore(database: &Arc<Database>, from: &str, cancel: &CancelToken) -> Result<(String, usize)> {
+/// What a backup did, for people.
+pub(crate) fn said(name: &str, copied: stoa_backup::Copied) -> String {
+    format!("backup {name}: {} segments copied ({} bytes), {} were there", copied.files, copied.bytes, copied.kept)
+}
+
+/// Makes the tables of the newest backup in a place; what was done.
+pub(crate) fn restore(database: &Arc<Database>, from: &str, cancel: &CancelToken) -> Result<String> {
     let place = Place::open(from, false)?;
-    let all = place.list(&place.path(&["backups"])).map_err(|e| failed(from, &e))?;
-    let manifests = all.into_iter().map(|found| found.location).filter(|path| path.filename() == Some("manifest"));
-    let newest = manifests.max().ok_or_else(|| failed(from, &"there is no backup in it"))?;
-    let name = newest.parts().rev().nth(1).map(|part| part.as_ref().to_owned()).unwrap_or_default();
-    let manifest = place.get(&newest).map_err(|e| failed(from, &e))?;
-    let tables = database.restore(&manifest, &mut |segment| {
-        let cancelled = |_| stoa_columnstore::Error::Invalid("the restore was cancelled".into());
-        cancel.check().map_err(cancelled)?;
-        let lost = |e| stoa_columnstore::Error::Invalid(format!("backup {name}, file {segment}: {e}"));
-        place.get(&place.path(&["segments", segment])).map_err(lost)
-    })?;
-    Ok((name, tables))
+    let all = place.backups()?;
+    let Some((name, _)) = all.iter().find(|(_, files)| files.contains(MANIFEST)) else {
+        let what = match all.iter().any(|(_, files)| files.contains(CLUSTER)) {
+            true => "its backups are of clusters: RESTORE on a cluster",
+            false => "there is no backup in it",
+        };
+        return Err(Error::Invalid(format!("backup place '{from}': {what}")));
+    };
+    let tables = place.restore(database, (name, MANIFEST), &|| cancel.check().is_err())?;
+    Ok(format!("backup {name}: {tables} tables restored"))
+}
+
+/// What a backup of a cluster says of its database.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Definitions {
+    /// Of this file.
+    version: u32,
+    /// The name of the database.
+    pub database: String,
+    /// How many partitions it has.
+    pub partitions: u32,
+    /// Copies of every partition.
+    pub redundancy: u8,
+    /// Its tables.
+    pub tables: Vec<Definition>,
+    /// Its views: names and texts.
+    pub views: Vec<(String, String)>,
+}
+
+/// The version of [`Definitions`] that is written, and the newest that is read.
+const VERSION: u32 = 1;
+
+impl Definitions {
+    pub fn of(database: &catalog::Database) -> Definitions {
+        Definitions {
+            version: VERSION,
+            database: database.name.clone(),
+            partitions: database.partitions.len() as u32,
+            redundancy: database.redundancy,
+            tables: database.tables.values().cloned().collect(),
+            views: database.views.values().cloned().collect(),
+        }
+    }
+
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        serde_json::to_vec_pretty(self).map_err(|e| Error::Invalid(format!("a backup's definitions cannot be written: {e}")))
+    }
+
+    fn decode(bytes: &[u8]) -> std::result::Result<Definitions, String> {
+        let definitions: Definitions = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+        if definitions.version > VERSION {
+            return Err(format!("it is of version {}, and this program reads {VERSION}", definitions.version));
+        }
+        Ok(definitions)
+    }
+
+    /// The newest backup of a database in a place: its name, and what it says.
+    pub fn newest(place: &Place, from: &str, database: &str) -> Result<(String, Definitions)> {
+        let failed = |what: &str| Error::Invalid(format!("backup place '{from}': {what}"));
+        let all = place.backups()?;
+        let mut others = BTreeSet::new();
+        for (backup, _) in all.iter().filter(|(_, files)| files.contains(CLUSTER)) {
+            let bytes = place.read(backup, CLUSTER)?.unwrap_or_default();
+            let read = Definitions::decode(&bytes);
+            let definitions = read.map_err(|why| failed(&format!("backup {backup} cannot be read: {why}")))?;
+            if definitions.database.eq_ignore_ascii_case(database) {
+                return Ok((backup.clone(), definitions));
+            }
+            others.insert(definitions.database);
+        }
+        let others: Vec<String> = others.into_iter().collect();
+        Err(failed(&match (others.is_empty(), all.iter().any(|(_, files)| files.contains(MANIFEST))) {
+            (false, _) => format!("there is no backup of '{database}' in it, but of {}", others.join(", ")),
+            (true, true) => "its backups are of data directories: RESTORE with --data".to_owned(),
+            (true, false) => "there is no backup in it".to_owned(),
+        }))
+    }
 }

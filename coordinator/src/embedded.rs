@@ -170,20 +170,24 @@ impl Store for Embedded {
         Ok(self.database.merge_status())
     }
 
-    fn backup(&self, to: &str, anew: bool, cancel: &CancelToken) -> Result<String> {
-        let copied = backup::backup(&self.database, to, anew, cancel)?;
-        let (name, files, bytes, kept) = (copied.name, copied.files, copied.bytes, copied.kept);
-        Ok(format!("backup {name}: {files} segments copied ({bytes} bytes), {kept} were there"))
+    fn backup(&self, database: Option<&str>, to: &str, anew: bool, cancel: &CancelToken) -> Result<String> {
+        without_name(database)?;
+        backup::backup(&self.database, to, anew, cancel)
     }
 
-    fn restore(&self, from: &str, cancel: &CancelToken) -> Result<String> {
-        let (name, tables) = backup::restore(&self.database, from, cancel)?;
-        Ok(format!("backup {name}: {tables} tables restored"))
+    fn restore(&self, database: Option<&str>, _: Option<&str>, from: &str, cancel: &CancelToken) -> Result<String> {
+        without_name(database)?;
+        backup::restore(&self.database, from, cancel)
     }
 
     fn insert_rows(&self) -> usize {
         self.database.options().flush_rows
     }
+}
+
+fn without_name(database: Option<&str>) -> Result<()> {
+    let what = |name| format!("a data directory is one database without a name: leave '{name}' out");
+    database.map_or(Ok(()), |name| Err(Error::Invalid(what(name))))
 }
 
 struct EmbeddedTransaction {

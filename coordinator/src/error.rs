@@ -32,6 +32,16 @@ pub enum Error {
 /// Result of a statement.
 pub type Result<T> = std::result::Result<T, Error>;
 
+impl From<stoa_backup::Error> for Error {
+    fn from(error: stoa_backup::Error) -> Error {
+        match error {
+            stoa_backup::Error::Place { .. } => Error::Invalid(error.to_string()),
+            stoa_backup::Error::Storage(error) => Error::Storage(error),
+            stoa_backup::Error::Cancelled => Error::Exec(stoa_exec::Error::Cancelled),
+        }
+    }
+}
+
 impl Error {
     /// The same may succeed later.
     pub(crate) fn retryable(message: impl Into<String>) -> Error {

@@ -172,28 +172,18 @@ pub trait Store: Send + Sync {
     /// If that cannot be asked.
     fn merge_status(&self) -> Result<Vec<MergeStatus>>;
 
-    /// The name of the database, where databases have names.
-    fn database(&self) -> Option<String> {
-        None
-    }
-
-    /// Copies everything, as of one moment, to a folder or an object store; what was done, for people.
+    /// Copies a database, otherwise that of the session, as of one moment to a folder or an object store; what was done, for people.
     ///
     /// # Errors
     /// If it cannot be read, or written there.
-    fn backup(&self, to: &str, anew: bool, cancel: &CancelToken) -> Result<String> {
-        let _ = (to, anew, cancel);
-        Err(Error::Invalid("BACKUP is not supported on a cluster yet".into()))
-    }
+    fn backup(&self, database: Option<&str>, to: &str, anew: bool, cancel: &CancelToken) -> Result<String>;
 
-    /// Makes everything from the newest backup in a place; what was done, for people.
+    /// Makes a database, otherwise that of the session, what it was in the newest backup in a place, under a new name or its own; what
+    /// was done, for people.
     ///
     /// # Errors
     /// If there is something already, or the backup cannot be read.
-    fn restore(&self, from: &str, cancel: &CancelToken) -> Result<String> {
-        let _ = (from, cancel);
-        Err(Error::Invalid("RESTORE is not supported on a cluster yet".into()))
-    }
+    fn restore(&self, database: Option<&str>, new_name: Option<&str>, from: &str, cancel: &CancelToken) -> Result<String>;
 
     /// For how long statements are run again when nodes under them fail.
     fn retry_limit(&self) -> RetryLimit {

@@ -109,6 +109,11 @@ impl Databases {
         self.parts(name)?.partitions.get(&ordinal).cloned().ok_or_else(missing)
     }
 
+    /// The data directory of a partition that the catalog does not have here yet, or that of the REFERENCE tables.
+    pub fn without_role(&self, name: &str, ordinal: u32) -> Result<Arc<Database>> {
+        if ordinal == REFERENCE { Ok(self.parts(name)?.reference) } else { self.copy(name, ordinal)?.without_role() }
+    }
+
     /// Gives a copy up, if the catalog does not have it.
     pub fn drop_partition(&self, name: &str, ordinal: u32) -> Result<()> {
         let mut open = self.open.write();

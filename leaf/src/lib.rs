@@ -11,6 +11,7 @@
 //! - A query ends, and what it holds here is freed, when whoever began it lets it go: by choice or because its connection broke.
 //! - Its memory, rows from other leaves included, is within one budget; going past it is that query's error.
 
+mod backup;
 mod databases;
 mod load;
 mod partition;
@@ -30,6 +31,7 @@ use parking_lot::Mutex;
 use stoa_columnstore::{Options, lock_file};
 use stoa_exec::{Admission, AdmissionLimits, Settings};
 use stoa_plan::codec::encode_statistics;
+use stoa_rpc::backup::{BackupPlace, BackupSetup, LeafBackup};
 use stoa_rpc::leaf::{
     Change, DatabaseStatus, Delivery, InDoubt, LeafQuery, LeafService, LeafTransaction, Load, MergeStatus, OptimizeHow,
     QuerySetup, TransactionSetup,
@@ -206,6 +208,15 @@ impl LeafService for Leaf {
 
     fn drop_partition(&self, database: &str, ordinal: u32) -> Result<()> {
         self.databases.drop_partition(database, ordinal)
+    }
+
+    fn backup(&self, setup: BackupSetup) -> Result<Arc<dyn LeafBackup>> {
+        let parts = self.databases.parts(&setup.database)?;
+        Ok(Arc::new(backup::Backup::begin(&setup, &parts)?))
+    }
+
+    fn restore(&self, database: &str, ordinal: u32, from: &BackupPlace) -> Result<()> {
+        backup::restore(&self.databases.without_role(database, ordinal)?, ordinal, from)
     }
 }
 

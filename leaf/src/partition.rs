@@ -102,6 +102,14 @@ impl Partition {
         }
     }
 
+    /// The data directory of a copy that the catalog does not have yet.
+    pub fn without_role(&self) -> Result<Arc<Database>> {
+        match self.state.lock().role {
+            Role::None { .. } => Ok(self.database()),
+            _ => Err(Failure::new(FailureKind::User, format!("{} has a role on this leaf", self.name()))),
+        }
+    }
+
     /// The transactions that are in doubt here and that nobody resolves elsewhere.
     pub fn in_doubt(&self) -> Vec<(u64, u32)> {
         match &self.state.lock().role {

@@ -111,6 +111,24 @@ pub enum AdminCommand {
         /// The database; empty: all.
         database: String,
     },
+    /// `BACKUP DATABASE`.
+    Backup {
+        /// The database.
+        database: String,
+        /// A folder that every node has, or `s3://bucket/prefix`.
+        to: String,
+        /// Only what the backups that are there already lack.
+        incremental: bool,
+    },
+    /// `RESTORE DATABASE`.
+    Restore {
+        /// The database.
+        database: String,
+        /// What it is called from now on; empty: as it was.
+        new_name: String,
+        /// Where its backup is.
+        from: String,
+    },
 }
 
 /// What a command gave.
@@ -173,6 +191,14 @@ impl AdminCommand {
             AdminCommand::ExplainRestoreRedundancy { database } => format!("EXPLAIN {}", restore(database)),
             AdminCommand::ExplainClearOrphans => "EXPLAIN CLEAR ORPHAN DATABASES".to_owned(),
             AdminCommand::RebalanceStatus { database } => format!("SHOW REBALANCE STATUS{}", on(database)),
+            AdminCommand::Backup { database, to, incremental } => {
+                let how = if_set(*incremental, " WITH DIFFERENTIAL");
+                format!("BACKUP DATABASE {}{how} TO {}", name(database), text(to))
+            }
+            AdminCommand::Restore { database, new_name, from } => {
+                let new_name = if new_name.is_empty() { String::new() } else { format!(" AS {}", name(new_name)) };
+                format!("RESTORE DATABASE {}{new_name} FROM {}", name(database), text(from))
+            }
         }
     }
 }

@@ -54,6 +54,12 @@ pub(crate) async fn call(admin: admin::Client, command: AdminCommand) -> Result<
             list!(explain_restore_redundancy_request, set_database(&database))
         }
         AdminCommand::ExplainClearOrphans => list!(explain_clear_orphans_request),
+        AdminCommand::Backup { database, to, incremental } => {
+            say!(backup_request, set_database(&database), set_to(&to), set_incremental(incremental))
+        }
+        AdminCommand::Restore { database, new_name, from } => {
+            say!(restore_request, set_database(&database), set_new_name(&new_name), set_from(&from))
+        }
         AdminCommand::RebalanceStatus { database } => list!(rebalance_status_request, set_database(&database)),
     }
 }

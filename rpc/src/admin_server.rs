@@ -103,6 +103,16 @@ impl admin::Server for AdminServer {
     method!(list explain_restore_redundancy(from: ExplainRestoreRedundancyParams, ExplainRestoreRedundancyResults)
         AdminCommand::ExplainRestoreRedundancy { database: from.get_database()?.to_string()? });
     method!(list explain_clear_orphans(ExplainClearOrphansParams, ExplainClearOrphansResults) AdminCommand::ExplainClearOrphans);
+    method!(say backup(from: BackupParams, BackupResults) AdminCommand::Backup {
+        database: from.get_database()?.to_string()?,
+        to: from.get_to()?.to_string()?,
+        incremental: from.get_incremental(),
+    });
+    method!(say restore(from: RestoreParams, RestoreResults) AdminCommand::Restore {
+        database: from.get_database()?.to_string()?,
+        new_name: from.get_new_name()?.to_string()?,
+        from: from.get_from()?.to_string()?,
+    });
     method!(list rebalance_status(from: RebalanceStatusParams, RebalanceStatusResults)
         AdminCommand::RebalanceStatus { database: from.get_database()?.to_string()? });
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::backup::{BackupPlace, BackupSetup, LeafBackup};
 use crate::replication::{FedCopy, Orders, Position, Report};
 use crate::{ChunkSink, Result};
 
@@ -103,6 +104,18 @@ pub trait LeafService: Send + Sync {
     /// # Errors
     /// If the copy has a role.
     fn drop_partition(&self, database: &str, ordinal: u32) -> Result<()>;
+
+    /// Begins a backup: commits to its partitions wait from now on, a few seconds at most.
+    ///
+    /// # Errors
+    /// If a partition does not have its master here.
+    fn backup(&self, setup: BackupSetup) -> Result<Arc<dyn LeafBackup>>;
+
+    /// Makes a partition that is here, and empty, what it was in a backup.
+    ///
+    /// # Errors
+    /// If it is not empty, or the backup cannot be read; it is empty then.
+    fn restore(&self, database: &str, ordinal: u32, from: &BackupPlace) -> Result<()>;
 }
 
 /// Changes of rows on a leaf. What is said to be of an ordinal may be of [`REFERENCE`]. Calls come one after the other.

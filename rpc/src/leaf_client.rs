@@ -9,6 +9,8 @@ use stoa_schema::leaf_capnp::{
     begun, decision, entered, fragment, gate, leaf, load, loading, query, ran, received, statistics, transaction_begun,
 };
 
+use crate::backup::{BackupPlace, BackupSetup, LeafBackup};
+use crate::backup_client;
 use crate::client::{Connection, Connections, LONG, Line, Remote, SHORT, answer, connect, say_hello};
 use crate::done;
 use crate::leaf::{
@@ -279,6 +281,16 @@ impl LeafService for RemoteLeaf {
             request.get().set_ordinal(ordinal);
             done::read(request.send().promise.await?.get()?.get_result()?)
         })
+    }
+
+    fn backup(&self, setup: BackupSetup) -> Result<Arc<dyn LeafBackup>> {
+        let (io, silence) = (self.open.remote.io().clone(), self.silence);
+        self.open.remote.call(silence, move |leaf| backup_client::begin(io, leaf, silence, setup))
+    }
+
+    fn restore(&self, database: &str, ordinal: u32, from: &BackupPlace) -> Result<()> {
+        let (silence, which, from) = (self.silence, (database.to_owned(), ordinal), from.clone());
+        self.open.remote.call(backup_client::RESTORE, move |leaf| backup_client::restore(leaf, silence, which, from))
     }
 }
 

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use stoa_schema::common_capnp::{node_profile, row_sink};
 use stoa_schema::leaf_capnp::{change, filter, fragment, gate, leaf, load, query, ran};
 
+use crate::backup_server::{self, BackupServer};
 use crate::done;
 use crate::io::blocking;
 use crate::leaf::{
@@ -242,6 +243,25 @@ impl leaf::Server for LeafServer {
         let (database, ordinal) = (params.get_database()?.to_string()?, params.get_ordinal());
         let service = self.service.clone();
         done::write(blocking(move || service.drop_partition(&database, ordinal)).await, results.get().init_result());
+        Ok(())
+    }
+
+    async fn backup(self: Rc<Self>, params: leaf::BackupParams, mut results: leaf::BackupResults) -> capnp::Result<()> {
+        let setup = backup_server::read_setup(params.get()?.get_setup()?)?;
+        let service = self.service.clone();
+        let mut result = results.get().init_result();
+        match blocking(move || service.backup(setup)).await {
+            Ok(backup) => result.set_backup(new_client(BackupServer::new(backup))),
+            Err(failure) => failure.write(result.init_failure()),
+        }
+        Ok(())
+    }
+
+    async fn restore(self: Rc<Self>, params: leaf::RestoreParams, mut results: leaf::RestoreResults) -> capnp::Result<()> {
+        let params = params.get()?;
+        let (database, ordinal) = (params.get_database()?.to_string()?, params.get_ordinal());
+        let (service, from) = (self.service.clone(), backup_server::read_place(params.get_from()?)?);
+        done::write(blocking(move || service.restore(&database, ordinal, &from)).await, results.get().init_result());
         Ok(())
     }
 

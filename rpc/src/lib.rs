@@ -10,6 +10,9 @@
 pub mod admin;
 mod admin_client;
 mod admin_server;
+pub mod backup;
+mod backup_client;
+mod backup_server;
 mod client;
 mod done;
 mod failure;

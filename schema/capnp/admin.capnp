@@ -42,6 +42,11 @@ interface Admin {
   explainRestoreRedundancy @20 (database :Text) -> (result :Listing);
   explainClearOrphans @21 () -> (result :Listing);
   rebalanceStatus @22 (database :Text) -> (result :Listing);
+
+  # Copies a database to a place, or makes it again from the newest copy there, under a new name or (empty) its own. They return when it
+  # is done; dropping the call ends it.
+  backup @23 (database :Text, to :Text, incremental :Bool) -> (result :Said);
+  restore @24 (database :Text, newName :Text, from :Text) -> (result :Said);
 }
 
 struct Said {

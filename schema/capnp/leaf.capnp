@@ -68,6 +68,74 @@ interface Leaf {
 
   # Gives a copy of a partition up: its files go.
   dropPartition @15 (database :Text, ordinal :UInt32) -> (result :Done);
+
+  # Begins a backup of partitions: commits to them wait until their state is taken, a few seconds at most. Dropped, it has ended.
+  backup @16 (setup :BackupSetup) -> (result :BackupBegun);
+
+  # Makes a partition that is here, and empty, what it was in a backup.
+  restore @17 (database :Text, ordinal :UInt32, from :BackupPlace) -> (result :Done);
+}
+
+struct BackupSetup {
+  database @0 :Text;
+  ordinals @1 :List(UInt32); # 0xffffffff: the REFERENCE tables
+  tables @2 :List(Data);     # messages of manifest.capnp's Table, without partitions: those that the backup is to have
+}
+
+struct BackupBegun {
+  union {
+    backup @0 :Backup;
+    failure @1 :Failure;
+  }
+}
+
+# Where a backup is: a folder that every node has under this path, or s3://BUCKET/PREFIX; and its name there.
+struct BackupPlace {
+  place @0 :Text;
+  name @1 :Text;
+}
+
+# A backup of some partitions of a leaf.
+interface Backup {
+  # Takes the state of every partition; commits go on then. A hold that was over before is a retryable failure.
+  freeze @0 () -> (result :Frozen);
+
+  # Which of these transactions a partition has decided to commit, in the state that was taken.
+  committed @1 (ordinal :UInt32, transactions :List(UInt64)) -> (result :Committed);
+
+  # Copies the state of a partition. Those of its transactions in doubt that `committed` names commit in it, the others do not.
+  copy @2 (ordinal :UInt32, to :BackupPlace, anew :Bool, committed :List(UInt64)) -> (result :Copied);
+}
+
+struct Frozen {
+  union {
+    partitions @0 :List(Partition);
+    failure @1 :Failure;
+  }
+
+  struct Partition {
+    ordinal @0 :UInt32;
+    lsn @1 :UInt64;
+    inDoubt @2 :List(InDoubt);     # `database` is empty
+  }
+}
+
+struct Committed {
+  union {
+    transactions @0 :List(UInt64);
+    failure @1 :Failure;
+  }
+}
+
+struct Copied {
+  union {
+    counts :group {
+      files @0 :UInt64;      # segment files that were copied
+      bytes @1 :UInt64;      # of those
+      kept @2 :UInt64;       # segment files that were there from earlier backups
+    }
+    failure @3 :Failure;
+  }
 }
 
 # What the catalog says of a leaf's copies.

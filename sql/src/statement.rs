@@ -127,6 +127,8 @@ pub enum Statement {
     Restore {
         /// The database; otherwise that of the session.
         database: Option<String>,
+        /// What it is called from now on; otherwise as it was.
+        new_name: Option<String>,
         /// The directory that a backup is in.
         from: String,
     },
@@ -144,7 +146,7 @@ pub enum Statement {
 }
 
 impl Statement {
-    /// Whether it changes the definitions or the nodes of a cluster; rows are no part of those.
+    /// Whether it changes the definitions or the nodes of a cluster, or needs that they stay; rows are no part of those.
     #[must_use]
     pub fn changes_catalog(&self) -> bool {
         match self {
@@ -154,6 +156,8 @@ impl Statement {
             | Statement::CreateView { .. }
             | Statement::DropView { .. }
             | Statement::Truncate { .. }
+            | Statement::Backup { .. }
+            | Statement::Restore { .. }
             | Statement::Alter(_) => true,
             Statement::Cluster(statement) => statement.changes_catalog(),
             Statement::User(statement) => !matches!(statement, UserStatement::ShowUsers | UserStatement::ShowGrants { .. }),
@@ -167,8 +171,6 @@ impl Statement {
             | Statement::Commit
             | Statement::Rollback
             | Statement::ShowMergeStatus { .. }
-            | Statement::Backup { .. }
-            | Statement::Restore { .. }
             | Statement::ShowTables
             | Statement::Describe { .. } => false,
         }

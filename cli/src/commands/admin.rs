@@ -1,6 +1,7 @@
 //! `stoa admin`: the administration of a cluster from the command line.
 
 use stoa_client::AdminCommand as Call;
+use stoa_coordinator::Outcome;
 
 use crate::args::{AdminArgs, AdminCommand};
 use crate::connection::Connection;
@@ -19,6 +20,10 @@ pub fn run(args: &AdminArgs) -> Result<()> {
         Connection::Cluster(cluster) => cluster.admin(&call(&args.command))?,
         Connection::Embedded(_) => return Err(nowhere()),
     };
+    if let Outcome::Done(done) = &outcome {
+        // Not among rows, which a program may read.
+        eprintln!("{done}");
+    }
     Ok(output::write_outcome(&mut std::io::stdout(), args.format, &outcome)?)
 }
 
@@ -50,6 +55,12 @@ fn call(command: &AdminCommand) -> Call {
         AdminCommand::RestoreRedundancy { of, explain: true } => Call::ExplainRestoreRedundancy { database: of.clone() },
         AdminCommand::RebalanceStatus { of } => Call::RebalanceStatus { database: of.clone().unwrap_or_default() },
         AdminCommand::CancelRebalance { of } => Call::CancelRebalance { database: of.clone().unwrap_or_default() },
+        AdminCommand::Backup { of, to, incremental } => {
+            Call::Backup { database: of.clone(), to: to.clone(), incremental: *incremental }
+        }
+        AdminCommand::Restore { of, from, new_name } => {
+            Call::Restore { database: of.clone(), new_name: new_name.clone().unwrap_or_default(), from: from.clone() }
+        }
         AdminCommand::ClearOrphans { explain: false } => Call::ClearOrphans,
         AdminCommand::ClearOrphans { explain: true } => Call::ExplainClearOrphans,
     }

@@ -3,17 +3,19 @@
 //! A backup is one state: its manifest and the segment files that it names, which stay as long as the backup holds them. A segment never
 //! changes, and its name in a backup says what it holds, so that a second backup to the same place copies only what is new.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::{Catalog, Database};
+use crate::definition::TableDef;
 use crate::log::{Change, Entry, InsertedRows};
 use crate::segment::{Segment, io_error};
 use crate::{Error, Result};
 
 /// A state that is being copied.
 pub struct BackupSource {
-    catalog: Arc<Catalog>,
+    pub(super) catalog: Arc<Catalog>,
 }
 
 /// A file of a backup.
@@ -38,6 +40,38 @@ impl BackupSource {
     #[must_use]
     pub fn lsn(&self) -> u64 {
         self.catalog.sequence
+    }
+
+    /// The definition of a table, by its name without regard to case.
+    #[must_use]
+    pub fn definition(&self, table: &str) -> Option<Arc<TableDef>> {
+        self.catalog.table(table).map(|table| Arc::clone(&table.def))
+    }
+
+    /// The transactions that are prepared and not resolved, each with the ordinal of the partition that decides.
+    #[must_use]
+    pub fn in_doubt(&self) -> Vec<(u64, u32)> {
+        self.catalog.in_doubt()
+    }
+
+    /// Whether it is decided here that a transaction commits. One of which nothing is known never will, as far as this state goes.
+    #[must_use]
+    pub fn commits(&self, transaction: u64) -> bool {
+        self.catalog.decided.get(&transaction) == Some(&true)
+    }
+
+    /// What becomes of the state when the transactions in doubt end, these by committing, and only the tables that `keep` names stay.
+    ///
+    /// # Errors
+    /// If what a transaction prepared does not fit.
+    pub fn settled(&self, committed: &BTreeSet<u64>, keep: &dyn Fn(&str) -> bool) -> Result<BackupSource> {
+        let mut catalog = Catalog::clone(&self.catalog);
+        for (transaction, _) in self.in_doubt() {
+            catalog.resolve(transaction, committed.contains(&transaction))?;
+        }
+        catalog.decided.clear();
+        catalog.tables.retain(|_, table| keep(table.name()));
+        Ok(BackupSource { catalog: Arc::new(catalog) })
     }
 
     /// The manifest.

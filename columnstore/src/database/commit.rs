@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use super::folder::remove_logs;
+use super::hold::Holds;
 use super::replication::Role;
 use super::rewrite::Forward;
 use super::{Catalog, Database};
@@ -22,11 +23,12 @@ pub(crate) struct Head {
     log_number: u64,
     /// Where rows went, for transactions that saw them elsewhere; with the LSN of the commit.
     pub(crate) forwards: Vec<(u64, Arc<Forward>)>,
+    pub(super) holds: Holds,
 }
 
 impl Head {
     pub(crate) fn new(catalog: Arc<Catalog>, log: LogWriter, log_number: u64) -> Head {
-        Head { catalog, role: Role::Alone, log, log_number, forwards: Vec::new() }
+        Head { catalog, role: Role::Alone, log, log_number, forwards: Vec::new(), holds: Holds::default() }
     }
 }
 
@@ -99,6 +101,7 @@ impl Database {
         let waits;
         let (lsn, failures, value) = {
             let mut head = self.head.lock();
+            self.wait_for_holds(&mut head);
             self.check_master(&head)?;
             self.heal(&mut head)?;
             let (changes, value) = plan(&head)?;
@@ -142,7 +145,7 @@ impl Database {
     }
 
     /// Waits until a record is on disk that was written after so many failures, or syncs it for all that wait.
-    fn wait_synced(&self, lsn: u64, failures: usize) -> Result<()> {
+    pub(super) fn wait_synced(&self, lsn: u64, failures: usize) -> Result<()> {
         loop {
             {
                 let mut syncing = self.syncing.lock();

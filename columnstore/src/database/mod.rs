@@ -13,6 +13,7 @@ mod check;
 mod commit;
 mod copy;
 mod folder;
+mod hold;
 mod locate;
 mod maintenance;
 mod manifest;
@@ -36,6 +37,7 @@ pub use check::{CheckReport, Damage};
 use commit::{Head, Syncing};
 pub use copy::{CopyReceiver, CopySource, FileReceiver, SegmentFile};
 pub use folder::{FORMAT_VERSION, lock_file};
+pub use hold::Hold;
 use maintenance::Maintenance;
 pub use maintenance::MergeStatus;
 pub use manifest::{decode_definition, encode_definition};
@@ -63,6 +65,8 @@ pub struct Database {
     syncing: Mutex<Syncing>,
     tail: Mutex<Tail>,
     synced: Condvar,
+    /// A hold has ended.
+    released: Condvar,
     next_table_id: AtomicU64,
     next_segment_id: AtomicU64,
     /// Transactions that may write, by number: the LSN of what they see.
@@ -117,6 +121,7 @@ impl Database {
             syncing: Mutex::new(Syncing::at(catalog.sequence)),
             tail: Mutex::new(Tail::after(&catalog)),
             synced: Condvar::new(),
+            released: Condvar::new(),
             visible: RwLock::new(Arc::clone(&catalog)),
             head: Mutex::new(Head::new(catalog, log, last_log + 1)),
             writers: Mutex::default(),

@@ -140,6 +140,11 @@ impl Catalog {
         if commit { prepared.changes.iter().try_for_each(|change| self.apply(change)) } else { Ok(()) }
     }
 
+    /// The transactions that are prepared, each with the ordinal of the partition that decides.
+    pub(super) fn in_doubt(&self) -> Vec<(u64, u32)> {
+        self.prepared.iter().map(|(transaction, prepared)| (*transaction, prepared.decider)).collect()
+    }
+
     /// Prepared transactions and decisions, as bodies of records.
     pub(super) fn pending(&self) -> Vec<Vec<u8>> {
         let prepare = |(transaction, prepared): (&u64, &Arc<Prepared>)| Change::Prepare {
@@ -248,7 +253,7 @@ impl Database {
     /// The transactions that are prepared and not resolved, each with the ordinal of the partition that decides.
     #[must_use]
     pub fn in_doubt(&self) -> Vec<(u64, u32)> {
-        self.catalog().prepared.iter().map(|(transaction, prepared)| (*transaction, prepared.decider)).collect()
+        self.catalog().in_doubt()
     }
 
     /// Forgets decisions that nobody will ask for any more.

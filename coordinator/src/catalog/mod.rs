@@ -145,6 +145,8 @@ pub enum Command {
         /// How second copies are spread.
         placement: PlacementKind,
     },
+    /// A database is there, with all that is in it, on leaves that have it already.
+    AddDatabase(Box<Database>),
     /// A database goes with all that is in it.
     DropDatabase(String),
     /// A table is added.
@@ -316,6 +318,7 @@ impl Catalog {
             Command::CreateDatabase { name, partitions, redundancy, placement } => {
                 self.create_database(name, *partitions, *redundancy, *placement)?;
             }
+            Command::AddDatabase(database) => self.add_database(database)?,
             Command::DropDatabase(name) => {
                 self.databases.remove(&name.to_lowercase()).ok_or_else(|| missing("database", name))?;
                 self.forget_grants(name, None);
@@ -458,6 +461,22 @@ impl Catalog {
             job: None,
         };
         self.databases.insert(name.to_lowercase(), database);
+        Ok(())
+    }
+
+    fn add_database(&mut self, database: &Database) -> Applied {
+        let name = &database.name;
+        if self.databases.contains_key(&name.to_lowercase()) {
+            return Err(CatalogError::Exists { kind: "database", name: name.clone() });
+        }
+        let online = |id: NodeId| self.leaves.get(&id).is_some_and(|leaf| leaf.state == LeafState::Online);
+        let served = |partition: &Partition| {
+            partition.copies.master.is_some_and(online) && partition.copies.all().all(|id| self.leaves.contains_key(&id))
+        };
+        if !database.partitions.iter().all(served) {
+            return Err(CatalogError::Stale(format!("leaves went away while database '{name}' was made: make it again")));
+        }
+        self.databases.insert(name.to_lowercase(), database.clone());
         Ok(())
     }
 }

@@ -208,7 +208,7 @@ impl ChunkSink for Gather<'_> {
 }
 
 /// The failure with the leaf that it is of; the user's own mistakes are the same everywhere.
-pub(super) fn at(address: &str, failure: Failure) -> Failure {
+pub(crate) fn at(address: &str, failure: Failure) -> Failure {
     match failure.kind {
         FailureKind::User | FailureKind::Cancelled | FailureKind::Memory => failure,
         FailureKind::Conflict | FailureKind::DuplicateKey => failure,
@@ -229,7 +229,7 @@ fn consequence(failure: &Failure) -> u8 {
 }
 
 /// Does the same for each, at once: the results in order, or the error that tells most.
-pub(super) fn in_parallel<T: Sync, R: Send>(
+pub(crate) fn in_parallel<T: Sync, R: Send>(
     items: &[T],
     each: impl Fn(&T) -> Result<R, Failure> + Sync,
 ) -> Result<Vec<R>, Failure> {

@@ -3,6 +3,7 @@
 //! A statement sees the database as the catalog had it when it asked: which leaf is the master of each partition, which leaves there
 //! are for REFERENCE tables. A query begins on the leaves that it needs and ends there when it is dropped here.
 
+mod backup;
 mod departures;
 mod fragments;
 mod in_doubt;
@@ -32,7 +33,8 @@ use crate::embedded::OneTable;
 use crate::session::{PlanBasis, Plans};
 use crate::store::existing;
 use crate::{Control, Error, Outcome, Result, RetryLimit, Rows, Store, Transaction};
-use fragments::{QueryOnLeaves, at, in_parallel};
+use fragments::QueryOnLeaves;
+pub(crate) use fragments::{at, in_parallel};
 pub use in_doubt::{Transactions, Watch};
 use load::ClusterRows;
 pub use statistics::Summaries;
@@ -407,8 +409,12 @@ impl Store for Cluster {
         Ok(all)
     }
 
-    fn database(&self) -> Option<String> {
-        Some(self.database.clone())
+    fn backup(&self, database: Option<&str>, to: &str, anew: bool, cancel: &CancelToken) -> Result<String> {
+        backup::backup(&self.shared, database.unwrap_or(&self.database), to, anew, cancel)
+    }
+
+    fn restore(&self, database: Option<&str>, new_name: Option<&str>, from: &str, cancel: &CancelToken) -> Result<String> {
+        self.shared.control.restore(database.unwrap_or(&self.database), new_name, from, cancel)
     }
 }
 

@@ -7,6 +7,7 @@ mod coordinators;
 mod leader;
 mod moves;
 mod reference;
+mod restore;
 mod show;
 mod users;
 
@@ -102,6 +103,17 @@ impl Control {
         Ok(Claim { making: self.making.clone(), name })
     }
 
+    /// Claims the name of a database that is to be made, as [`Control::claim`] does that of a table.
+    fn claim_database(&self, name: &str) -> Result<Claim> {
+        let free = |_| Error::retryable(format!("database '{name}' is being made by another statement"));
+        self.claim(name, "").map_err(free)
+    }
+
+    /// Whether a database is being made: on the leaves it may be there already.
+    fn is_claimed(&self, database: &str) -> bool {
+        self.making.lock().contains(&(database.to_lowercase(), String::new()))
+    }
+
     fn add_leaf(&self, shared: &Shared, address: &str, group: Option<u8>) -> Result<String> {
         let _changing = self.changing.lock();
         let command = Command::AddLeaf { address: address.to_owned(), group };
@@ -125,6 +137,7 @@ impl Control {
     }
 
     fn create_database(&self, name: &str, partitions: Option<u32>, redundancy: Option<u32>) -> Result<String> {
+        let _claim = self.claim_database(name)?;
         let _changing = self.changing.lock();
         let leaves = self.catalog().leaves.values().filter(|leaf| leaf.state == LeafState::Online).count();
         let partitions = partitions.unwrap_or_else(|| self.partitions_per_leaf.saturating_mul(leaves.max(1) as u32));

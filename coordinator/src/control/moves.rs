@@ -266,7 +266,7 @@ impl Control {
             for copy in &report.copies {
                 let database = catalog.databases.get(&copy.database);
                 let partition = database.and_then(|database| database.partitions.get(copy.ordinal as usize));
-                if partition.is_some_and(|p| p.copies.all().any(|other| other == id)) {
+                if partition.is_some_and(|p| p.copies.all().any(|other| other == id)) || self.is_claimed(&copy.database) {
                     continue;
                 }
                 let online = |master: NodeId| catalog.leaves.get(&master).is_some_and(|l| l.state == LeafState::Online);

@@ -172,35 +172,12 @@ impl Session {
             Statement::Optimize { table, how } => done(ddl::optimize(self, table, *how)?),
             Statement::ShowMergeStatus { table } => ddl::show_merge_status(self, table.as_deref()),
             Statement::Backup { database, to, incremental } => {
-                done(self.backup(database.as_deref(), to, *incremental, cancel)?)
+                done(self.store.backup(database.as_deref(), to, !incremental, cancel)?)
             }
-            Statement::Restore { database, from } => done(self.restore(database.as_deref(), from, cancel)?),
+            Statement::Restore { database, new_name, from } => {
+                done(self.store.restore(database.as_deref(), new_name.as_deref(), from, cancel)?)
+            }
             Statement::Alter(alter) => done(ddl::alter_table(self, alter)?),
-        }
-    }
-
-    fn backup(&self, database: Option<&str>, to: &str, incremental: bool, cancel: &CancelToken) -> Result<String> {
-        self.check_database(database)?;
-        self.store.backup(to, !incremental, cancel)
-    }
-
-    fn restore(&self, database: Option<&str>, from: &str, cancel: &CancelToken) -> Result<String> {
-        self.check_database(database)?;
-        if self.open.lock().is_some() {
-            return Err(Error::Invalid("a transaction is open: COMMIT or ROLLBACK before RESTORE".into()));
-        }
-        self.store.restore(from, cancel)
-    }
-
-    fn check_database(&self, database: Option<&str>) -> Result<()> {
-        match (database, self.store.database()) {
-            (Some(name), None) => {
-                Err(Error::Invalid(format!("a data directory is one database without a name: leave '{name}' out")))
-            }
-            (Some(name), Some(own)) if !name.eq_ignore_ascii_case(&own) => {
-                Err(Error::Invalid(format!("the session is on database '{own}', not '{name}': connect to that one")))
-            }
-            _ => Ok(()),
         }
     }
 

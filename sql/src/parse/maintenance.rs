@@ -77,13 +77,14 @@ pub(super) fn backup(mut cursor: Cursor<'_>) -> Result<Statement, SqlError> {
     Ok(Statement::Backup { database, to, incremental })
 }
 
-/// `RESTORE [DATABASE] [d] FROM 'path'`.
+/// `RESTORE [DATABASE] [d [AS new]] FROM 'path'`.
 pub(super) fn restore(mut cursor: Cursor<'_>) -> Result<Statement, SqlError> {
     cursor.next();
     let database = database(&mut cursor, &["FROM"])?;
+    let new_name = if database.is_some() && cursor.take("AS") { Some(cursor.name()?) } else { None };
     cursor.expect("FROM")?;
     let from = path(&mut cursor)?;
-    Ok(Statement::Restore { database, from })
+    Ok(Statement::Restore { database, new_name, from })
 }
 
 /// `[DATABASE] [d]`, before one of the words `next`.
@@ -146,9 +147,14 @@ mod tests {
         assert_eq!(one("BACKUP DATABASE TO '/b'"), backup(None, false));
         assert_eq!(one("BACKUP DATABASE d WITH INIT TO '/b'"), backup(Some("d"), false));
         assert_eq!(one("BACKUP d WITH DIFFERENTIAL TO '/b'"), backup(Some("d"), true));
-        let restore = |database: Option<&str>| Statement::Restore { database: database.map(Into::into), from: "/b".into() };
-        assert_eq!(one("RESTORE DATABASE d FROM '/b'"), restore(Some("d")));
-        assert_eq!(one("RESTORE DATABASE FROM '/b'"), restore(None));
+        let restore = |database: Option<&str>, new_name: Option<&str>| Statement::Restore {
+            database: database.map(Into::into),
+            new_name: new_name.map(Into::into),
+            from: "/b".into(),
+        };
+        assert_eq!(one("RESTORE DATABASE d FROM '/b'"), restore(Some("d"), None));
+        assert_eq!(one("RESTORE DATABASE d AS e FROM '/b'"), restore(Some("d"), Some("e")));
+        assert_eq!(one("RESTORE DATABASE FROM '/b'"), restore(None, None));
     }
 
     #[test]
@@ -163,6 +169,7 @@ mod tests {
             ("BACKUP DATABASE d TO b", "expected a path in quotes"),
             ("BACKUP DATABASE d WITH LUCK TO 'b'", "expected INIT or DIFFERENTIAL"),
             ("RESTORE DATABASE d TO 'b'", "expected FROM"),
+            ("RESTORE DATABASE d AS FROM 'b'", "expected"),
         ] {
             let error = parse(sql).unwrap_err().to_string();
             assert!(error.contains(what), "{sql}: {error}");

@@ -3,7 +3,7 @@
 use super::{Finding, Source};
 
 /// A crate's folder and the crates of the workspace that it may use, without `stoa-`. ARCHITECTURE.md says what each is for.
-const LAYERS: [(&str, &[&str]); 14] = [
+const LAYERS: [(&str, &[&str]); 15] = [
     ("kernels", &[]),
     ("schema", &[]),
     ("columnstore", &["kernels", "schema"]),
@@ -12,8 +12,9 @@ const LAYERS: [(&str, &[&str]); 14] = [
     ("exec", &["kernels", "columnstore", "plan"]),
     ("rpc", &["schema"]),
     ("client", &["rpc"]),
-    ("leaf", &["kernels", "schema", "columnstore", "plan", "exec", "rpc"]),
-    ("coordinator", &["kernels", "schema", "columnstore", "plan", "sql", "exec", "rpc"]),
+    ("backup", &["columnstore"]),
+    ("leaf", &["kernels", "schema", "columnstore", "plan", "exec", "rpc", "backup"]),
+    ("coordinator", &["kernels", "schema", "columnstore", "plan", "sql", "exec", "rpc", "backup"]),
     ("datasets", &[]),
     ("cli", &["kernels", "schema", "columnstore", "plan", "sql", "exec", "rpc", "client", "leaf", "coordinator", "datasets"]),
     (
@@ -25,7 +26,7 @@ const LAYERS: [(&str, &[&str]); 14] = [
 
 /// Crates of others that only some folders may use, by prefix of the name.
 const RESERVED: [(&str, &[&str]); 6] = [
-    ("tokio", &["rpc", "coordinator"]),
+    ("tokio", &["rpc", "coordinator", "backup"]),
     ("capnp-rpc", &["rpc"]),
     ("datafusion-sql", &["sql"]),
     ("datafusion-optimizer", &["sql"]),
