@@ -218,6 +218,12 @@ mod tests {
         assert_eq!(AdminCommand::ExplainRebalance { database: all.clone() }.sql(), "EXPLAIN REBALANCE ALL DATABASES");
         assert_eq!(AdminCommand::CancelRebalance { database: all.clone() }.sql(), "CANCEL REBALANCE");
         assert_eq!(AdminCommand::RebalanceStatus { database: one }.sql(), "SHOW REBALANCE STATUS ON \"a\"\"b\"");
-        assert_eq!(AdminCommand::AttachLeaf { address: all }.sql(), "ATTACH LEAF ALL");
+        assert_eq!(AdminCommand::AttachLeaf { address: all.clone() }.sql(), "ATTACH LEAF ALL");
+        let backup = AdminCommand::Backup { database: "a\"b".into(), to: "/it's".into(), incremental: true };
+        assert_eq!(backup.sql(), "BACKUP DATABASE \"a\"\"b\" WITH DIFFERENTIAL TO '/it''s'");
+        let restore =
+            |new_name: &str| AdminCommand::Restore { database: "d".into(), new_name: new_name.into(), from: "/p".into() };
+        assert_eq!(restore("").sql(), "RESTORE DATABASE \"d\" FROM '/p'");
+        assert_eq!(restore("e").sql(), "RESTORE DATABASE \"d\" AS \"e\" FROM '/p'");
     }
 }

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Int64Type};
-use stoa_columnstore::{Database, Error, Options, RowNames, TableDef, Transaction, UniqueKey};
+use stoa_columnstore::{BackupSource, Database, Error, Hold, Options, RowNames, TableDef, Transaction, UniqueKey};
 
 use crate::tables::{column, options, read_all};
 
@@ -165,4 +166,61 @@ fn decisions_last_and_what_is_unknown_never_commits() {
     assert!(database.outcome(9).unwrap());
     database.begin().prepare(10, 0).unwrap();
     assert_eq!(database.in_doubt(), vec![]);
+}
+
+#[test]
+fn states_that_are_held_together_are_of_one_moment() {
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let databases: Vec<Arc<Database>> = folders.iter().map(|folder| create(folder.path())).collect();
+    // Prepared in one, decided in the other, and told after the hold began.
+    begin(&databases[0], 20..22).prepare(7, 1).unwrap();
+    begin(&databases[0], 30..31).prepare(8, 1).unwrap_err();
+    let mut other = databases[0].begin();
+    insert(&mut other, 40..41).unwrap();
+    other.prepare(9, 1).unwrap();
+    begin(&databases[1], 20..22).commit_deciding(7).unwrap();
+    let holds: Vec<Hold> = databases.iter().map(|database| database.hold(Duration::from_secs(60))).collect();
+    let waiting = Arc::clone(&databases[0]);
+    let told = std::thread::spawn(move || waiting.resolve(7, true).unwrap());
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(!told.is_finished() && ids(&databases[0]) == (0..10).collect::<Vec<_>>(), "readers do not wait, commits do");
+    let sources: Vec<BackupSource> = holds.iter().map(|hold| hold.source().unwrap()).collect();
+    drop(holds);
+    told.join().unwrap();
+    assert_eq!(ids(&databases[0]), after(20..22));
+    // What came after it is not in it, and what was in doubt is settled.
+    assert_eq!(sources[0].in_doubt(), [(7, 1), (9, 1)]);
+    let committed = sources[0].in_doubt().into_iter().map(|(t, _)| t).filter(|t| sources[1].commits(*t)).collect();
+    for (source, expected) in sources.iter().zip([after(20..22), after(20..22)]) {
+        let (restored, source) = (tempfile::tempdir().unwrap(), source.settled(&committed, &|table| table == "t").unwrap());
+        let database = Database::open(restored.path(), setup()).unwrap();
+        let fetch = |name: &str| source.files().find(|file| file.name == name).map(|file| std::fs::read(file.path()).unwrap());
+        database.restore(&source.manifest().unwrap(), &mut |name| Ok(fetch(name).unwrap())).unwrap();
+        assert_eq!((ids(&database), database.in_doubt()), (expected, vec![]));
+    }
+    assert!(sources[1].settled(&committed, &|_| false).unwrap().definition("t").is_none());
+}
+
+#[test]
+fn a_hold_ends_by_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = create(folder.path());
+    let (short, long) = (database.hold(Duration::from_millis(20)), database.hold(Duration::from_millis(200)));
+    let began = Instant::now();
+    begin(&database, 20..21).commit().unwrap();
+    assert!(began.elapsed() >= Duration::from_millis(190), "{:?}", began.elapsed());
+    // The state would have what came after it.
+    assert!(matches!(short.source(), Err(Error::Conflict(_))) && matches!(long.source(), Err(Error::Conflict(_))));
+    drop((short, long));
+    begin_insert(&database, 50);
+    let hold = database.hold(Duration::from_secs(60));
+    assert!(hold.source().is_ok());
+    drop(hold);
+    begin_insert(&database, 51);
+}
+
+fn begin_insert(database: &Arc<Database>, id: i64) {
+    let mut transaction = database.begin();
+    insert(&mut transaction, id..id + 1).unwrap();
+    transaction.commit().unwrap();
 }
