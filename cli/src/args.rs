@@ -310,6 +310,18 @@ pub enum AdminCommand {
         #[arg(long = "as", value_name = "NAME")]
         new_name: Option<String>,
     },
+    /// After the loss of all coordinators: make the catalog of new ones from what leaves hold; says first what it would be
+    Recover {
+        /// A leaf, HOST:PORT; all that are left
+        #[arg(long = "leaf", value_name = "HOST:PORT", required = true)]
+        leaves: Vec<String>,
+        /// Only say what would be done
+        #[arg(long)]
+        explain: bool,
+        /// Do not ask before it is done
+        #[arg(long, conflicts_with = "explain")]
+        yes: bool,
+    },
     /// Remove copies on leaves that the catalog does not know
     ClearOrphans {
         /// Only list them

@@ -145,6 +145,7 @@ impl Asker<'_> {
             | ClusterStatement::CancelMove { .. }
             | ClusterStatement::ShowMoves { .. }
             | ClusterStatement::ClearOrphans { .. }
+            | ClusterStatement::Recover { .. }
             | ClusterStatement::ShowLeaves
             | ClusterStatement::ShowAggregators
             | ClusterStatement::ShowClusterStatus => self.check(Privilege::Cluster, &Scope::Everywhere),

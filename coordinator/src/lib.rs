@@ -15,6 +15,7 @@ mod membership;
 pub mod placement;
 mod prepared;
 mod processes;
+mod recovery;
 mod retry;
 mod service;
 mod session;

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
-use stoa_columnstore::{Database, Options, Table, TableDef, decode_definition};
+use stoa_columnstore::{Database, Options, Table, TableDef, decode_definition, encode_definition};
 use stoa_plan::codec::TableSummary;
 use stoa_rpc::leaf::{DatabaseStatus, InDoubt, MergeStatus, OptimizeHow, REFERENCE};
-use stoa_rpc::replication::{CopyReport, Orders};
+use stoa_rpc::replication::{CopyReport, HeldCopy, Orders};
 use stoa_rpc::{Failure, FailureKind, Result};
 
 use crate::partition::{Home, Partition, parse_folder};
-use crate::replication::Outlet;
+use crate::replication::{Outlet, sent};
 use crate::storage_failure;
 use crate::transaction::Part;
 
@@ -95,6 +95,20 @@ impl Databases {
         let copies: Vec<Arc<Partition>> =
             self.open.read().values().flat_map(|parts| parts.partitions.values().cloned()).collect();
         copies.iter().map(|copy| copy.report(number)).collect()
+    }
+
+    /// Every copy with its tables, those of REFERENCE tables included.
+    pub fn held(&self) -> Vec<HeldCopy> {
+        let open = self.open.read();
+        let mut all = Vec::new();
+        for (name, parts) in &*open {
+            let copies = parts.partitions.values().map(|copy| (copy.report(0), copy.database()));
+            all.extend(copies.map(|(report, database)| held(report, &database)));
+            let position = sent(parts.reference.position());
+            let report = CopyReport { database: name.clone(), ordinal: REFERENCE, position, ..CopyReport::default() };
+            all.push(held(report, &parts.reference));
+        }
+        all
     }
 
     /// Free bytes of the disk; 0: not known.
@@ -383,6 +397,13 @@ fn check_name(name: &str) -> Result<()> {
     }
     let rule = "lower-case letters, digits and underscores, at most 64";
     Err(Failure::new(FailureKind::User, format!("'{name}' cannot be the name of a database: {rule}")))
+}
+
+/// A copy that reported, with its tables.
+fn held(report: CopyReport, database: &Database) -> HeldCopy {
+    let CopyReport { database: name, ordinal, term, position, bytes, .. } = report;
+    let tables = database.tables().iter().map(|table| encode_definition(&table.def)).collect();
+    HeldCopy { database: name, ordinal, term, position, bytes, tables }
 }
 
 /// The folders in a folder.

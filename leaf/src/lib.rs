@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! DIR/LOCK
+//! DIR/catalog                            the last catalog that the coordinators gave it to keep
 //! DIR/databases/<database>/<ordinal>/    a data directory for each copy of a partition; `<ordinal>-<n>` when it was made anew
 //! DIR/databases/<database>/reference/    one for the leaf's copy of the REFERENCE tables
 //! ```
@@ -13,6 +14,7 @@
 
 mod backup;
 mod databases;
+mod kept;
 mod load;
 mod partition;
 mod query;
@@ -25,7 +27,7 @@ mod transaction;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use stoa_columnstore::{Options, lock_file};
@@ -36,10 +38,11 @@ use stoa_rpc::leaf::{
     Change, DatabaseStatus, Delivery, InDoubt, LeafQuery, LeafService, LeafTransaction, Load, MergeStatus, OptimizeHow,
     QuerySetup, TransactionSetup,
 };
-use stoa_rpc::replication::{FedCopy, Orders, Position, Report};
+use stoa_rpc::replication::{FedCopy, Holdings, Orders, Position, Report};
 use stoa_rpc::{Failure, FailureKind, LeafPool, Result};
 
 use databases::Databases;
+use kept::Kept;
 pub use replication::FedCopies;
 use replication::{Outlet, Pace, Receiving};
 use runner::Runner;
@@ -72,6 +75,7 @@ pub struct Leaf {
     /// Another one after every start.
     incarnation: u64,
     heard: Mutex<Heard>,
+    kept: Arc<Kept>,
     /// Locked as long as the leaf lives.
     _lock: File,
 }
@@ -83,6 +87,8 @@ struct Heard {
     version: u64,
     /// The last report.
     sequence: u64,
+    /// When it last got orders.
+    at: Option<Instant>,
 }
 
 impl Leaf {
@@ -94,11 +100,12 @@ impl Leaf {
     pub fn open(directory: &Path, setup: Setup, peers: LeafPool, copies: LeafPool) -> Result<Leaf> {
         let lock = lock(directory)?;
         let databases = Databases::open(&directory.join("databases"), &setup.storage)?;
+        let kept = Kept::open(directory, setup.storage.fsync);
         let outlet = Arc::new(Outlet { peers: copies, pace: Pace::new(setup.copy_rate) });
         let runner = Arc::new(Runner::new(setup, peers)?);
         // Later than that of any process that had the directory before.
         let incarnation = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_micros() as u64);
-        Ok(Leaf { databases, runner, outlet, incarnation, heard: Mutex::default(), _lock: lock })
+        Ok(Leaf { databases, runner, outlet, incarnation, heard: Mutex::default(), kept, _lock: lock })
     }
 
     /// Which queries are here, and the memory of all of them.
@@ -193,11 +200,15 @@ impl LeafService for Leaf {
             let processed = if incarnation == self.incarnation { sequence } else { 0 };
             self.databases.order(orders, processed, &self.outlet);
             heard.version = orders.version;
+            if !orders.catalog.is_empty() {
+                self.kept.keep(orders.version, orders.catalog.clone());
+            }
         }
+        heard.at = Some(Instant::now());
         heard.sequence += 1;
         let copies = self.databases.report(heard.sequence);
-        let (free, rate) = (self.databases.free(), self.outlet.pace.rate());
-        Ok(Report { incarnation: self.incarnation, sequence: heard.sequence, version: heard.version, copies, free, rate })
+        let (free, rate, kept) = (self.databases.free(), self.outlet.pace.rate(), self.kept.version());
+        Ok(Report { incarnation: self.incarnation, sequence: heard.sequence, version: heard.version, copies, free, rate, kept })
     }
 
     fn feed(&self, database: &str, ordinal: u32, term: u64) -> Result<(Arc<dyn FedCopy>, Position)> {
@@ -217,6 +228,11 @@ impl LeafService for Leaf {
 
     fn restore(&self, database: &str, ordinal: u32, from: &BackupPlace) -> Result<()> {
         backup::restore(&self.databases.without_role(database, ordinal)?, ordinal, from)
+    }
+
+    fn holdings(&self) -> Result<Holdings> {
+        let silent = self.heard.lock().at.map_or(Duration::MAX, |at| at.elapsed());
+        Ok(Holdings { catalog: self.kept.catalog(), copies: self.databases.held(), silent })
     }
 }
 

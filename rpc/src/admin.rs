@@ -129,6 +129,16 @@ pub enum AdminCommand {
         /// Where its backup is.
         from: String,
     },
+    /// `RECOVER FROM LEAVES`.
+    Recover {
+        /// Where they listen.
+        leaves: Vec<String>,
+    },
+    /// `EXPLAIN RECOVER FROM LEAVES`.
+    ExplainRecover {
+        /// Where they listen.
+        leaves: Vec<String>,
+    },
 }
 
 /// What a command gave.
@@ -153,6 +163,10 @@ impl AdminCommand {
             database => format!("REBALANCE PARTITIONS ON {}", name(database)),
         };
         let restore = |database: &str| format!("RESTORE REDUNDANCY ON {}", name(database));
+        let recover = |leaves: &[String]| {
+            let leaves: Vec<String> = leaves.iter().map(|leaf| text(leaf)).collect();
+            format!("RECOVER FROM LEAVES {}", leaves.join(", "))
+        };
         match self {
             AdminCommand::AddLeaf { address, group: 0 } => format!("ADD LEAF {}", text(address)),
             AdminCommand::AddLeaf { address, group } => format!("ADD LEAF {} INTO GROUP {group}", text(address)),
@@ -195,6 +209,8 @@ impl AdminCommand {
                 let how = if_set(*incremental, " WITH DIFFERENTIAL");
                 format!("BACKUP DATABASE {}{how} TO {}", name(database), text(to))
             }
+            AdminCommand::Recover { leaves } => recover(leaves),
+            AdminCommand::ExplainRecover { leaves } => format!("EXPLAIN {}", recover(leaves)),
             AdminCommand::Restore { database, new_name, from } => {
                 let new_name = if new_name.is_empty() { String::new() } else { format!(" AS {}", name(new_name)) };
                 format!("RESTORE DATABASE {}{new_name} FROM {}", name(database), text(from))
@@ -224,6 +240,8 @@ mod tests {
         let restore =
             |new_name: &str| AdminCommand::Restore { database: "d".into(), new_name: new_name.into(), from: "/p".into() };
         assert_eq!(restore("").sql(), "RESTORE DATABASE \"d\" FROM '/p'");
+        let leaves = vec!["a:1".to_owned(), "b'c:2".to_owned()];
+        assert_eq!(AdminCommand::ExplainRecover { leaves }.sql(), "EXPLAIN RECOVER FROM LEAVES 'a:1', 'b''c:2'");
         assert_eq!(restore("e").sql(), "RESTORE DATABASE \"d\" AS \"e\" FROM '/p'");
     }
 }

@@ -60,6 +60,18 @@ pub(crate) async fn call(admin: admin::Client, command: AdminCommand) -> Result<
         AdminCommand::Restore { database, new_name, from } => {
             say!(restore_request, set_database(&database), set_new_name(&new_name), set_from(&from))
         }
+        AdminCommand::Recover { leaves } => {
+            let mut request = admin.recover_request();
+            let mut list = request.get().init_leaves(leaves.len() as u32);
+            (0u32..).zip(&leaves).for_each(|(i, leaf)| list.set(i, leaf));
+            read_said(request.send().promise.await?.get()?.get_result()?)
+        }
+        AdminCommand::ExplainRecover { leaves } => {
+            let mut request = admin.explain_recover_request();
+            let mut list = request.get().init_leaves(leaves.len() as u32);
+            (0u32..).zip(&leaves).for_each(|(i, leaf)| list.set(i, leaf));
+            read_listing(request.send().promise.await?.get()?.get_result()?)
+        }
         AdminCommand::RebalanceStatus { database } => list!(rebalance_status_request, set_database(&database)),
     }
 }

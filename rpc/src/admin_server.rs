@@ -44,6 +44,10 @@ fn misplaced() -> Failure {
     Failure::new(FailureKind::Fatal, "the command answered with something else")
 }
 
+fn texts(from: capnp::text_list::Reader<'_>) -> capnp::Result<Vec<String>> {
+    from.iter().map(|text| Ok(text?.to_string()?)).collect()
+}
+
 /// A method of the interface: how it answers, and the command of its parameters.
 macro_rules! method {
     ($how:ident $name:ident($from:ident: $Params:ident, $Results:ident) $command:expr) => {
@@ -113,6 +117,9 @@ impl admin::Server for AdminServer {
         new_name: from.get_new_name()?.to_string()?,
         from: from.get_from()?.to_string()?,
     });
+    method!(say recover(from: RecoverParams, RecoverResults) AdminCommand::Recover { leaves: texts(from.get_leaves()?)? });
+    method!(list explain_recover(from: ExplainRecoverParams, ExplainRecoverResults)
+        AdminCommand::ExplainRecover { leaves: texts(from.get_leaves()?)? });
     method!(list rebalance_status(from: RebalanceStatusParams, RebalanceStatusResults)
         AdminCommand::RebalanceStatus { database: from.get_database()?.to_string()? });
 }

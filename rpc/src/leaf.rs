@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backup::{BackupPlace, BackupSetup, LeafBackup};
-use crate::replication::{FedCopy, Orders, Position, Report};
+use crate::replication::{FedCopy, Holdings, Orders, Position, Report};
 use crate::{ChunkSink, Result};
 
 /// A leaf.
@@ -116,6 +116,12 @@ pub trait LeafService: Send + Sync {
     /// # Errors
     /// If it is not empty, or the backup cannot be read; it is empty then.
     fn restore(&self, database: &str, ordinal: u32, from: &BackupPlace) -> Result<()>;
+
+    /// All that it has of which a catalog can be made again.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn holdings(&self) -> Result<Holdings>;
 }
 
 /// Changes of rows on a leaf. What is said to be of an ordinal may be of [`REFERENCE`]. Calls come one after the other.

@@ -17,7 +17,7 @@ use crate::leaf::{
     Change, DatabaseStatus, Delivery, FilterMembers, FragmentRequest, InDoubt, LeafQuery, LeafService, LeafTransaction, Load,
     MergeStatus, NodeProfile, OptimizeHow, QuerySetup, RowDestination, RunProfile, TransactionSetup,
 };
-use crate::replication::{FedCopy, Orders, Position, Report};
+use crate::replication::{FedCopy, Holdings, Orders, Position, Report};
 use crate::replication_client;
 use crate::transaction_client::{self, RemoteTransaction};
 use crate::{ChunkSink, Failure, FailureKind, Io, Result, Security, pump};
@@ -291,6 +291,10 @@ impl LeafService for RemoteLeaf {
     fn restore(&self, database: &str, ordinal: u32, from: &BackupPlace) -> Result<()> {
         let (silence, which, from) = (self.silence, (database.to_owned(), ordinal), from.clone());
         self.open.remote.call(backup_client::RESTORE, move |leaf| backup_client::restore(leaf, silence, which, from))
+    }
+
+    fn holdings(&self) -> Result<Holdings> {
+        self.open.remote.call(SHORT, replication_client::holdings)
     }
 }
 

@@ -265,6 +265,12 @@ impl leaf::Server for LeafServer {
         Ok(())
     }
 
+    async fn holdings(self: Rc<Self>, _: leaf::HoldingsParams, mut results: leaf::HoldingsResults) -> capnp::Result<()> {
+        let service = self.service.clone();
+        replication_server::write_holdings(blocking(move || service.holdings()).await, results.get().init_result());
+        Ok(())
+    }
+
     async fn in_doubt(self: Rc<Self>, _: leaf::InDoubtParams, mut results: leaf::InDoubtResults) -> capnp::Result<()> {
         let service = self.service.clone();
         let all = blocking(move || service.in_doubt()).await?;

@@ -1,5 +1,7 @@
 //! What keeps the copies of partitions alike: orders from the coordinator that leads, reports to it, and records from masters to replicas.
 
+use std::time::Duration;
+
 use crate::Result;
 
 /// What the catalog says of a leaf's copies.
@@ -13,6 +15,8 @@ pub struct Orders {
     pub copies: Vec<CopyOrder>,
     /// A version that the leaf says it keeps to and that no catalog has had; 0: none.
     pub supersedes: u64,
+    /// The catalog, to be kept against the loss of all coordinators; empty: the leaf has it.
+    pub catalog: Vec<u8>,
 }
 
 /// What is wanted of a copy.
@@ -57,6 +61,36 @@ pub struct Report {
     pub free: u64,
     /// Bytes a second of copies that it makes anew on other leaves; 0: not known.
     pub rate: u64,
+    /// Version of the catalog that it has got to keep; 0: none.
+    pub kept: u64,
+}
+
+/// All that a leaf has of which a catalog can be made again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Holdings {
+    /// The last catalog that it got to keep; empty: none.
+    pub catalog: Vec<u8>,
+    /// Its copies.
+    pub copies: Vec<HeldCopy>,
+    /// For how long no coordinator has given it orders.
+    pub silent: Duration,
+}
+
+/// A copy that a leaf has, whatever it is to others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeldCopy {
+    /// The database, in lower case.
+    pub database: String,
+    /// The partition; [`crate::leaf::REFERENCE`]: REFERENCE tables.
+    pub ordinal: u32,
+    /// The term that it acts for.
+    pub term: u64,
+    /// Its last record.
+    pub position: Position,
+    /// Bytes of its segments.
+    pub bytes: u64,
+    /// Its tables: messages of `manifest.capnp`.
+    pub tables: Vec<Vec<u8>>,
 }
 
 /// How a copy stands.

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use stoa_schema::leaf_capnp::{fed, fed_copy, heartbeat, leaf, orders, position, report, stands};
+use stoa_schema::leaf_capnp::{fed, fed_copy, heartbeat, holdings, leaf, orders, position, report, stands};
 
 use crate::client::{LONG, Remote};
 use crate::done;
 use crate::leaf_client::silent;
 use crate::replication::{
-    CopyOrder, CopyReport, CopyRole, FedCopy, FedReport, FedState, Orders, Position, Record, Report, RoleOrder,
+    CopyOrder, CopyReport, CopyRole, FedCopy, FedReport, FedState, HeldCopy, Holdings, Orders, Position, Record, Report,
+    RoleOrder,
 };
 use crate::{Failure, FailureKind, Io, Result};
 
@@ -50,6 +51,30 @@ pub(crate) async fn beat(leaf: leaf::Client, orders: Arc<Orders>) -> Result<Repo
         heartbeat::Report(report) => Ok(read_report(report?)?),
         heartbeat::Failure(failure) => Err(Failure::read(failure?)?),
     }
+}
+
+/// All that a leaf has; call it on the I/O thread.
+pub(crate) async fn holdings(leaf: leaf::Client) -> Result<Holdings> {
+    let response = leaf.holdings_request().send().promise.await?;
+    match response.get()?.get_result()?.which().map_err(capnp::Error::from)? {
+        holdings::Held(held) => Ok(Holdings {
+            catalog: held.get_catalog()?.to_vec(),
+            copies: held.get_copies()?.iter().map(read_held).collect::<capnp::Result<_>>()?,
+            silent: Duration::from_millis(held.get_silent_millis()),
+        }),
+        holdings::Failure(failure) => Err(Failure::read(failure?)?),
+    }
+}
+
+fn read_held(from: holdings::copy::Reader<'_>) -> capnp::Result<HeldCopy> {
+    Ok(HeldCopy {
+        database: from.get_database()?.to_string()?,
+        ordinal: from.get_ordinal(),
+        term: from.get_term(),
+        position: read_position(from.get_position()?),
+        bytes: from.get_bytes(),
+        tables: from.get_tables()?.iter().map(|table| Ok(table?.to_vec())).collect::<capnp::Result<_>>()?,
+    })
 }
 
 impl RemoteCopy {
@@ -123,6 +148,7 @@ fn write_orders(from: &Orders, mut to: orders::Builder<'_>) {
     to.set_supersedes(from.supersedes);
     to.set_incarnation(from.processed.0);
     to.set_sequence(from.processed.1);
+    to.set_catalog(&from.catalog);
     let mut copies = to.init_copies(from.copies.len() as u32);
     for (i, CopyOrder { database, ordinal, term, role }) in (0u32..).zip(&from.copies) {
         let mut to = copies.reborrow().get(i);
@@ -145,7 +171,8 @@ fn write_orders(from: &Orders, mut to: orders::Builder<'_>) {
 fn read_report(from: report::Reader<'_>) -> capnp::Result<Report> {
     let copies = from.get_copies()?.iter().map(read_copy).collect::<capnp::Result<_>>()?;
     let (incarnation, sequence, version) = (from.get_incarnation(), from.get_sequence(), from.get_version());
-    Ok(Report { incarnation, sequence, version, copies, free: from.get_free(), rate: from.get_rate() })
+    let (free, rate, kept) = (from.get_free(), from.get_rate(), from.get_kept());
+    Ok(Report { incarnation, sequence, version, copies, free, rate, kept })
 }
 
 fn read_copy(from: report::copy::Reader<'_>) -> capnp::Result<CopyReport> {

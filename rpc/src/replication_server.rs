@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use capnp::capability::Rc;
-use stoa_schema::leaf_capnp::{fed_copy, heartbeat, orders, position, report, stands};
+use stoa_schema::leaf_capnp::{fed_copy, heartbeat, holdings, orders, position, report, stands};
 
 use crate::Result;
 use crate::done;
 use crate::io::blocking;
-use crate::replication::{CopyOrder, CopyReport, CopyRole, FedCopy, FedState, Orders, Position, Record, Report, RoleOrder};
+use crate::replication::{
+    CopyOrder, CopyReport, CopyRole, FedCopy, FedState, Holdings, Orders, Position, Record, Report, RoleOrder,
+};
 
 pub(crate) struct FedCopyServer {
     copy: Arc<dyn FedCopy>,
@@ -74,8 +76,8 @@ fn write_stands(outcome: Result<Position>, to: stands::Builder<'_>) {
 
 pub(crate) fn read_orders(from: orders::Reader<'_>) -> capnp::Result<Orders> {
     let copies = from.get_copies()?.iter().map(read_copy).collect::<capnp::Result<_>>()?;
-    let (version, supersedes) = (from.get_version(), from.get_supersedes());
-    Ok(Orders { version, processed: (from.get_incarnation(), from.get_sequence()), copies, supersedes })
+    let (version, supersedes, catalog) = (from.get_version(), from.get_supersedes(), from.get_catalog()?.to_vec());
+    Ok(Orders { version, processed: (from.get_incarnation(), from.get_sequence()), copies, supersedes, catalog })
 }
 
 fn read_copy(from: orders::copy::Reader<'_>) -> capnp::Result<CopyOrder> {
@@ -101,9 +103,31 @@ pub(crate) fn write_heartbeat(outcome: Result<Report>, to: heartbeat::Builder<'_
     to.set_version(report.version);
     to.set_free(report.free);
     to.set_rate(report.rate);
+    to.set_kept(report.kept);
     let mut copies = to.init_copies(report.copies.len() as u32);
     for (i, copy) in (0u32..).zip(&report.copies) {
         write_copy(copy, copies.reborrow().get(i));
+    }
+}
+
+pub(crate) fn write_holdings(outcome: Result<Holdings>, to: holdings::Builder<'_>) {
+    let held = match outcome {
+        Ok(held) => held,
+        Err(failure) => return failure.write(to.init_failure()),
+    };
+    let mut to = to.init_held();
+    to.set_catalog(&held.catalog);
+    to.set_silent_millis(u64::try_from(held.silent.as_millis()).unwrap_or(u64::MAX));
+    let mut copies = to.init_copies(held.copies.len() as u32);
+    for (i, copy) in (0u32..).zip(&held.copies) {
+        let mut to = copies.reborrow().get(i);
+        to.set_database(&copy.database);
+        to.set_ordinal(copy.ordinal);
+        to.set_term(copy.term);
+        to.set_bytes(copy.bytes);
+        write_position(copy.position, to.reborrow().init_position());
+        let mut tables = to.init_tables(copy.tables.len() as u32);
+        (0u32..).zip(&copy.tables).for_each(|(i, table)| tables.set(i, table));
     }
 }
 

@@ -47,6 +47,10 @@ interface Admin {
   # is done; dropping the call ends it.
   backup @23 (database :Text, to :Text, incremental :Bool) -> (result :Said);
   restore @24 (database :Text, newName :Text, from :Text) -> (result :Said);
+
+  # Makes the catalog of a cluster that lost all of its coordinators from what leaves hold, on new ones; and what that would be.
+  recover @25 (leaves :List(Text)) -> (result :Said);
+  explainRecover @26 (leaves :List(Text)) -> (result :Listing);
 }
 
 struct Said {

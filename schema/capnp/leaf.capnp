@@ -74,6 +74,29 @@ interface Leaf {
 
   # Makes a partition that is here, and empty, what it was in a backup.
   restore @17 (database :Text, ordinal :UInt32, from :BackupPlace) -> (result :Done);
+
+  # All that a catalog can be made of again.
+  holdings @18 () -> (result :Holdings);
+}
+
+struct Holdings {
+  union {
+    held :group {
+      catalog @0 :Data;      # the last one that it got to keep; empty: none
+      copies @1 :List(Copy); # ordinal 0xffffffff: REFERENCE tables
+      silentMillis @2 :UInt64;   # how long no coordinator has given it orders
+    }
+    failure @3 :Failure;
+  }
+
+  struct Copy {
+    database @0 :Text;
+    ordinal @1 :UInt32;
+    term @2 :UInt64;         # that it acts for
+    position @3 :Position;
+    bytes @4 :UInt64;
+    tables @5 :List(Data);   # messages of manifest.capnp's Table, without partitions
+  }
 }
 
 struct BackupSetup {
@@ -145,6 +168,7 @@ struct Orders {
   sequence @2 :UInt64;             # of that report: everything in it is in the catalog, or refused
   copies @3 :List(Copy);           # every copy that the leaf is to have
   supersedes @4 :UInt64;           # a version that the leaf says it keeps to and that no catalog has had; 0: none
+  catalog @5 :Data;                # the catalog, to be kept against the loss of all coordinators; empty: the leaf has it
 
   struct Copy {
     database @0 :Text;
@@ -175,6 +199,7 @@ struct Report {
   copies @3 :List(Copy);
   free @4 :UInt64;                 # bytes of the disk that its data is on; 0: not known
   rate @5 :UInt64;                 # bytes a second of copies that it makes anew elsewhere; 0: not known
+  kept @6 :UInt64;                 # version of the catalog that it has got to keep; 0: none
 
   struct Copy {
     database @0 :Text;

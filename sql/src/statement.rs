@@ -190,7 +190,8 @@ impl ClusterStatement {
             | ClusterStatement::DetachLeaf { .. }
             | ClusterStatement::Move { explain: false, .. }
             | ClusterStatement::CancelMove { .. }
-            | ClusterStatement::ClearOrphans { explain: false } => true,
+            | ClusterStatement::ClearOrphans { explain: false }
+            | ClusterStatement::Recover { explain: false, .. } => true,
             ClusterStatement::ShowLeaves
             | ClusterStatement::ShowAggregators
             | ClusterStatement::ShowDatabases
@@ -200,6 +201,7 @@ impl ClusterStatement {
             | ClusterStatement::Move { explain: true, .. }
             | ClusterStatement::ShowMoves { .. }
             | ClusterStatement::ClearOrphans { explain: true }
+            | ClusterStatement::Recover { explain: true, .. }
             | ClusterStatement::Kill { .. } => false,
         }
     }
@@ -259,6 +261,13 @@ pub enum ClusterStatement {
         address: String,
         /// Also if it has partitions, which are lost to the cluster then.
         force: bool,
+    },
+    /// `RECOVER FROM LEAVES`: the catalog of a cluster that lost its coordinators, from what leaves hold.
+    Recover {
+        /// Where they listen.
+        leaves: Vec<String>,
+        /// Only what would be done.
+        explain: bool,
     },
     /// `ADD AGGREGATOR`, `ADD COORDINATOR`.
     AddCoordinator {

@@ -1,5 +1,7 @@
 //! `stoa admin`: the administration of a cluster from the command line.
 
+use std::io::IsTerminal;
+
 use stoa_client::AdminCommand as Call;
 use stoa_coordinator::Outcome;
 
@@ -16,15 +18,31 @@ pub fn run(args: &AdminArgs) -> Result<()> {
     if args.engine.connect.is_empty() {
         return Err(nowhere());
     }
-    let outcome = match Connection::open(&args.engine)? {
-        Connection::Cluster(cluster) => cluster.admin(&call(&args.command))?,
-        Connection::Embedded(_) => return Err(nowhere()),
-    };
+    let Connection::Cluster(cluster) = Connection::open(&args.engine)? else { return Err(nowhere()) };
+    if let AdminCommand::Recover { leaves, explain: false, yes } = &args.command {
+        let planned = cluster.admin(&Call::ExplainRecover { leaves: leaves.clone() })?;
+        output::write_outcome(&mut std::io::stdout(), args.format, &planned)?;
+        if !yes && !agrees()? {
+            return Err(Error::Invalid("nothing was done".into()));
+        }
+    }
+    let outcome = cluster.admin(&call(&args.command))?;
     if let Outcome::Done(done) = &outcome {
         // Not among rows, which a program may read.
         eprintln!("{done}");
     }
     Ok(output::write_outcome(&mut std::io::stdout(), args.format, &outcome)?)
+}
+
+/// Whether somebody at a terminal wants it done.
+fn agrees() -> Result<bool> {
+    if !std::io::stdin().is_terminal() {
+        return Err(Error::Invalid("nothing was done: say --yes if that is to be done".into()));
+    }
+    eprint!("Make this the catalog of the cluster? [y/N] ");
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 fn call(command: &AdminCommand) -> Call {
@@ -61,6 +79,8 @@ fn call(command: &AdminCommand) -> Call {
         AdminCommand::Restore { of, from, new_name } => {
             Call::Restore { database: of.clone(), new_name: new_name.clone().unwrap_or_default(), from: from.clone() }
         }
+        AdminCommand::Recover { leaves, explain: false, .. } => Call::Recover { leaves: leaves.clone() },
+        AdminCommand::Recover { leaves, explain: true, .. } => Call::ExplainRecover { leaves: leaves.clone() },
         AdminCommand::ClearOrphans { explain: false } => Call::ClearOrphans,
         AdminCommand::ClearOrphans { explain: true } => Call::ExplainClearOrphans,
     }

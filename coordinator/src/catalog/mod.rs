@@ -147,6 +147,8 @@ pub enum Command {
     },
     /// A database is there, with all that is in it, on leaves that have it already.
     AddDatabase(Box<Database>),
+    /// The catalog of a cluster whose coordinators are lost takes the place of an empty one.
+    Recover(Box<Catalog>),
     /// A database goes with all that is in it.
     DropDatabase(String),
     /// A table is added.
@@ -318,6 +320,7 @@ impl Catalog {
             Command::CreateDatabase { name, partitions, redundancy, placement } => {
                 self.create_database(name, *partitions, *redundancy, *placement)?;
             }
+            Command::Recover(catalog) => self.recover(catalog)?,
             Command::AddDatabase(database) => self.add_database(database)?,
             Command::DropDatabase(name) => {
                 self.databases.remove(&name.to_lowercase()).ok_or_else(|| missing("database", name))?;
@@ -461,6 +464,20 @@ impl Catalog {
             job: None,
         };
         self.databases.insert(name.to_lowercase(), database);
+        Ok(())
+    }
+
+    /// The coordinators, and the users that only this one knows, stay.
+    fn recover(&mut self, catalog: &Catalog) -> Applied {
+        if !self.leaves.is_empty() || !self.databases.is_empty() {
+            return Err(CatalogError::Refused("the catalog has leaves or databases already".to_owned()));
+        }
+        let mut users = catalog.users.clone();
+        for (name, user) in &self.users {
+            users.entry(name.clone()).or_insert_with(|| user.clone());
+        }
+        let (version, last_node) = (self.version.max(catalog.version), self.last_node.max(catalog.last_node));
+        *self = Catalog { version, last_node, users, coordinators: std::mem::take(&mut self.coordinators), ..catalog.clone() };
         Ok(())
     }
 

@@ -6,6 +6,7 @@
 mod coordinators;
 mod leader;
 mod moves;
+mod recover;
 mod reference;
 mod restore;
 mod show;
@@ -282,6 +283,8 @@ impl Control {
             ClusterStatement::CancelMove { database } => self.cancel_move(database.as_deref())?,
             ClusterStatement::ShowMoves { database } => return self.show_moves(database.as_deref()),
             ClusterStatement::ClearOrphans { explain } => return self.clear_orphans(*explain),
+            ClusterStatement::Recover { leaves, explain: true } => return self.explain_recover(leaves),
+            ClusterStatement::Recover { leaves, explain: false } => self.recover(leaves)?,
             ClusterStatement::AddCoordinator { address } => self.add_coordinator(address)?,
             ClusterStatement::RemoveCoordinator { address } => self.remove_coordinator(address)?,
             ClusterStatement::Kill { query } => self.kill(*query, asker)?,

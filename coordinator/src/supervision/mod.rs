@@ -70,9 +70,12 @@ impl Supervision {
     /// What a leaf is to have.
     pub(crate) fn orders(&self, control: &Control, leaf: NodeId) -> Arc<Orders> {
         // Before the catalog is looked at: it has what came of this report.
-        let processed = self.known.lock().get(&leaf).map_or((0, 0), |known| known.processed);
+        let (processed, kept) = self.known.lock().get(&leaf).map_or(((0, 0), None), |k| (k.processed, Some(k.report.kept)));
         let catalog = control.catalog();
-        Arc::new(Orders { version: catalog.version, processed, copies: decide::orders(&catalog, leaf), supersedes: 0 })
+        let copies = decide::orders(&catalog, leaf);
+        // A leaf that has said what it keeps gets what it lacks.
+        let keep = kept.filter(|kept| *kept != catalog.version).and_then(|_| serde_json::to_vec(&*catalog).ok());
+        Arc::new(Orders { version: catalog.version, processed, copies, supersedes: 0, catalog: keep.unwrap_or_default() })
     }
 
     /// The last reports of the leaves.

@@ -143,7 +143,23 @@ pub(super) fn explain(cursor: &mut Cursor<'_>) -> Option<Result<Statement, SqlEr
     if cursor.take_two("RESTORE", "REDUNDANCY") {
         return Some(restore_redundancy(cursor.clone(), true));
     }
+    if cursor.peek_word().as_deref() == Some("RECOVER") {
+        return Some(recover(cursor.clone(), true));
+    }
     (cursor.peek_word().as_deref() == Some("CLEAR")).then(|| clear_orphans(cursor.clone(), true))
+}
+
+/// `RECOVER FROM LEAVES 'HOST:PORT', ...`.
+pub(super) fn recover(mut cursor: Cursor<'_>, explain: bool) -> Result<Statement, SqlError> {
+    cursor.expect("RECOVER")?;
+    cursor.expect("FROM")?;
+    cursor.expect("LEAVES")?;
+    let mut leaves = vec![address(&mut cursor)?];
+    while cursor.take_token(&Token::Comma) {
+        leaves.push(address(&mut cursor)?);
+    }
+    cursor.expect_end()?;
+    Ok(Statement::Cluster(ClusterStatement::Recover { leaves, explain }))
 }
 
 /// `CANCEL REBALANCE [ON d]`.
@@ -245,6 +261,9 @@ mod tests {
             add("10.0.0.1:3306", Some(2))
         );
         assert_eq!(one("ADD LEAF 'root@a:1'"), add("a:1", None));
+        let recover = |explain| ClusterStatement::Recover { leaves: vec!["a:1".into(), "b:2".into()], explain };
+        assert_eq!(one("RECOVER FROM LEAVES 'a:1', 'b:2'"), recover(false));
+        assert_eq!(one("EXPLAIN RECOVER FROM LEAVES 'a:1', 'b:2'"), recover(true));
         assert_eq!(one("REMOVE LEAF 'a:1' FORCE"), ClusterStatement::RemoveLeaf { address: "a:1".into(), force: true });
         let create = |partitions, redundancy, if_not_exists| ClusterStatement::CreateDatabase {
             name: "d".into(),

@@ -67,6 +67,7 @@ fn statement(tokens: &[TokenWithSpan], lines: &Lines<'_>) -> Result<Statement, S
         "RESTORE" if cursor.take_two("RESTORE", "REDUNDANCY") => cluster::restore_redundancy(cursor, false),
         "RESTORE" => maintenance::restore(cursor),
         "REBALANCE" => cluster::rebalance(cursor, false),
+        "RECOVER" => cluster::recover(cursor, false),
         "CANCEL" => cluster::cancel(cursor),
         "CLEAR" => cluster::clear_orphans(cursor, false),
         "ATTACH" | "DETACH" => cluster::attach_or_detach(cursor),
@@ -103,7 +104,8 @@ fn statement(tokens: &[TokenWithSpan], lines: &Lines<'_>) -> Result<Statement, S
     }
 }
 
-const STATEMENTS: [&str; 32] = [
+const STATEMENTS: [&str; 33] = [
+    "RECOVER",
     "SELECT",
     "WITH",
     "VALUES",

@@ -291,7 +291,7 @@ fn wrong_alter_table_says_where() {
 
 #[test]
 fn what_changes_the_catalog() {
-    for sql in ["ALTER TABLE t DROP c", "TRUNCATE t"] {
+    for sql in ["ALTER TABLE t DROP c", "TRUNCATE t", "BACKUP DATABASE TO 'x'", "RECOVER FROM LEAVES 'a:1'"] {
         assert!(one(sql).changes_catalog(), "{sql}");
     }
     for sql in [
@@ -300,7 +300,7 @@ fn what_changes_the_catalog() {
         "REPLACE INTO u VALUES (1)",
         "OPTIMIZE TABLE t",
         "BEGIN",
-        "BACKUP DATABASE TO 'x'",
+        "EXPLAIN RECOVER FROM LEAVES 'a:1'",
     ] {
         assert!(!one(sql).changes_catalog(), "{sql}");
     }
