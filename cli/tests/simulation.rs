@@ -279,7 +279,8 @@ impl World {
     fn heartbeat(&mut self) {
         let to = self.any_leaf();
         let processed = self.leader.processed.get(&to).copied().unwrap_or_default();
-        let made = Orders { version: self.catalog.version, processed, copies: orders(&self.catalog, to), supersedes: 0 };
+        let copies = orders(&self.catalog, to);
+        let made = Orders { version: self.catalog.version, processed, copies, ..Orders::default() };
         self.messages.push(Message::Orders { leader: self.leader.number, to, orders: made });
     }
 

@@ -22,6 +22,7 @@ mod nodes;
 mod operations;
 mod prepared;
 mod python_client;
+mod recover;
 mod tpch;
 mod transactions;
 mod users;

@@ -139,7 +139,8 @@ impl Node {
         let mut process = command.spawn().unwrap();
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.split_once(" listening on ").unwrap_or_else(|| panic!("{line}")).1.trim().to_owned();
+        let why = || fs::read_to_string(log).unwrap_or_default();
+        let address = line.split_once(" listening on ").unwrap_or_else(|| panic!("{line}{}", why())).1.trim().to_owned();
         Node { process, address }
     }
 }
