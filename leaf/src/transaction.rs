@@ -25,13 +25,31 @@ struct State {
     transaction: stoa_columnstore::Transaction,
     /// Of the statement that runs.
     savepoint: Savepoint,
+    /// Rows that it added, also those that were undone.
+    rows: usize,
+    /// So many rows become segments.
+    few: usize,
+}
+
+impl State {
+    /// Commits in some way. What few rows cost is the waiting for disks and for other copies, which keeps no worker from its queries.
+    fn commit<T: Send>(
+        self,
+        pool: &rayon::ThreadPool,
+        commit: impl FnOnce(stoa_columnstore::Transaction) -> stoa_columnstore::Result<T> + Send,
+    ) -> Result<T> {
+        let State { transaction, rows, few, .. } = self;
+        let done = if rows < few { commit(transaction) } else { pool.install(|| commit(transaction)) };
+        done.map_err(|e| storage_failure(&e))
+    }
 }
 
 impl Part {
     fn begin(database: &Arc<stoa_columnstore::Database>) -> Arc<Part> {
         let transaction = database.begin();
         let savepoint = transaction.savepoint();
-        Arc::new(Part(Mutex::new(Some(State { transaction, savepoint }))))
+        let few = database.options().flush_rows;
+        Arc::new(Part(Mutex::new(Some(State { transaction, savepoint, rows: 0, few }))))
     }
 
     /// A table as the transaction sees it.
@@ -43,8 +61,8 @@ impl Part {
         run(self.0.lock().as_mut().ok_or_else(over)?)
     }
 
-    fn take(&self) -> Result<stoa_columnstore::Transaction> {
-        Ok(self.0.lock().take().ok_or_else(over)?.transaction)
+    fn take(&self) -> Result<State> {
+        self.0.lock().take().ok_or_else(over)
     }
 }
 
@@ -124,7 +142,10 @@ impl LeafTransaction for Transaction {
     fn insert(&self, table: &str, ordinal: u32, rows: NumberedRows) -> Result<()> {
         let batch = self.batch(&rows)?;
         self.memory.lock().grow(batch.get_array_memory_size()).map_err(failure)?;
-        let insert = |state: &mut State| state.transaction.insert(table, &batch, &rows.numbers[..]);
+        let insert = |state: &mut State| {
+            state.rows += batch.num_rows();
+            state.transaction.insert(table, &batch, &rows.numbers[..])
+        };
         let insert = |state: &mut State| self.runner.pool.install(|| insert(state)).map_err(|e| storage_failure(&e));
         self.part(ordinal)?.with(insert).map(drop)
     }
@@ -176,7 +197,7 @@ impl LeafTransaction for Transaction {
 
     fn undo(&self) -> Result<()> {
         let undo = |state: &mut State| {
-            let State { transaction, savepoint } = state;
+            let State { transaction, savepoint, .. } = state;
             transaction.undo(savepoint.clone());
             Ok(())
         };
@@ -188,10 +209,7 @@ impl LeafTransaction for Transaction {
             return Err(Failure::new(FailureKind::Fatal, format!("partition {decider} cannot decide")));
         }
         let parts: Vec<_> = ordinals.iter().map(|ordinal| self.part(*ordinal)?.take()).collect::<Result<_>>()?;
-        let prepare = |part: stoa_columnstore::Transaction| {
-            let prepared = self.runner.pool.install(|| part.prepare(self.setup.transaction, decider));
-            prepared.map_err(|e| storage_failure(&e))
-        };
+        let prepare = |part: State| part.commit(&self.runner.pool, |part| part.prepare(self.setup.transaction, decider));
         let prepare = &prepare;
         // Each waits for its own disk writes.
         std::thread::scope(|scope| {
@@ -204,7 +222,7 @@ impl LeafTransaction for Transaction {
 
     fn commit(&self, ordinal: u32, deciding: bool) -> Result<()> {
         let part = self.part(ordinal)?.take()?;
-        let commit = || if deciding { part.commit_deciding(self.setup.transaction) } else { part.commit() };
-        self.runner.pool.install(commit).map_err(|e| storage_failure(&e))
+        let number = self.setup.transaction;
+        part.commit(&self.runner.pool, |part| if deciding { part.commit_deciding(number) } else { part.commit() })
     }
 }

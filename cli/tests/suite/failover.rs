@@ -2,55 +2,16 @@
 
 use std::process::{Child, Stdio};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::load::under_load;
 use crate::nodes::{Cluster, text};
-
-/// Runs writers and readers, which must never fail, while `faults` happen; then checks that what was acknowledged is there once.
-fn under_load(cluster: &Cluster, faults: impl FnOnce()) {
-    cluster.ok("CREATE TABLE rows (id BIGINT PRIMARY KEY, writer BIGINT NOT NULL); CREATE REFERENCE TABLE names (n BIGINT)");
-    cluster.ok("INSERT INTO names VALUES (0), (1)");
-    let (ended, next, acknowledged) = (AtomicBool::new(false), AtomicU64::new(0), Mutex::new(Vec::new()));
-    std::thread::scope(|scope| {
-        for writer in 0..2 {
-            let (ended, next, acknowledged) = (&ended, &next, &acknowledged);
-            scope.spawn(move || {
-                while !ended.load(Ordering::Relaxed) {
-                    let id = next.fetch_add(1, Ordering::Relaxed);
-                    cluster.ok(&format!("INSERT INTO rows VALUES ({id}, {writer})"));
-                    acknowledged.lock().unwrap().push(id);
-                }
-            });
-        }
-        scope.spawn(|| {
-            let mut seen = 0;
-            while !ended.load(Ordering::Relaxed) {
-                let sure = acknowledged.lock().unwrap().len();
-                let said = cluster.ok("SELECT count(*) AS n, count(DISTINCT id) AS d FROM rows JOIN names ON writer = n");
-                let row: Vec<usize> = said.lines().nth(1).unwrap().split(',').map(|n| n.parse().unwrap()).collect();
-                assert!(row[0] == row[1] && row[0] >= sure && row[0] >= seen, "{row:?} after {sure} and {seen}");
-                seen = row[0];
-            }
-        });
-        // Whatever fails, the threads end.
-        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(faults));
-        ended.store(true, Ordering::Relaxed);
-        done.unwrap();
-    });
-    let mut acknowledged = acknowledged.into_inner().unwrap();
-    acknowledged.sort_unstable();
-    let all = cluster.ok("SELECT id FROM rows ORDER BY id");
-    let there: Vec<u64> = all.lines().skip(1).map(|id| id.parse().unwrap()).collect();
-    assert!(acknowledged.len() > 20, "{} rows", acknowledged.len());
-    assert_eq!(there, acknowledged);
-}
 
 #[test]
 fn a_leaf_that_is_killed_costs_time_and_nothing_else() {
     let cluster = Cluster::start(2);
     cluster.wait_for_replicas(2);
-    under_load(&cluster, || {
+    under_load(&|sql| cluster.ok(sql), || {
         for round in 0..4 {
             std::thread::sleep(Duration::from_millis(600));
             cluster.signal(1 + round % 2, "KILL");
@@ -74,7 +35,7 @@ fn a_leaf_that_hangs_is_replaced_and_fenced() {
     let cluster = Cluster::start(2);
     cluster.wait_for_replicas(2);
     let began = Mutex::new(Duration::ZERO);
-    under_load(&cluster, || {
+    under_load(&|sql| cluster.ok(sql), || {
         std::thread::sleep(Duration::from_millis(500));
         cluster.signal(1, "STOP");
         let stopped = Instant::now();
@@ -127,7 +88,7 @@ fn copies_move_while_clients_read_and_write() {
         &cluster.path().join("fourth.log"),
     );
     let (first, second) = (cluster.address(1), cluster.address(2));
-    under_load(&cluster, || {
+    under_load(&|sql| cluster.ok(sql), || {
         cluster.ok(&format!("ADD LEAF '{}'; ADD LEAF '{}'", leaf.address, other.address));
         let planned = cluster.ok("EXPLAIN REBALANCE PARTITIONS ON stoa");
         assert!(planned.contains("COPY PARTITION"), "{planned}");

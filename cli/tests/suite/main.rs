@@ -11,11 +11,14 @@ mod cluster;
 mod cluster_processes;
 mod command_line;
 mod coordinators;
+mod cut_off;
 mod durability;
 mod encryption;
 mod failover;
+mod full_disk;
 #[path = "../leaves/mod.rs"]
 mod leaves;
+mod load;
 mod mutated_messages;
 mod node_failures;
 mod nodes;

@@ -75,9 +75,21 @@ impl Cluster {
     pub fn wait_for_replicas(&self, partitions: usize) {
         let began = Instant::now();
         while self.ok("SHOW PARTITIONS").matches(",Slave,").count() < partitions {
-            assert!(began.elapsed() < Duration::from_secs(30), "{}", self.ok("SHOW PARTITIONS; SHOW LEAVES"));
+            let stands = || format!("{}\n{}", self.ok("SHOW PARTITIONS; SHOW LEAVES"), self.logs());
+            assert!(began.elapsed() < Duration::from_secs(30), "{}", stands());
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// The last lines of all logs.
+    fn logs(&self) -> String {
+        let mut all = String::new();
+        for file in fs::read_dir(self.path()).unwrap().flatten().filter(|f| f.path().extension().is_some_and(|e| e == "log")) {
+            let text = fs::read_to_string(file.path()).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            all.push_str(&format!("{}:\n{}\n", file.path().display(), lines[lines.len().saturating_sub(30)..].join("\n")));
+        }
+        all
     }
 
     pub fn command(&self, args: &[&str]) -> Command {

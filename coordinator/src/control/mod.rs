@@ -189,6 +189,8 @@ impl Control {
         let _changing = self.changing.lock();
         let catalog = self.catalog();
         let Some((_, leaf)) = catalog.leaf(address) else { return Ok(()) };
+        // What waits there for a role that it does not have any more ends now.
+        self.order(&[address.to_owned()])?;
         if leaf.behind {
             let others = |l: &&crate::catalog::Leaf| l.state == LeafState::Online && !l.behind;
             if !catalog.leaves.values().any(|l| others(&l)) {
