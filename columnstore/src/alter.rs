@@ -83,6 +83,14 @@ impl TableDef {
         self.initial_values(ordinal, 1)
     }
 
+    /// The value, one row, that a column has in rows that are added without one; `None`: NULL. It is the initial one: what ADD COLUMN
+    /// said is so for the rows before it and for those after it.
+    #[must_use]
+    pub fn default_value(&self, ordinal: usize) -> Option<ArrayRef> {
+        self.layout.columns.get(ordinal)?.initial.as_ref()?;
+        self.initial_value(ordinal).ok()
+    }
+
     /// The numbers of the columns.
     pub(crate) fn column_numbers(&self) -> Vec<u32> {
         if self.layout.columns.is_empty() {

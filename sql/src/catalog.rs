@@ -1,5 +1,6 @@
 //! What the binder asks of the catalog.
 
+use arrow::array::ArrayRef;
 use stoa_plan::DataType;
 
 use crate::SqlError;
@@ -44,4 +45,6 @@ pub struct TableColumn {
     pub ty: DataType,
     /// Whether it may hold NULLs.
     pub nullable: bool,
+    /// Its value, one row of its type, in rows that are added without one. `None`: NULL.
+    pub default: Option<ArrayRef>,
 }

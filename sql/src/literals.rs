@@ -42,6 +42,9 @@ pub fn literal_rows(insert: &Insert, catalog: &dyn Catalog) -> Option<RecordBatc
     let mut fields = Vec::with_capacity(from.len());
     let mut arrays = Vec::with_capacity(from.len());
     for (column, from) in table.columns.iter().zip(from) {
+        if from.is_none() && column.default.is_some() {
+            return None;
+        }
         let values: Vec<Constant<'_>> = literals.rows.iter().map(|row| from.map_or(Constant::Null, |at| row[at])).collect();
         if !column.nullable && values.contains(&Constant::Null) {
             return None;

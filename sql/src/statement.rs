@@ -440,7 +440,7 @@ impl CreateTable {
     /// # Errors
     /// If the shard key names a column that there is none of.
     pub fn info(&self) -> Result<TableInfo, SqlError> {
-        let column = |c: &ColumnDef| TableColumn { name: c.name.clone(), ty: c.ty, nullable: c.nullable };
+        let column = |c: &ColumnDef| TableColumn { name: c.name.clone(), ty: c.ty, nullable: c.nullable, default: None };
         Ok(TableInfo {
             name: self.name.clone(),
             columns: self.columns.iter().map(column).collect(),

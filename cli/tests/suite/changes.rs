@@ -111,6 +111,34 @@ fn tables_are_altered_without_their_rows_being_written_anew() {
 }
 
 #[test]
+fn the_default_of_a_column_is_that_of_later_rows_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let session = Session::new(open(folder.path()));
+    run(
+        &session,
+        "CREATE TABLE d (id BIGINT PRIMARY KEY, s TEXT); INSERT INTO d VALUES (1, 'a'); \
+         ALTER TABLE d ADD COLUMN x INT NOT NULL DEFAULT 7; ALTER TABLE d ADD COLUMN m DECIMAL(9,2) DEFAULT -1.5; \
+         ALTER TABLE d ADD COLUMN t TEXT DEFAULT 'it''s'; ALTER TABLE d ADD COLUMN w DATE DEFAULT '2026-02-28'; ALTER TABLE d ADD COLUMN z INT",
+    )
+    .unwrap();
+    let rest = "7,-1.50,it's,2026-02-28,";
+    for (sql, id) in [
+        ("INSERT INTO d (id, s) VALUES (2, 'a')", 2),
+        ("INSERT INTO d (s, id) VALUES ('a', 1 + 2)", 3),
+        ("INSERT INTO d (id, s) SELECT 4, 'a'", 4),
+        ("REPLACE INTO d (id, s) VALUES (1, 'a')", 1),
+        ("INSERT INTO d (id, s) VALUES (5, 'a') ON DUPLICATE KEY UPDATE x = 8", 5),
+    ] {
+        run(&session, sql).unwrap();
+        assert_eq!(run(&session, &format!("SELECT * FROM d WHERE id = {id}")).unwrap(), format!("{id},a,{rest}"), "{sql}");
+    }
+    run(&session, "INSERT INTO d (id, x, m) VALUES (6, 1, NULL)").unwrap();
+    assert_eq!(run(&session, "SELECT * FROM d WHERE id = 6").unwrap(), "6,,1,,it's,2026-02-28,");
+    let error = run(&session, "INSERT INTO d (id, x) VALUES (7, NULL)").unwrap_err().to_string();
+    assert!(error.contains("column 'x', row 1: NULL"), "{error}");
+}
+
+#[test]
 fn what_does_not_fit_is_named_and_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let session = Session::new(open(folder.path()));

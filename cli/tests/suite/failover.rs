@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::load::under_load;
-use crate::nodes::{Cluster, text};
+use crate::nodes::{Cluster, Node, text};
 
 #[test]
 fn a_leaf_that_is_killed_costs_time_and_nothing_else() {
@@ -73,20 +73,18 @@ fn tpch_is_right_while_its_leaves_are_killed() {
     }
 }
 
+/// A leaf that is no part of the cluster yet, with the folder and the log of this name.
+fn new_leaf(cluster: &Cluster, name: &str) -> Node {
+    let data = cluster.path().join(name);
+    let args = ["leaf", "--data", data.to_str().unwrap(), "--listen", "127.0.0.1:0"];
+    Node::start(cluster, &args, &cluster.path().join(format!("{name}.log")))
+}
+
 #[test]
 fn copies_move_while_clients_read_and_write() {
     let cluster = Cluster::start(2);
     cluster.wait_for_replicas(2);
-    let leaf = crate::nodes::Node::start(
-        &cluster,
-        &["leaf", "--data", cluster.path().join("third").to_str().unwrap(), "--listen", "127.0.0.1:0"],
-        &cluster.path().join("third.log"),
-    );
-    let other = crate::nodes::Node::start(
-        &cluster,
-        &["leaf", "--data", cluster.path().join("fourth").to_str().unwrap(), "--listen", "127.0.0.1:0"],
-        &cluster.path().join("fourth.log"),
-    );
+    let (leaf, other) = (new_leaf(&cluster, "third"), new_leaf(&cluster, "fourth"));
     let (first, second) = (cluster.address(1), cluster.address(2));
     under_load(&|sql| cluster.ok(sql), || {
         cluster.ok(&format!("ADD LEAF '{}'; ADD LEAF '{}'", leaf.address, other.address));
@@ -101,4 +99,37 @@ fn copies_move_while_clients_read_and_write() {
     });
     cluster.wait_for_replicas(2);
     assert_eq!(cluster.ok("CLEAR ORPHAN DATABASES").lines().count(), 1);
+}
+
+#[test]
+fn copies_are_made_no_faster_than_leaves_may() {
+    const RATE: u64 = 500_000;
+    let cluster = Cluster::start_with(1, 2, &[("STOA_COPY_RATE", &RATE.to_string())]);
+    cluster.ok("CREATE TABLE t (a BIGINT PRIMARY KEY, b TEXT)");
+    // Text that does not compress: digits of a generator (xorshift).
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut word = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    let rows = cluster.path().join("rows.csv");
+    let line = |a: usize| format!("{a},{}\n", (0..8).map(|_| format!("{:016x}", word())).collect::<String>());
+    std::fs::write(&rows, (0..60_000).map(line).collect::<String>()).unwrap();
+    let loaded = cluster.command(&["load", "t", rows.to_str().unwrap()]).output().unwrap();
+    assert!(loaded.status.success(), "{}", text(&loaded));
+    let (third, fourth) = (new_leaf(&cluster, "third"), new_leaf(&cluster, "fourth"));
+    cluster.ok(&format!("ADD LEAF '{}'; ADD LEAF '{}'", third.address, fourth.address));
+    let planned = cluster.ok("EXPLAIN REBALANCE PARTITIONS ON stoa");
+    let column = planned.lines().next().unwrap().split(',').position(|name| name == "Bytes").unwrap();
+    let bytes = |line: &str| line.split(',').nth(column).and_then(|bytes| bytes.parse::<u64>().ok());
+    let bytes: u64 = planned.lines().skip(1).filter_map(bytes).sum();
+    let began = Instant::now();
+    cluster.ok("REBALANCE PARTITIONS ON stoa");
+    // Two leaves send at most, and each may begin with a second's worth.
+    let least = (bytes as f64 / RATE as f64 - 2.0) / 2.0;
+    let took = began.elapsed().as_secs_f64();
+    assert!(bytes > 4 * RATE && took >= least, "{bytes} bytes took {took} s, at least {least} s");
+    assert_eq!(cluster.ok("SELECT count(*) AS n FROM t"), "n\n60000\n");
 }

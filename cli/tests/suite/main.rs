@@ -26,6 +26,7 @@ mod operations;
 mod prepared;
 mod python_client;
 mod recover;
+mod s3;
 mod tpch;
 mod transactions;
 mod users;

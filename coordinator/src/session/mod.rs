@@ -221,11 +221,12 @@ struct View<'a>(&'a dyn Store);
 impl Catalog for View<'_> {
     fn table(&self, name: &str) -> Option<TableInfo> {
         let def = self.0.table(name)?;
-        let columns = def.columns.iter().map(|c| TableColumn {
+        let columns = def.columns.iter().enumerate().map(|(ordinal, c)| TableColumn {
             name: c.name.clone(),
             // The catalog only ever stores types that came from this mapping.
             ty: DataType::from_arrow(&c.ty).unwrap_or(DataType::Null),
             nullable: c.nullable,
+            default: def.default_value(ordinal),
         });
         Some(TableInfo {
             name: def.name.clone(),

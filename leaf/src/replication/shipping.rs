@@ -112,7 +112,7 @@ impl Shipping {
                 self.pause();
                 continue;
             };
-            let mut session = Session { shipping: &self, log, address, thread, fed: false };
+            let mut session = Session { shipping: &self, log, address, thread, fed: false, new: false };
             let result = session.run();
             failures = if session.fed { 1 } else { failures + 1 };
             if let Err(failure) = result {
@@ -196,6 +196,8 @@ struct Session<'a> {
     thread: u64,
     /// It took something.
     fed: bool,
+    /// It began with nothing and has not had everything yet: it is made anew, be it by records.
+    new: bool,
 }
 
 impl Session<'_> {
@@ -204,6 +206,7 @@ impl Session<'_> {
         let (copy, position) = outlet.peers.leaf(self.address)?.feed(database, *ordinal, *term)?;
         let copy = &*copy;
         let known = self.log.has(received(position)).map_err(|e| storage_failure(&e))?;
+        self.new = position.lsn == 0;
         let mut at = if known { position.lsn } else { self.copy_anew(copy)? };
         while self.shipping.wants(self.address, self.thread) {
             match self.log.records_after(at, BATCH).map_err(|e| storage_failure(&e))? {
@@ -212,7 +215,7 @@ impl Session<'_> {
                     // Also finds out whether it is still there.
                     at = self.stands(copy.write(vec![])?, at)?;
                     self.shipping.update(self.address, self.thread, |copies| copies.acknowledge(self.address, at));
-                    self.fed = true;
+                    (self.fed, self.new) = (true, false);
                     self.shipping.wait_for_more(at);
                 }
                 Some(records) => {
@@ -240,7 +243,7 @@ impl Session<'_> {
         let last = records.last().map_or(0, |record| record.lsn);
         for record in records {
             for file in record.files() {
-                self.send_file(copy, &file.name, &file.path, &mut |_| ())?;
+                self.send_file(copy, &file.name, &file.path, &mut |bytes| self.pace(bytes))?;
             }
             let (lsn, term) = (record.lsn, record.term);
             let parts = record.body.len().div_ceil(CHUNK).max(1);
@@ -249,12 +252,20 @@ impl Session<'_> {
                 bytes += body.len();
                 message.push(Record { lsn, term, body, more: part + 1 < parts });
                 if bytes >= CHUNK {
+                    self.pace(bytes as u64);
                     copy.write(std::mem::take(&mut message))?;
                     bytes = 0;
                 }
             }
         }
         self.stands(copy.write(message)?, last)
+    }
+
+    /// Waits until so many bytes of a new copy may be sent. One that was away is brought up to date as fast as it goes.
+    fn pace(&self, bytes: u64) {
+        if self.new {
+            self.shipping.target.outlet.pace.wait(bytes);
+        }
     }
 
     /// Gives the copy all that is shown; the record up to which it then has everything.
