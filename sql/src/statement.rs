@@ -5,7 +5,7 @@ mod change;
 use std::sync::Arc;
 
 use datafusion_sql::sqlparser::tokenizer::TokenWithSpan;
-use stoa_plan::DataType;
+use stoa_plan::{DataType, Value};
 
 use crate::{SqlError, TableColumn, TableInfo};
 pub use change::{Alter, AlterTable, Delete, Insert, OnDuplicate, Optimize, Update};
@@ -429,12 +429,13 @@ impl CreateTable {
     /// # Errors
     /// If the shard key names a column that there is none of.
     pub fn info(&self) -> Result<TableInfo, SqlError> {
-        let column = |c: &ColumnDef| TableColumn { name: c.name.clone(), ty: c.ty, nullable: c.nullable };
+        let column = |c: &ColumnDef| TableColumn { name: c.name.clone(), ty: c.ty, nullable: c.nullable, default: None };
         Ok(TableInfo {
             name: self.name.clone(),
             columns: self.columns.iter().map(column).collect(),
             shard_key: self.ordinals("SHARD KEY", &self.shard_key)?,
             reference: self.reference,
+            revision: 0,
         })
     }
 
@@ -463,6 +464,8 @@ pub struct ColumnDef {
     pub nullable: bool,
     /// Whether it has a bitmap index.
     pub bitmap_index: BitmapIndex,
+    /// What it holds where nothing else is said, as a value of its type; without one, NULL.
+    pub default: Option<Value>,
 }
 
 /// What a definition says about a column's bitmap index.

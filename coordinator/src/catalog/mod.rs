@@ -256,6 +256,15 @@ pub enum Command {
         /// What; none: nothing.
         job: Option<Job>,
     },
+    /// A table gets another definition.
+    AlterTable {
+        /// The database.
+        database: String,
+        /// The version of the definition that was altered.
+        before: u64,
+        /// The definition from now on, of a later version.
+        definition: Definition,
+    },
 }
 
 /// Why a command changed nothing.
@@ -331,6 +340,7 @@ impl Catalog {
                 removed.ok_or_else(|| missing("table", table))?;
                 self.forget_grants(database, Some(table));
             }
+            Command::AlterTable { database, before, definition } => self.alter_table(database, *before, definition)?,
             Command::CreateView { database, name, sql, or_replace } => {
                 let database = self.database_mut(database)?;
                 if !(*or_replace && database.views.contains_key(&name.to_lowercase())) {
@@ -406,6 +416,17 @@ impl Catalog {
         self.last_node += 1;
         self.leaves.insert(id, Leaf { address: address.to_owned(), group, pair: None, state: LeafState::Online, behind: false });
         self.pair_up();
+        Ok(())
+    }
+
+    fn alter_table(&mut self, database: &str, before: u64, definition: &Definition) -> Applied {
+        let def = definition.table();
+        let table = self.database_mut(database)?.tables.get_mut(&def.name.to_lowercase());
+        let table = table.ok_or_else(|| missing("table", &def.name))?;
+        if table.table().version() != before || def.version() <= before {
+            return Err(CatalogError::Stale(format!("table '{}' was altered by another statement: try again", def.name)));
+        }
+        *table = definition.clone();
         Ok(())
     }
 

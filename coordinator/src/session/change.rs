@@ -49,10 +49,16 @@ pub(super) fn update(session: &Session, update: &Update, cancel: &CancelToken) -
     check_assigned(&def, &update.assigned)?;
     let query = session.physical(stoa_sql::bind_update(update, &View(&*session.store))?)?;
     let rows = within(session, cancel, &|transaction| {
+        check_same(transaction, &def)?;
         let result = transaction.execute(&query, cancel, &Progress::default())?;
         replace(transaction, &update.table, &result.batches)
     })?;
     Ok(format!("{rows} rows updated"))
+}
+
+/// A transaction must see a table as the statement was planned for it.
+fn check_same(transaction: &dyn Transaction, def: &TableDef) -> Result<()> {
+    Ok(transaction.table(&def.name).map_or(Ok(()), |seen| seen.check_revision(def.revision()))?)
 }
 
 /// Which partition a row is in must not change.
@@ -118,11 +124,16 @@ impl Source {
 }
 
 /// Rows into a table.
-pub(super) fn insert(session: &Session, insert: &Insert, source: &Source, cancel: &CancelToken) -> Result<String> {
-    let def = existing(&*session.store, &insert.table)?;
+pub(super) fn insert(
+    session: &Session,
+    insert: &Insert,
+    def: &TableDef,
+    source: &Source,
+    cancel: &CancelToken,
+) -> Result<String> {
     let evaluation = match insert.on_duplicate {
         OnDuplicate::Update => {
-            check_assigned(&def, &insert.assigned)?;
+            check_assigned(def, &insert.assigned)?;
             Some(session.physical(stoa_sql::bind_duplicate_update(insert, &View(&*session.store))?)?)
         }
         OnDuplicate::Refuse | OnDuplicate::Replace => None,
@@ -131,18 +142,22 @@ pub(super) fn insert(session: &Session, insert: &Insert, source: &Source, cancel
         let batches = source.batches(|query| session.store.execute(query, cancel, &Progress::default()))?;
         if batches.iter().map(RecordBatch::num_rows).sum::<usize>() >= session.store.insert_rows() {
             let limit = session.store.retry_limit();
-            let rows = limit.persist(cancel, || load(session, &insert.table, &batches, cancel))?;
+            let rows = limit.persist(cancel, || load(session, def, &batches, cancel))?;
             return Ok(format!("{rows} rows inserted"));
         }
-        let rows = within(session, cancel, &|transaction| insert_all(transaction, &insert.table, &batches))?;
+        let rows = within(session, cancel, &|transaction| {
+            check_same(transaction, def)?;
+            insert_all(transaction, &insert.table, &batches)
+        })?;
         return Ok(format!("{rows} rows inserted"));
     }
     let (rows, others) = within(session, cancel, &|transaction| {
+        check_same(transaction, def)?;
         let batches = source.batches(|query| transaction.execute(query, cancel, &Progress::default()))?;
         if insert.on_duplicate == OnDuplicate::Refuse {
             return Ok((insert_all(transaction, &insert.table, &batches)?, 0));
         }
-        let mut upsert = Upsert { session, transaction, def: &def, evaluation: evaluation.as_ref(), cancel, changed: 0 };
+        let mut upsert = Upsert { session, transaction, def, evaluation: evaluation.as_ref(), cancel, changed: 0 };
         let mut rows = 0;
         for batch in &*batches {
             rows += upsert.batch(batch)?;
@@ -157,8 +172,9 @@ pub(super) fn insert(session: &Session, insert: &Insert, source: &Source, cancel
 }
 
 /// Many rows, in segments of their own.
-fn load(session: &Session, table: &str, batches: &[RecordBatch], cancel: &CancelToken) -> Result<u64> {
-    let mut rows = session.store.rows(table)?;
+fn load(session: &Session, def: &TableDef, batches: &[RecordBatch], cancel: &CancelToken) -> Result<u64> {
+    let mut rows = session.store.rows(&def.name)?;
+    rows.table().check_revision(def.revision())?;
     for batch in batches {
         cancel.check()?;
         rows.push(batch)?;
@@ -252,7 +268,8 @@ fn duplicates_table(def: &TableDef, addresses: &[u64], there: Vec<ArrayRef>, val
     let mut columns = vec![column("$row".into(), DataType::UInt64)];
     columns.extend(def.columns.iter().map(|c| column(c.name.clone(), c.ty.clone())));
     columns.extend(def.columns.iter().map(|c| column(format!("values${}", c.name), c.ty.clone())));
-    let def = TableDef { name: stoa_sql::DUPLICATES.into(), columns, partitions: 1, ..TableDef::default() };
+    let version = def.version();
+    let def = TableDef { name: stoa_sql::DUPLICATES.into(), columns, partitions: 1, ..TableDef::default() }.with_version(version);
     let row: ArrayRef = std::sync::Arc::new(UInt64Array::from(addresses.to_vec()));
     let rows = std::iter::once(row).chain(there).chain(values).collect();
     Ok(Table::of_rows(std::sync::Arc::new(def), rows)?)

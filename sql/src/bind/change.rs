@@ -112,7 +112,7 @@ fn changed_table(name: &str, text: &QueryText, catalog: &dyn Catalog) -> Result<
 }
 
 fn address() -> TableColumn {
-    TableColumn { name: ROW_COLUMN.to_owned(), ty: DataType::UInt64, nullable: false }
+    TableColumn { name: ROW_COLUMN.to_owned(), ty: DataType::UInt64, nullable: false, default: None }
 }
 
 /// A table with the address of the row behind its columns.
@@ -125,10 +125,10 @@ fn with_address(info: &TableInfo) -> TableInfo {
 /// The table of rows that are there, beside those that were to be inserted.
 fn duplicates(info: &TableInfo) -> TableInfo {
     // Whether a new row may have its NULLs is not checked yet.
-    let new = |c: &TableColumn| TableColumn { name: format!("{NEW_PREFIX}{}", c.name), ty: c.ty, nullable: true };
+    let new = |c: &TableColumn| TableColumn { name: format!("{NEW_PREFIX}{}", c.name), ty: c.ty, nullable: true, default: None };
     let new: Vec<TableColumn> = info.columns.iter().map(new).collect();
     let columns = std::iter::once(address()).chain(info.columns.iter().cloned()).chain(new).collect();
-    TableInfo { name: DUPLICATES.to_owned(), columns, shard_key: vec![], reference: false }
+    TableInfo { name: DUPLICATES.to_owned(), columns, shard_key: vec![], reference: false, revision: info.revision }
 }
 
 /// A statement that changes a table.

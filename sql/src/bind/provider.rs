@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use arrow_schema::{DataType as Arrow, Field, FieldRef, Schema, SchemaRef};
 use datafusion_common::config::ConfigOptions;
-use datafusion_common::{DataFusionError, Result, TableReference};
+use datafusion_common::{DataFusionError, Result, ScalarValue, TableReference};
 use datafusion_expr::planner::{ContextProvider, ExprPlanner, TypePlanner};
 use datafusion_expr::{
     AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableProviderFilterPushDown, TableSource, TableType, Volatility,
@@ -17,7 +17,7 @@ use datafusion_sql::sqlparser::ast::{DataType as SqlType, Statement as Ast};
 
 use super::average::Average;
 use crate::error::nearest;
-use crate::{Catalog, SqlError, TableInfo, token, types};
+use crate::{Catalog, SqlError, TableColumn, TableInfo, token, types};
 
 /// Views may name views, so deep.
 const MAX_VIEW_DEPTH: u32 = 32;
@@ -28,11 +28,17 @@ pub(crate) struct Table {
     /// Whether its last column is the address of the row.
     pub(crate) addressed: bool,
     schema: SchemaRef,
+    /// By column.
+    defaults: Vec<Option<Expr>>,
 }
 
 impl TableSource for Table {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
+    }
+
+    fn get_column_default(&self, column: &str) -> Option<&Expr> {
+        self.defaults.get(self.schema.index_of(column).ok()?)?.as_ref()
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
@@ -164,7 +170,9 @@ impl<'a> Provider<'a> {
 
 fn scan_source(info: TableInfo) -> Table {
     let fields: Vec<Field> = info.columns.iter().map(|c| Field::new(&c.name, types::front_end_type(c.ty), c.nullable)).collect();
-    Table { info, addressed: false, schema: Arc::new(Schema::new(fields)) }
+    let default = |c: &TableColumn| Some(Expr::Literal(ScalarValue::try_from_array(c.default.as_ref()?, 0).ok()?, None));
+    let defaults = info.columns.iter().map(default).collect();
+    Table { info, addressed: false, schema: Arc::new(Schema::new(fields)), defaults }
 }
 
 impl ContextProvider for Provider<'_> {
