@@ -14,6 +14,7 @@ use stoa_plan::Query;
 use stoa_rpc::FailureKind;
 use stoa_sql::{Delete, Insert, OnDuplicate, Update};
 
+use super::misfit::RowsOf;
 use super::{Session, View};
 use crate::store::existing;
 use crate::{Error, Result, Transaction};
@@ -47,10 +48,11 @@ fn is_duplicate(error: &Error) -> bool {
 pub(super) fn update(session: &Session, update: &Update, cancel: &CancelToken) -> Result<String> {
     let def = existing(&*session.store, &update.table)?;
     check_assigned(&def, &update.assigned)?;
-    let query = session.physical(stoa_sql::bind_update(update, &View(&*session.store))?)?;
+    let query = RowsOf::plan(session, stoa_sql::bind_update(update, &View(&*session.store))?)?;
     let rows = within(session, cancel, &|transaction| {
         check_same(transaction, &def)?;
-        let result = transaction.execute(&query, cancel, &Progress::default())?;
+        let run = |plan: &Query| transaction.execute(plan, cancel, &Progress::default());
+        let result = query.run(session, &def, &run)?;
         replace(transaction, &update.table, &result.batches)
     })?;
     Ok(format!("{rows} rows updated"))
@@ -110,15 +112,20 @@ pub(super) fn delete(session: &Session, delete: &Delete, cancel: &CancelToken) -
 pub(super) enum Source {
     /// They are at hand.
     Rows([RecordBatch; 1]),
-    Query(Query),
+    Query(Box<RowsOf>),
 }
 
 impl Source {
-    /// The rows; `run` executes a query.
-    fn batches(&self, run: impl FnOnce(&Query) -> Result<QueryResult>) -> Result<Cow<'_, [RecordBatch]>> {
+    /// The rows, for a table; `run` executes a query.
+    fn batches(
+        &self,
+        session: &Session,
+        def: &TableDef,
+        run: &dyn Fn(&Query) -> Result<QueryResult>,
+    ) -> Result<Cow<'_, [RecordBatch]>> {
         match self {
             Source::Rows(rows) => Ok(Cow::Borrowed(rows)),
-            Source::Query(query) => Ok(Cow::Owned(run(query)?.batches)),
+            Source::Query(query) => Ok(Cow::Owned(query.run(session, def, run)?.batches)),
         }
     }
 }
@@ -134,12 +141,12 @@ pub(super) fn insert(
     let evaluation = match insert.on_duplicate {
         OnDuplicate::Update => {
             check_assigned(def, &insert.assigned)?;
-            Some(session.physical(stoa_sql::bind_duplicate_update(insert, &View(&*session.store))?)?)
+            Some(RowsOf::plan(session, stoa_sql::bind_duplicate_update(insert, &View(&*session.store))?)?)
         }
         OnDuplicate::Refuse | OnDuplicate::Replace => None,
     };
     if insert.on_duplicate == OnDuplicate::Refuse && session.open.lock().is_none() {
-        let batches = source.batches(|query| session.store.execute(query, cancel, &Progress::default()))?;
+        let batches = source.batches(session, def, &|query| session.store.execute(query, cancel, &Progress::default()))?;
         if batches.iter().map(RecordBatch::num_rows).sum::<usize>() >= session.store.insert_rows() {
             let limit = session.store.retry_limit();
             let rows = limit.persist(cancel, || load(session, def, &batches, cancel))?;
@@ -153,7 +160,7 @@ pub(super) fn insert(
     }
     let (rows, others) = within(session, cancel, &|transaction| {
         check_same(transaction, def)?;
-        let batches = source.batches(|query| transaction.execute(query, cancel, &Progress::default()))?;
+        let batches = source.batches(session, def, &|query| transaction.execute(query, cancel, &Progress::default()))?;
         if insert.on_duplicate == OnDuplicate::Refuse {
             return Ok((insert_all(transaction, &insert.table, &batches)?, 0));
         }
@@ -193,7 +200,7 @@ struct Upsert<'a> {
     transaction: &'a mut dyn Transaction,
     def: &'a TableDef,
     /// Of ON DUPLICATE KEY UPDATE.
-    evaluation: Option<&'a Query>,
+    evaluation: Option<&'a RowsOf>,
     cancel: &'a CancelToken,
     /// Rows that were there and gave way or were updated.
     changed: u64,
@@ -235,7 +242,7 @@ impl Upsert<'_> {
         Ok(self.batch(&batch.slice(0, rows / 2))? + self.batch(&batch.slice(rows / 2, rows - rows / 2))?)
     }
 
-    fn update(&mut self, batch: &RecordBatch, found: &[(usize, u64)], evaluation: &Query) -> Result<u64> {
+    fn update(&mut self, batch: &RecordBatch, found: &[(usize, u64)], evaluation: &RowsOf) -> Result<u64> {
         let mut first: Vec<(usize, u64)> = found.to_vec();
         first.dedup_by_key(|(row, _)| *row);
         let fresh = BooleanArray::from_iter((0..batch.num_rows()).map(|row| Some(!first.iter().any(|(r, _)| *r == row))));
@@ -248,8 +255,11 @@ impl Upsert<'_> {
             let batch = conform(self.def, batch, RowNames::default())?;
             let values = batch.columns().iter().map(|c| take(c, &rows, None)).collect::<std::result::Result<Vec<_>, _>>();
             let values = values.map_err(stoa_exec::Error::from)?;
-            let table = duplicates_table(self.def, &addresses, there, values)?;
-            let result = self.session.store.execute_over(evaluation, table, self.cancel)?;
+            let run = |plan: &Query| {
+                let table = duplicates_table(self.def, &addresses, there.clone(), values.clone())?;
+                self.session.store.execute_over(plan, table, self.cancel)
+            };
+            let result = evaluation.run(self.session, self.def, &run)?;
             self.changed += replace(self.transaction, &self.def.name, &result.batches)?;
         }
         Ok(added)

@@ -5,6 +5,7 @@ use stoa_plan::{DataType, Field, Query};
 use stoa_sql::{ColumnDef, CreateTable, Insert, QueryText};
 
 use super::change::{self, Source};
+use super::misfit::RowsOf;
 use super::{Session, View, ddl};
 use crate::store::existing;
 use crate::{Error, Result, Rows};
@@ -14,7 +15,7 @@ pub(super) fn insert(session: &Session, insert: &Insert, cancel: &CancelToken) -
     let def = existing(&*session.store, &insert.table)?;
     let source = match stoa_sql::literal_rows(insert, &view) {
         Some(rows) => Source::Rows([rows]),
-        None => Source::Query(session.physical(stoa_sql::bind_insert(insert, &view)?)?),
+        None => Source::Query(Box::new(RowsOf::plan(session, stoa_sql::bind_insert(insert, &view)?)?)),
     };
     // The rows are of the definition that was there before and is there now.
     existing(&*session.store, &insert.table)?.check_revision(def.revision())?;

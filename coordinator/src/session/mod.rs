@@ -7,6 +7,7 @@ mod change;
 mod ddl;
 mod explain;
 mod insert;
+mod misfit;
 mod open;
 mod plans;
 mod prepared;
@@ -103,7 +104,7 @@ impl Session {
     ///
     /// # Errors
     /// Those of the query.
-    pub fn query_plan(&self, query: Query, cancel: &CancelToken, progress: &Progress) -> Result<QueryResult> {
+    pub fn query_plan(&self, query: &Query, cancel: &CancelToken, progress: &Progress) -> Result<QueryResult> {
         self.planned(cancel, || {
             let mut query = query.clone();
             self.check_scans(&mut query)?;
