@@ -33,7 +33,7 @@ def lags(cluster, ended, found):
         for row in cluster.table("SHOW CLUSTER STATUS"):
             if row["Database_Name"].startswith("two_") and ":" in row["Position"]:
                 ends.setdefault(row["Database_Name"], {})[row["Role"]] = int(row["Position"].split(":")[1])
-        found.extend(e["Master"] - e["Replica"] for e in ends.values() if {"Master", "Replica"} <= e.keys())
+        found.extend(e["Master"] - e["Slave"] for e in ends.values() if {"Master", "Slave"} <= e.keys())
         time.sleep(0.1)
 
 
@@ -54,6 +54,7 @@ def main():
                 file.write_text("".join(f"INSERT INTO t VALUES ({i}, 'a note of some length');\n" for i in range(first, first + rows)))
             ended = threading.Event()
             watch = threading.Thread(target=lags, args=(cluster, ended, found))
+            # Leaves are asked in the last round alone.
             if database == "two" and run == rounds - 1:
                 watch.start()
             rates[database].append(CLIENTS * rows / insert(cluster, database, files))

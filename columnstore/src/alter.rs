@@ -45,6 +45,8 @@ pub struct Layout {
     pub(crate) columns: Vec<StoredColumn>,
     /// The number of the next column that is added; 0 if `columns` is empty.
     pub(crate) next: u32,
+    /// Goes up with every change of the definition.
+    pub(crate) version: u64,
 }
 
 /// A column of the stored rows.
@@ -71,8 +73,78 @@ impl TableDef {
             }
             AlterTable::RenameTable(name) => def.name.clone_from(name),
         }
+        def.layout.version += 1;
         def.check()?;
         Ok(def)
+    }
+
+    /// The version of the definition: higher than those before it.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.layout.version
+    }
+
+    /// The same as a later version.
+    #[must_use]
+    pub fn with_version(mut self, version: u64) -> TableDef {
+        self.layout.version = self.layout.version.max(version);
+        self
+    }
+
+    /// What plans and rows name the definition by that they are of: its version, and never 0.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.layout.version.saturating_add(1)
+    }
+
+    /// Refuses what was made for another definition of the table; a revision of 0 is of any.
+    ///
+    /// # Errors
+    /// [`Error::Altered`].
+    pub fn check_revision(&self, revision: u64) -> Result<()> {
+        if revision == 0 || revision == self.revision() { Ok(()) } else { Err(Error::Altered(self.name.clone())) }
+    }
+
+    /// A later definition of this table, with as many partitions.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if rows of this one cannot be read through it.
+    pub(crate) fn redefined(&self, later: &TableDef) -> Result<TableDef> {
+        let def = TableDef { partitions: self.partitions, ..later.clone() };
+        def.check()?;
+        let (before, after) = (self.column_numbers(), def.column_numbers());
+        let same = |(number, column): (&u32, &ColumnDef)| {
+            before.iter().position(|n| n == number).is_none_or(|at| self.columns[at].ty == column.ty)
+        };
+        if self.reference != def.reference || !after.iter().zip(&def.columns).all(same) {
+            return Err(self.invalid("it cannot become a table of other types"));
+        }
+        Ok(def)
+    }
+
+    /// The same with a default for a column, one row: its value in rows that do not say.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if it does not fit the column.
+    pub fn with_default(mut self, ordinal: usize, value: &ArrayRef) -> Result<TableDef> {
+        let Some(column) = self.columns.get(ordinal) else {
+            return Err(self.invalid(&format!("there is no column {ordinal}")));
+        };
+        let value = self.checked_default(column, value)?;
+        if value.is_valid(0) {
+            self.number_columns();
+            self.layout.columns[ordinal].initial = Some(constant_blob(&value)?.into());
+        }
+        Ok(self)
+    }
+
+    /// The default of a column, one row; `None`: NULL.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if it cannot be read.
+    pub fn default_value(&self, ordinal: usize) -> Result<Option<ArrayRef>> {
+        let stored = self.layout.columns.get(ordinal).filter(|stored| stored.initial.is_some());
+        stored.map(|_| self.initial_value(ordinal)).transpose()
     }
 
     /// The value, one row, that a column has in rows from before it was there.
@@ -81,14 +153,6 @@ impl TableDef {
     /// [`Error::Invalid`] if there is no such column.
     pub fn initial_value(&self, ordinal: usize) -> Result<ArrayRef> {
         self.initial_values(ordinal, 1)
-    }
-
-    /// The value, one row, that a column has in rows that are added without one; `None`: NULL. It is the initial one: what ADD COLUMN
-    /// said is so for the rows before it and for those after it.
-    #[must_use]
-    pub fn default_value(&self, ordinal: usize) -> Option<ArrayRef> {
-        self.layout.columns.get(ordinal)?.initial.as_ref()?;
-        self.initial_value(ordinal).ok()
     }
 
     /// The numbers of the columns.
@@ -128,7 +192,7 @@ impl TableDef {
 
     /// Refuses a layout that is not one of these columns.
     pub(crate) fn check_layout(&self) -> std::result::Result<(), String> {
-        let Layout { columns, next } = &self.layout;
+        let Layout { columns, next, .. } = &self.layout;
         if columns.is_empty() && *next == 0 {
             return Ok(());
         }
@@ -200,7 +264,7 @@ impl TableDef {
         if self.layout.columns.is_empty() {
             let count = self.columns.len() as u32;
             let columns = (0..count).map(|number| StoredColumn { number, initial: None }).collect();
-            self.layout = Layout { columns, next: count };
+            self.layout = Layout { columns, next: count, ..self.layout };
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use crate::alter::Layout;
@@ -16,6 +17,8 @@ pub const MAX_PARTITIONS: u32 = 1 << 14;
 
 /// Name of a field's metadata that holds the type as declared.
 const SQL_TYPE: &str = "stoa.type";
+/// Name of the metadata of rows on their way that holds the revision of the definition that they are of.
+const REVISION: &str = "stoa.revision";
 
 /// Whether a column has a bitmap per distinct value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -122,6 +125,27 @@ impl TableDef {
         };
         let columns = schema.fields().iter().map(column).collect();
         TableDef { name: name.to_owned(), columns, ..TableDef::default() }
+    }
+
+    /// Rows of this table's columns that say so, for [`TableDef::check_rows`] where they arrive.
+    ///
+    /// # Errors
+    /// If they are not of these columns.
+    pub fn marked(&self, rows: &RecordBatch) -> Result<RecordBatch> {
+        let metadata = [(REVISION.to_owned(), self.revision().to_string())].into();
+        let schema = Schema::clone(&rows.schema()).with_metadata(metadata);
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+        Ok(RecordBatch::try_new_with_options(Arc::new(schema), rows.columns().to_vec(), &options)?)
+    }
+
+    /// Refuses rows of another definition of the table; those that do not say are of any.
+    ///
+    /// # Errors
+    /// [`Error::Altered`].
+    pub fn check_rows(&self, rows: &RecordBatch) -> Result<()> {
+        let schema = rows.schema();
+        let revision = schema.metadata().get(REVISION).map(|text| text.parse().map_err(|_| Error::Altered(self.name.clone())));
+        self.check_revision(revision.transpose()?.unwrap_or(0))
     }
 
     /// Refuses a definition that cannot be stored.

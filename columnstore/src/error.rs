@@ -56,6 +56,9 @@ pub enum Error {
     /// Another transaction committed first. Trying again may succeed.
     #[error("{0} by another transaction that committed first: nothing was changed, run the transaction again")]
     Conflict(String),
+    /// What was asked is of another definition of a table than the one that is there. Planned anew, it may succeed.
+    #[error("table '{0}' was altered meanwhile: run the statement again")]
+    Altered(String),
     /// Another copy of the partition takes writes now. Trying again where it is may succeed.
     #[error("this copy of the partition is not its master: {0}; try again")]
     NotMaster(String),
@@ -77,7 +80,7 @@ impl Error {
         )
     }
 
-    /// The same may succeed when it is tried again.
+    /// The very same may succeed when it is tried again.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         matches!(self, Error::Conflict(_) | Error::NotMaster(_))

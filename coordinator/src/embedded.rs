@@ -205,6 +205,10 @@ impl Transaction for EmbeddedTransaction {
         self.workers.run(query, &Seen(&self.transaction), cancel, progress)
     }
 
+    fn table(&self, name: &str) -> Option<Arc<TableDef>> {
+        Some(self.transaction.table(name)?.def.clone())
+    }
+
     fn insert(&mut self, table: &str, batch: &RecordBatch) -> Result<u64> {
         self.rows += batch.num_rows() as u64;
         Ok(self.transaction.insert(table, batch, RowNames::default())?)

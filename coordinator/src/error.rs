@@ -53,6 +53,16 @@ impl Error {
         matches!(self, Error::Node(failure) if failure.kind == FailureKind::Retryable)
     }
 
+    /// A table is not as the statement was planned: planned anew, it may succeed.
+    pub(crate) fn is_altered(&self) -> bool {
+        use stoa_columnstore::Error::Altered;
+        match self {
+            Error::Node(failure) => failure.kind == FailureKind::Altered,
+            Error::Storage(Altered(_)) | Error::Exec(stoa_exec::Error::Storage(Altered(_))) => true,
+            _ => false,
+        }
+    }
+
     /// The error as a failure of a call.
     #[must_use]
     pub fn into_failure(self) -> Failure {
@@ -60,6 +70,7 @@ impl Error {
             Error::Node(failure) => return failure.clone(),
             Error::Exec(stoa_exec::Error::Cancelled) => FailureKind::Cancelled,
             Error::Exec(stoa_exec::Error::Memory { .. }) => FailureKind::Memory,
+            error if error.is_altered() => FailureKind::Altered,
             Error::Exec(error) => match error.severity() {
                 Severity::User => FailureKind::User,
                 Severity::Retryable => FailureKind::Retryable,
@@ -81,7 +92,7 @@ pub(crate) fn remote(failure: Failure) -> stoa_exec::Error {
     let severity = match failure.kind {
         FailureKind::Cancelled => return stoa_exec::Error::Cancelled,
         FailureKind::User | FailureKind::Denied | FailureKind::DuplicateKey => Severity::User,
-        FailureKind::Retryable | FailureKind::Memory | FailureKind::Conflict => Severity::Retryable,
+        FailureKind::Retryable | FailureKind::Memory | FailureKind::Conflict | FailureKind::Altered => Severity::Retryable,
         FailureKind::Fatal => Severity::Fatal,
     };
     stoa_exec::Error::Remote { severity, message: failure.message }

@@ -12,6 +12,8 @@ use crate::{Error, Result};
 
 /// How often a statement is run again at least when others come first.
 const CONFLICTS: u32 = 20;
+/// After so many tries those who store a table are told how it is now.
+const TELL: u32 = 6;
 /// The first pause after a node failed, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 /// How often somebody who pauses looks whether he is cancelled.
@@ -60,14 +62,7 @@ impl Tries {
         let began = *self.began.get_or_insert_with(Instant::now);
         cancel.check()?;
         if is_conflict(&error) {
-            // A transaction that a dead node left in doubt is in the way until it is resolved.
-            if self.conflicts >= CONFLICTS && began.elapsed() >= self.limit {
-                return Err(error);
-            }
-            // Who lost waits a little, the longer the more often.
-            std::thread::sleep(Duration::from_micros(100 << self.conflicts.min(10)));
-            self.conflicts += 1;
-            return Ok(());
+            return self.after_conflict(began, error);
         }
         if !is_loss(&error) {
             return Err(error);
@@ -79,6 +74,29 @@ impl Tries {
         tracing::debug!(%error, pause = ?next, "a node failed under a statement: it is run again");
         self.losses += 1;
         wait(next, cancel)
+    }
+
+    fn after_conflict(&mut self, began: Instant, error: Error) -> Result<()> {
+        // A transaction that a dead node left in doubt is in the way until it is resolved.
+        if self.conflicts >= CONFLICTS && began.elapsed() >= self.limit {
+            return Err(error);
+        }
+        // Who lost waits a little, the longer the more often.
+        std::thread::sleep(Duration::from_micros(100 << self.conflicts.min(10)));
+        self.conflicts += 1;
+        Ok(())
+    }
+
+    /// Waits until a statement should be planned anew whose table was altered under it; whether those who store the table should be told
+    /// how it is now: they are told by whoever alters it, but may have been away.
+    ///
+    /// # Errors
+    /// What to tell the client if it should not.
+    pub fn after_alter(&mut self, error: Error, cancel: &CancelToken) -> Result<bool> {
+        let began = *self.began.get_or_insert_with(Instant::now);
+        cancel.check()?;
+        self.after_conflict(began, error).map_err(|error| Error::retryable(error.to_string()))?;
+        Ok(self.conflicts.is_multiple_of(TELL))
     }
 }
 

@@ -150,7 +150,7 @@ impl SessionService for ClientSession {
         let query = decode(plan).map_err(|e| Failure::new(FailureKind::User, e.to_string()))?;
         let cancel = CancelToken::from(cancelled.clone());
         let run = || {
-            let result = self.session.query_plan(query, &cancel, &Progress::default()).map_err(Error::into_failure)?;
+            let result = self.session.query_plan(&query, &cancel, &Progress::default()).map_err(Error::into_failure)?;
             send(answer, Outcome::Rows { schema: result.schema, batches: result.batches }).map_err(Told::into_failure)
         };
         self.statements.run(&self.user, &self.database, "(a plan)", cancelled, run)

@@ -154,6 +154,9 @@ pub trait Store: Send + Sync {
     /// If there is no such table, or it cannot be so.
     fn alter_table(&self, table: &str, change: AlterTable) -> Result<()>;
 
+    /// Tells whoever stores the tables how they are now, as far as they can be told.
+    fn tell_tables(&self) {}
+
     /// Removes all rows of a table.
     ///
     /// # Errors
@@ -203,6 +206,9 @@ pub trait Transaction: Send {
     /// # Errors
     /// Those of the query.
     fn execute(&self, query: &Query, cancel: &CancelToken, progress: &Progress) -> Result<QueryResult>;
+
+    /// The definition of a table as the transaction sees it.
+    fn table(&self, name: &str) -> Option<Arc<TableDef>>;
 
     /// Adds rows; columns are matched by position. How many.
     ///

@@ -59,6 +59,7 @@ impl Error {
         match self {
             Error::User(_) | Error::Unsupported(_) => Severity::User,
             Error::Remote { severity, .. } => *severity,
+            Error::Storage(stoa_columnstore::Error::Altered(_)) => Severity::Retryable,
             Error::Storage(error) if error.is_retryable() => Severity::Retryable,
             Error::Memory { .. } | Error::Overloaded(_) | Error::Cancelled => Severity::Retryable,
             Error::Storage(_) | Error::Internal(_) => Severity::Fatal,

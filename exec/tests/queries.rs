@@ -96,6 +96,7 @@ fn scan(table: &str, first: u32, filters: Vec<Expr>) -> Plan {
         runtime_filters: vec![],
         reference: false,
         shard_key: vec![0],
+        revision: 0,
     }))
 }
 

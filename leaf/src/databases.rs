@@ -215,6 +215,13 @@ impl Databases {
         self.homes(name, table)?.iter().try_for_each(truncate)
     }
 
+    /// Gives a table a later version of its definition wherever it belongs.
+    pub fn alter_table(&self, name: &str, definition: &[u8]) -> Result<()> {
+        let def = decode_definition(definition).map_err(|e| storage_failure(&e))?;
+        let alter = |database: &Arc<Database>| database.redefine_table(&def).map_err(|e| storage_failure(&e));
+        self.parts(name)?.homes(def.reference)?.iter().try_for_each(alter)
+    }
+
     /// Flushes or merges a table.
     pub fn optimize(&self, name: &str, table: &str, how: OptimizeHow) -> Result<()> {
         let optimize = |database: &Arc<Database>| match how {
@@ -347,18 +354,18 @@ impl Tables {
     }
 
     /// A table over all partitions, or the whole REFERENCE table.
-    pub fn table(&self, name: &str) -> Option<Arc<Table>> {
+    pub fn table(&self, name: &str) -> stoa_columnstore::Result<Arc<Table>> {
         let key = name.to_lowercase();
         let mut seen = self.seen.lock();
         if let Some(table) = seen.get(&key) {
-            return Some(table.clone());
+            return Ok(table.clone());
         }
         let table = match self.reference.table(name) {
             Some(table) => table,
             None => Arc::new(assemble(&self.partitions, &self.ordinals, name)?),
         };
         seen.insert(key, table.clone());
-        Some(table)
+        Ok(table)
     }
 
     /// What the optimizer asks for, of every table.
@@ -366,7 +373,7 @@ impl Tables {
         let some = self.partitions.first().into_iter().chain([&self.reference]);
         let names: Vec<String> = some.flat_map(Source::names).collect();
         let summary = |name: String| {
-            let table = self.table(&name)?;
+            let table = self.table(&name).ok()?;
             let statistics = stoa_exec::table_statistics(&table);
             Some(TableSummary { name, bytes: table.bytes_on_disk(), statistics })
         };
@@ -376,17 +383,21 @@ impl Tables {
 
 impl stoa_exec::Storage for Tables {
     fn table(&self, name: &str) -> stoa_exec::Result<Arc<Table>> {
-        Tables::table(self, name).ok_or_else(|| stoa_columnstore::Error::NoSuchTable(name.to_owned()).into())
+        Ok(Tables::table(self, name)?)
     }
 }
 
 /// The partitions of a table as one.
-fn assemble(sources: &[Source], ordinals: &[u32], name: &str) -> Option<Table> {
-    let tables: Vec<Arc<Table>> = sources.iter().map(|source| source.table(name)).collect::<Option<_>>()?;
-    let first = tables.first()?;
+fn assemble(sources: &[Source], ordinals: &[u32], name: &str) -> stoa_columnstore::Result<Table> {
+    let missing = || stoa_columnstore::Error::NoSuchTable(name.to_owned());
+    let tables: Vec<Arc<Table>> =
+        sources.iter().map(|source| source.table(name).ok_or_else(missing)).collect::<stoa_columnstore::Result<_>>()?;
+    let first = tables.first().ok_or_else(missing)?;
+    // Some partitions may have been altered before others.
+    tables.iter().try_for_each(|table| table.def.check_revision(first.def.revision()))?;
     let partitions: Vec<_> = tables.iter().flat_map(|t| t.partitions.iter().cloned()).collect();
     let def = TableDef { partitions: partitions.len() as u32, ..TableDef::clone(&first.def) };
-    Some(Table::of_partitions(Arc::new(def), partitions, ordinals.to_vec()))
+    Ok(Table::of_partitions(Arc::new(def), partitions, ordinals.to_vec()))
 }
 
 /// A name becomes a folder: nothing but lower-case letters, digits and underscores may be in it.

@@ -149,6 +149,7 @@ impl LeafService for Leaf {
             Change::CreateTable { database, definition } => self.databases.create_table(&database, &definition),
             Change::DropTable { database, table } => self.databases.drop_table(&database, &table),
             Change::TruncateTable { database, table } => self.databases.truncate_table(&database, &table),
+            Change::AlterTable { database, definition } => self.databases.alter_table(&database, &definition),
         }
     }
 
@@ -242,6 +243,7 @@ fn storage_failure(error: &stoa_columnstore::Error) -> Failure {
     let kind = match error {
         Error::Conflict(_) => FailureKind::Conflict,
         Error::DuplicateKey(_) => FailureKind::DuplicateKey,
+        Error::Altered(_) => FailureKind::Altered,
         Error::NotMaster(_) => FailureKind::Retryable,
         error if error.is_users() => FailureKind::User,
         _ => FailureKind::Fatal,
@@ -256,6 +258,7 @@ fn failure(error: stoa_exec::Error) -> Failure {
     let kind = match &error {
         stoa_exec::Error::Memory { .. } => FailureKind::Memory,
         stoa_exec::Error::Cancelled => FailureKind::Cancelled,
+        stoa_exec::Error::Storage(stoa_columnstore::Error::Altered(_)) => FailureKind::Altered,
         other => match other.severity() {
             Severity::User => FailureKind::User,
             Severity::Retryable => FailureKind::Retryable,

@@ -31,7 +31,12 @@ impl Load for PartitionLoad {
     fn write(&mut self, chunk: Vec<u8>) -> Result<()> {
         let writer = self.writer.as_mut().ok_or_else(over)?;
         let (_, batches) = read_chunk(&chunk)?;
-        let push = || batches.iter().try_for_each(|batch| writer.push(batch));
+        let push = || {
+            batches.iter().try_for_each(|batch| {
+                writer.table().def.check_rows(batch)?;
+                writer.push(batch)
+            })
+        };
         self.pool.install(push).map_err(|e| storage_failure(&e))
     }
 

@@ -42,6 +42,12 @@ impl State {
         let done = if rows < few { commit(transaction) } else { pool.install(|| commit(transaction)) };
         done.map_err(|e| storage_failure(&e))
     }
+
+    /// Refuses rows of another definition than the one that the transaction sees.
+    fn check_rows(&self, table: &str, rows: &RecordBatch) -> Result<()> {
+        let seen = self.transaction.table(table);
+        seen.map_or(Ok(()), |seen| seen.def.check_rows(rows)).map_err(|e| storage_failure(&e))
+    }
 }
 
 impl Part {
@@ -143,10 +149,11 @@ impl LeafTransaction for Transaction {
         let batch = self.batch(&rows)?;
         self.memory.lock().grow(batch.get_array_memory_size()).map_err(failure)?;
         let insert = |state: &mut State| {
+            state.check_rows(table, &batch)?;
             state.rows += batch.num_rows();
-            state.transaction.insert(table, &batch, &rows.numbers[..])
+            let inserted = self.runner.pool.install(|| state.transaction.insert(table, &batch, &rows.numbers[..]));
+            inserted.map_err(|e| storage_failure(&e))
         };
-        let insert = |state: &mut State| self.runner.pool.install(|| insert(state)).map_err(|e| storage_failure(&e));
         self.part(ordinal)?.with(insert).map(drop)
     }
 
@@ -159,6 +166,7 @@ impl LeafTransaction for Transaction {
     fn delete_rows(&self, table: &str, ordinal: u32, chunk: Vec<u8>) -> Result<()> {
         let batch = one_batch(&chunk)?;
         let delete = |state: &mut State| {
+            state.check_rows(table, &batch)?;
             let found = self.runner.pool.install(|| state.transaction.locate(table, &batch));
             found.and_then(|addresses| state.transaction.delete(table, &addresses)).map_err(|e| storage_failure(&e))
         };
@@ -168,6 +176,7 @@ impl LeafTransaction for Transaction {
     fn duplicates(&self, table: &str, ordinal: u32, rows: NumberedRows) -> Result<Vec<(u32, u64)>> {
         let batch = self.batch(&rows)?;
         let find = |state: &mut State| {
+            state.check_rows(table, &batch)?;
             let found = self.runner.pool.install(|| state.transaction.duplicates(table, &batch, &rows.numbers[..]));
             found.map_err(|e| storage_failure(&e))
         };
@@ -182,7 +191,9 @@ impl LeafTransaction for Transaction {
             let columns = self.runner.pool.install(|| state.transaction.read(table, &addresses));
             let columns = columns.map_err(|e| storage_failure(&e))?;
             let seen = state.transaction.table(table).ok_or_else(over)?;
-            RecordBatch::try_new(seen.def.schema(), columns).map_err(|e| Failure::new(FailureKind::Fatal, e.to_string()))
+            let rows = RecordBatch::try_new(seen.def.schema(), columns);
+            let rows = rows.map_err(|e| Failure::new(FailureKind::Fatal, e.to_string()))?;
+            seen.def.marked(&rows).map_err(|e| storage_failure(&e))
         };
         one_chunk(&self.part(ordinal)?.with(read)?)
     }

@@ -165,6 +165,8 @@ pub struct Scan {
     pub reference: bool,
     /// The columns of the table's shard key, as ordinals.
     pub shard_key: Vec<u32>,
+    /// Names the definition of the table that the ordinals are of; 0: whichever is there.
+    pub revision: u64,
 }
 
 /// The address of a row in its table, as an ordinal of a scan: a UInt64 that UPDATE and DELETE name their rows by.

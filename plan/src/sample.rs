@@ -50,6 +50,7 @@ fn scan(table: &str, first: u32) -> Plan {
         runtime_filters: vec![],
         reference: table == "nation",
         shard_key: vec![0],
+        revision: 0,
     }))
 }
 

@@ -31,6 +31,8 @@ pub enum FailureKind {
     Conflict,
     /// There is a row with the same unique key.
     DuplicateKey,
+    /// The call is of another definition of a table than the one that is there: plan it anew.
+    Altered,
 }
 
 /// Result of a call.
@@ -66,6 +68,7 @@ impl Failure {
             Kind::Denied => FailureKind::Denied,
             Kind::Conflict => FailureKind::Conflict,
             Kind::DuplicateKey => FailureKind::DuplicateKey,
+            Kind::Altered => FailureKind::Altered,
         };
         Ok(Failure { kind, message: from.get_message()?.to_string()? })
     }
@@ -81,6 +84,7 @@ impl Failure {
             FailureKind::Denied => Kind::Denied,
             FailureKind::Conflict => Kind::Conflict,
             FailureKind::DuplicateKey => Kind::DuplicateKey,
+            FailureKind::Altered => Kind::Altered,
         });
         to.set_message(&self.message);
     }

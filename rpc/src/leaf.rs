@@ -446,4 +446,11 @@ pub enum Change {
         /// The table.
         table: String,
     },
+    /// Gives a table a later version of its definition; nothing happens where it has that, or a later one.
+    AlterTable {
+        /// The database.
+        database: String,
+        /// A message of `manifest.capnp`'s Table.
+        definition: Vec<u8>,
+    },
 }

@@ -492,6 +492,11 @@ fn write_change(change: &Change, to: stoa_schema::leaf_capnp::change::Builder<'_
             to.set_database(database);
             to.set_table(table);
         }
+        Change::AlterTable { database, definition } => {
+            let mut to = to.init_alter_table();
+            to.set_database(database);
+            to.set_definition(definition);
+        }
     }
     Ok(())
 }

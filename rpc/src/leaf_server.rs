@@ -375,6 +375,9 @@ fn read_change(from: change::Reader<'_>) -> capnp::Result<Change> {
         change::TruncateTable(from) => {
             Change::TruncateTable { database: from.get_database()?.to_string()?, table: from.get_table()?.to_string()? }
         }
+        change::AlterTable(from) => {
+            Change::AlterTable { database: from.get_database()?.to_string()?, definition: from.get_definition()?.to_vec() }
+        }
     })
 }
 

@@ -23,6 +23,7 @@ struct Failure {
     denied @5;               # wrong secret, user, password, or not allowed
     conflict @6;             # another transaction came first: the same may succeed at once
     duplicateKey @7;         # there is a row with the same unique key
+    altered @8;              # the call is of another definition of a table than the one that is there: plan it anew
   }
 }
 

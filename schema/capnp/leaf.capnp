@@ -473,6 +473,10 @@ struct Change {
       database @7 :Text;
       table @8 :Text;
     }
+    alterTable :group {          # in every partition of the database that is here; one of a later version stays as it is
+      database @9 :Text;
+      definition @10 :Data;      # as in createTable
+    }
   }
 }
 

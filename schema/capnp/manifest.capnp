@@ -42,6 +42,7 @@ struct Table {
   partitions @6 :List(Partition);
   uniqueKeys @7 :List(UniqueKey);
   nextColumn @8 :UInt32;     # the number of the next column that is added; 0: columns are numbered by their ordinals
+  version @9 :UInt64;        # goes up with every change of the definition
 }
 
 struct UniqueKey {

@@ -255,6 +255,7 @@ struct Scan {
   runtimeFilters @4 :List(RuntimeFilter);  # may be applied if they are ready in time; results are right without them
   reference @5 :Bool;                   # a REFERENCE table: every leaf has all of it
   shardKey @6 :List(UInt32);            # ordinals of the table's shard key
+  revision @7 :UInt64;                  # of the definition that the ordinals are of; 0: whichever is there
 }
 
 # A column of a table.

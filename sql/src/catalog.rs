@@ -34,6 +34,8 @@ pub struct TableInfo {
     pub shard_key: Vec<u32>,
     /// Whether every leaf has a copy.
     pub reference: bool,
+    /// Names its definition, as scans carry it; 0: it never changes.
+    pub revision: u64,
 }
 
 /// A column of a [`TableInfo`].
@@ -45,6 +47,6 @@ pub struct TableColumn {
     pub ty: DataType,
     /// Whether it may hold NULLs.
     pub nullable: bool,
-    /// Its value, one row of its type, in rows that are added without one. `None`: NULL.
+    /// What it holds where an INSERT does not say, one row of its type; `None`: NULL.
     pub default: Option<ArrayRef>,
 }

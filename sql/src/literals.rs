@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use arrow::array::{
     ArrayRef, ArrowPrimitiveType, BooleanArray, Decimal64Array, Decimal128Array, PrimitiveArray, RecordBatch, StringViewArray,
+    UInt32Array,
 };
+use arrow::compute::take;
 use arrow::datatypes::{
     Date32Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimestampMicrosecondType, UInt8Type,
     UInt16Type, UInt32Type, UInt64Type,
@@ -42,15 +44,17 @@ pub fn literal_rows(insert: &Insert, catalog: &dyn Catalog) -> Option<RecordBatc
     let mut fields = Vec::with_capacity(from.len());
     let mut arrays = Vec::with_capacity(from.len());
     for (column, from) in table.columns.iter().zip(from) {
-        if from.is_none() && column.default.is_some() {
-            return None;
+        fields.push(Field::new(&column.name, column.ty.to_arrow(), column.nullable));
+        if let (None, Some(default)) = (from, &column.default) {
+            let rows = UInt32Array::from(vec![0; literals.rows.len()]);
+            arrays.push(take(default, &rows, None).ok()?);
+            continue;
         }
         let values: Vec<Constant<'_>> = literals.rows.iter().map(|row| from.map_or(Constant::Null, |at| row[at])).collect();
         if !column.nullable && values.contains(&Constant::Null) {
             return None;
         }
         arrays.push(array(column.ty, &values)?);
-        fields.push(Field::new(&column.name, column.ty.to_arrow(), column.nullable));
     }
     RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).ok()
 }

@@ -5,7 +5,7 @@ mod change;
 use std::sync::Arc;
 
 use datafusion_sql::sqlparser::tokenizer::TokenWithSpan;
-use stoa_plan::DataType;
+use stoa_plan::{DataType, Value};
 
 use crate::{SqlError, TableColumn, TableInfo};
 pub use change::{Alter, AlterTable, Delete, Insert, OnDuplicate, Optimize, Update};
@@ -446,6 +446,7 @@ impl CreateTable {
             columns: self.columns.iter().map(column).collect(),
             shard_key: self.ordinals("SHARD KEY", &self.shard_key)?,
             reference: self.reference,
+            revision: 0,
         })
     }
 
@@ -474,6 +475,8 @@ pub struct ColumnDef {
     pub nullable: bool,
     /// Whether it has a bitmap index.
     pub bitmap_index: BitmapIndex,
+    /// What it holds where nothing else is said, as a value of its type; without one, NULL.
+    pub default: Option<Value>,
 }
 
 /// What a definition says about a column's bitmap index.

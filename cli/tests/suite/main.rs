@@ -1,6 +1,7 @@
 //! Everything together: the engine in this process, the binary, clusters. One program, as each would carry the whole engine along.
 
 mod admin;
+mod alter;
 mod backup;
 mod bad_input;
 mod binary;

@@ -160,6 +160,7 @@ pub(crate) fn write_definition(def: &TableDef, mut to: table::Builder<'_>) {
     to.set_name(&def.name);
     to.set_reference(def.reference);
     to.set_next_column(def.layout.next);
+    to.set_version(def.layout.version);
     let mut columns = to.reborrow().init_columns(def.columns.len() as u32);
     for (i, column) in def.columns.iter().enumerate() {
         let mut out = columns.reborrow().get(i as u32);
@@ -226,7 +227,7 @@ fn read_key(from: unique_key::Reader<'_>) -> capnp::Result<UniqueKey> {
 /// The outer error is the message's, the inner one the content's.
 pub(crate) fn read_definition(from: table::Reader<'_>, partitions: u32) -> capnp::Result<std::result::Result<TableDef, String>> {
     let mut columns = Vec::new();
-    let mut layout = Layout { columns: vec![], next: from.get_next_column() };
+    let mut layout = Layout { columns: vec![], next: from.get_next_column(), version: from.get_version() };
     for column in from.get_columns()? {
         let ty = match read_type(column.get_type()?) {
             Ok(ty) => ty,

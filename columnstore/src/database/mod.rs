@@ -262,6 +262,20 @@ impl Database {
         })
     }
 
+    /// Gives a table a later version of its definition, as [`Database::alter_table`] does. Nothing happens if it has that, or a later one.
+    ///
+    /// # Errors
+    /// As [`Database::alter_table`].
+    pub fn redefine_table(self: &Arc<Self>, def: &TableDef) -> Result<()> {
+        self.commit(|head| {
+            let table = head.catalog.named(&def.name)?;
+            if table.def.version() >= def.version() {
+                return Ok((vec![], ()));
+            }
+            Ok((vec![Change::AlterTable { id: table.id, def: Arc::new(table.def.redefined(def)?) }], ()))
+        })
+    }
+
     /// Creates a view, or replaces one.
     ///
     /// # Errors

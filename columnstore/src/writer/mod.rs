@@ -6,6 +6,7 @@ mod flush;
 mod prepare;
 mod unique;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
@@ -182,16 +183,22 @@ impl TableWriter {
         let table = &self.table;
         let checked = unique::check(table, &self.database.table(table.name()), &self.prepared)?;
         self.database.commit(|head| {
-            let mut changes = Vec::new();
+            let (mut changes, mut prepared) = (Vec::new(), Cow::Borrowed(&self.prepared[..]));
             if self.creates {
                 head.catalog.check_free(table.name())?;
                 changes.push(Change::CreateTable { id: table.id, def: Arc::clone(&table.def) });
             } else {
-                let now = head.catalog.table_of(table.id).filter(|now| now.def == table.def);
+                let now = head.catalog.table_of(table.id);
                 let now = now.ok_or_else(|| Error::NoSuchTable(table.name().into()))?;
-                checked.again(now, &self.prepared)?;
+                if now.def != table.def {
+                    // Its segments are read as those from before it was altered.
+                    let altered =
+                        |(partition, segment): &(usize, Arc<Segment>)| (*partition, Arc::new(segment.altered(&now.def)));
+                    prepared = Cow::Owned(prepared.iter().map(altered).collect());
+                }
+                checked.again(now, &prepared)?;
             }
-            for part in self.prepared.chunk_by(|a, b| a.0 == b.0) {
+            for part in prepared.chunk_by(|a, b| a.0 == b.0) {
                 let segments = part.iter().map(|(_, segment)| Entry::of(segment, Default::default())).collect();
                 changes.push(Change::Attach { table: table.id, partition: part[0].0, segments });
             }

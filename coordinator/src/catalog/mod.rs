@@ -260,6 +260,15 @@ pub enum Command {
         /// What; none: nothing.
         job: Option<Job>,
     },
+    /// A table gets another definition.
+    AlterTable {
+        /// The database.
+        database: String,
+        /// The version of the definition that was altered.
+        before: u64,
+        /// The definition from now on, of a later version.
+        definition: Definition,
+    },
 }
 
 /// Why a command changed nothing.
@@ -337,6 +346,7 @@ impl Catalog {
                 removed.ok_or_else(|| missing("table", table))?;
                 self.forget_grants(database, Some(table));
             }
+            Command::AlterTable { database, before, definition } => self.alter_table(database, *before, definition)?,
             Command::CreateView { database, name, sql, or_replace } => {
                 let database = self.database_mut(database)?;
                 if !(*or_replace && database.views.contains_key(&name.to_lowercase())) {
@@ -415,6 +425,17 @@ impl Catalog {
         Ok(())
     }
 
+    fn alter_table(&mut self, database: &str, before: u64, definition: &Definition) -> Applied {
+        let def = definition.table();
+        let table = self.database_mut(database)?.tables.get_mut(&def.name.to_lowercase());
+        let table = table.ok_or_else(|| missing("table", &def.name))?;
+        if table.table().version() != before || def.version() <= before {
+            return Err(CatalogError::Stale(format!("table '{}' was altered by another statement: try again", def.name)));
+        }
+        *table = definition.clone();
+        Ok(())
+    }
+
     fn remove_leaf(&mut self, address: &str, force: bool) -> Applied {
         let (id, _) = self.leaf(address).ok_or_else(|| missing("leaf", address))?;
         let partitions = self.databases.values().flat_map(|d| &d.partitions);
@@ -478,6 +499,7 @@ impl Catalog {
         }
         let (version, last_node) = (self.version.max(catalog.version), self.last_node.max(catalog.last_node));
         *self = Catalog { version, last_node, users, coordinators: std::mem::take(&mut self.coordinators), ..catalog.clone() };
+        self.outdo_definitions();
         Ok(())
     }
 
@@ -494,7 +516,14 @@ impl Catalog {
             return Err(CatalogError::Stale(format!("leaves went away while database '{name}' was made: make it again")));
         }
         self.databases.insert(name.to_lowercase(), database.clone());
+        self.outdo_definitions();
         Ok(())
+    }
+
+    /// Definitions get the version of the catalog that they are made in: those that came from elsewhere are earlier than the next one.
+    fn outdo_definitions(&mut self) {
+        let tables = self.databases.values().flat_map(|database| database.tables.values());
+        self.version = tables.map(|table| table.table().version()).fold(self.version, u64::max);
     }
 }
 

@@ -211,7 +211,7 @@ impl ChunkSink for Gather<'_> {
 pub(crate) fn at(address: &str, failure: Failure) -> Failure {
     match failure.kind {
         FailureKind::User | FailureKind::Cancelled | FailureKind::Memory => failure,
-        FailureKind::Conflict | FailureKind::DuplicateKey => failure,
+        FailureKind::Conflict | FailureKind::DuplicateKey | FailureKind::Altered => failure,
         _ if failure.message.contains(address) => failure,
         kind => Failure::new(kind, format!("leaf {address}: {}", failure.message)),
     }

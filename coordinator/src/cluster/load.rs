@@ -126,7 +126,7 @@ impl Rows for ClusterRows {
     }
 
     fn push(&mut self, batch: &RecordBatch) -> Result<()> {
-        let batch = &conform(&self.def, batch, self.names)?;
+        let batch = &self.def.marked(&conform(&self.def, batch, self.names)?)?;
         self.names.first = self.names.first.saturating_add(batch.num_rows() as u64);
         let parts = if self.def.reference {
             (0..self.loads.len()).map(|leaf| (leaf, batch.clone())).collect()

@@ -21,10 +21,9 @@ use stoa_columnstore::{AlterTable, MergeStatus, Table, TableDef, encode_definiti
 use stoa_exec::{Admission, CancelToken, Progress, QueryContext, QueryResult, Settings, execute_on_leaves};
 use stoa_plan::distribute::{self, Net};
 use stoa_plan::{Query, TableStatistics};
-use stoa_rpc::FailureKind;
-use stoa_rpc::LeafPool;
 use stoa_rpc::leaf::{Change, OptimizeHow, REFERENCE};
 use stoa_rpc::peer::ForLeader;
+use stoa_rpc::{Failure, FailureKind, LeafPool};
 use stoa_sql::{ClusterStatement, Optimize, Statement, UserStatement};
 
 use crate::access::Asker;
@@ -40,8 +39,8 @@ use load::ClusterRows;
 pub use statistics::Summaries;
 use transaction::{ClusterTransaction, Participants};
 
-/// How often TRUNCATE is tried while transactions are about to commit.
-const TRUNCATE_TRIES: u32 = 100;
+/// How often TRUNCATE and ALTER TABLE are tried while transactions are about to commit.
+const CHANGE_TRIES: u32 = 100;
 
 /// What the catalog knows of one database at one moment.
 #[derive(Clone, Debug, Default)]
@@ -182,6 +181,35 @@ impl Cluster {
         self.shared.control.database(&self.database)
     }
 
+    /// A definition of a later version than any that a table of its name has had.
+    fn newest(&self, def: TableDef) -> TableDef {
+        def.with_version(self.shared.control.catalog().version + 1)
+    }
+
+    /// Tells the leaves how a table is now. One that cannot be told learns it when somebody meets the table there.
+    fn tell(&self, def: &TableDef) -> Result<()> {
+        let change = Change::AlterTable { database: self.database.clone(), definition: encode_definition(def) };
+        Ok(self.of_rows(&*self.view()?, &change)?)
+    }
+
+    /// Does a change on all leaves, again while transactions are about to commit there.
+    fn of_rows(&self, database: &Database, change: &Change) -> std::result::Result<(), Failure> {
+        let done = in_parallel(&database.leaves, |address| {
+            let leaf = self.shared.leaves.leaf(address)?;
+            let mut tries = 1;
+            loop {
+                match leaf.change(change.clone()) {
+                    Err(failure) if failure.kind == FailureKind::Conflict && tries < CHANGE_TRIES => {
+                        std::thread::sleep(Duration::from_millis(50));
+                        tries += 1;
+                    }
+                    done => return done.map_err(|e| at(address, e)),
+                }
+            }
+        });
+        done.map(drop)
+    }
+
     /// Makes a table on the leaves, where nobody can ask for it until the catalog has it: a try that fails may be repeated.
     fn create_on_leaves(&self, def: &TableDef) -> Result<Arc<Database>> {
         let database = self.view()?;
@@ -234,12 +262,14 @@ impl Store for Cluster {
     }
 
     fn create_table(&self, def: TableDef) -> Result<()> {
+        let def = self.newest(def);
         let _claim = self.shared.control.claim(&self.database, &def.name)?;
         self.create_on_leaves(&def)?;
         self.shared.control.change(&Command::CreateTable { database: self.database.clone(), definition: Definition::new(def) })
     }
 
     fn create_table_rows(&self, def: TableDef) -> Result<Box<dyn Rows>> {
+        let def = self.newest(def);
         let claim = self.shared.control.claim(&self.database, &def.name)?;
         let database = self.create_on_leaves(&def)?;
         let rows = ClusterRows::begin(&database, Arc::new(def), &self.shared.leaves, self.shared.summaries.clone())?;
@@ -341,8 +371,30 @@ impl Store for Cluster {
         Ok(stoa_exec::execute_with(query, &OneTable(Arc::new(table)), &context, &Progress::default())?)
     }
 
-    fn alter_table(&self, _table: &str, _change: AlterTable) -> Result<()> {
-        Err(Error::Invalid("ALTER TABLE is not supported on a cluster yet".into()))
+    /// First in the catalog, then on the leaves. Plans and rows name the version that they are of: where a leaf has another one they are
+    /// refused, and made anew.
+    fn alter_table(&self, table: &str, change: AlterTable) -> Result<()> {
+        if matches!(change, AlterTable::RenameTable(_)) {
+            let what = "a table of a cluster cannot be renamed yet: CREATE VIEW gives it another name";
+            return Err(Error::Invalid(format!("table '{table}': {what}")));
+        }
+        let def = existing(self, table)?;
+        let (before, def) = (def.version(), self.newest(def.altered(&change)?));
+        let definition = Definition::new(def.clone());
+        self.shared.control.change(&Command::AlterTable { database: self.database.clone(), before, definition })?;
+        self.shared.summaries.forget(&self.database);
+        if let Err(error) = self.tell(&def) {
+            tracing::warn!(table, %error, "a leaf was not told that a table was altered: it will be when the table is used");
+        }
+        Ok(())
+    }
+
+    fn tell_tables(&self) {
+        for def in self.tables() {
+            if let Err(error) = self.tell(&def) {
+                tracing::debug!(table = def.name, %error, "a leaf could not be told how a table is");
+            }
+        }
     }
 
     fn truncate(&self, table: &str) -> Result<()> {
@@ -350,20 +402,7 @@ impl Store for Cluster {
         database.placement()?;
         let def = existing(self, table)?;
         let change = Change::TruncateTable { database: self.database.clone(), table: def.name.clone() };
-        in_parallel(&database.leaves, |address| {
-            let leaf = self.shared.leaves.leaf(address)?;
-            let mut tries = 1;
-            loop {
-                match leaf.change(change.clone()) {
-                    // A transaction is about to commit there.
-                    Err(failure) if failure.kind == FailureKind::Conflict && tries < TRUNCATE_TRIES => {
-                        std::thread::sleep(Duration::from_millis(50));
-                        tries += 1;
-                    }
-                    done => return done.map_err(|e| at(address, e)),
-                }
-            }
-        })?;
+        self.of_rows(&database, &change)?;
         self.shared.summaries.forget(&self.database);
         Ok(())
     }
@@ -410,7 +449,10 @@ impl Store for Cluster {
     }
 
     fn backup(&self, database: Option<&str>, to: &str, anew: bool, cancel: &CancelToken) -> Result<String> {
-        backup::backup(&self.shared, database.unwrap_or(&self.database), to, anew, cancel)
+        let database = database.unwrap_or(&self.database);
+        // A leaf that was away when a table was altered may not know it yet.
+        Cluster::named(database, &self.user, &self.shared).tell_tables();
+        backup::backup(&self.shared, database, to, anew, cancel)
     }
 
     fn restore(&self, database: Option<&str>, new_name: Option<&str>, from: &str, cancel: &CancelToken) -> Result<String> {

@@ -90,8 +90,7 @@ impl ClusterTransaction {
     }
 
     fn def(&self, table: &str) -> Result<Arc<TableDef>> {
-        let def = self.database().tables.get(&table.to_lowercase()).cloned();
-        Ok(def.ok_or_else(|| stoa_columnstore::Error::NoSuchTable(table.to_owned()))?)
+        Ok(Transaction::table(self, table).ok_or_else(|| stoa_columnstore::Error::NoSuchTable(table.to_owned()))?)
     }
 
     fn master(&self, ordinal: u32) -> Result<Place> {
@@ -133,6 +132,9 @@ impl ClusterTransaction {
             let chunk = leaf.read(&def.name, place.1, part).map_err(|e| at(&place.0, e))?;
             batches.extend(read_chunk(&chunk)?.1);
         }
+        if batches.iter().any(|rows| def.check_rows(rows).is_err()) {
+            return Err(Failure::new(FailureKind::Altered, format!("table '{}' was altered meanwhile", def.name)));
+        }
         let broken = |why: String| Failure::new(FailureKind::Fatal, format!("leaf {}: {why}", place.0));
         let rows = concat_batches(&def.schema(), &batches).map_err(|e| broken(e.to_string()))?;
         if rows.num_rows() != addresses.len() {
@@ -155,7 +157,7 @@ impl ClusterTransaction {
     fn delete_copies(&self, def: &TableDef, home: &Place, addresses: &[u64]) -> Result<()> {
         let others: Vec<Place> = self.copies()?.into_iter().filter(|copy| copy != home).collect();
         for addresses in addresses.chunks(ROWS_AT_ONCE).filter(|_| !others.is_empty()) {
-            let chunk = one_chunk(&self.read_from(def, home, addresses)?)?;
+            let chunk = one_chunk(&def.marked(&self.read_from(def, home, addresses)?)?)?;
             in_parallel(&others, |(address, ordinal)| {
                 let leaf = self.participants.leaf(address)?;
                 leaf.delete_rows(&def.name, *ordinal, chunk.clone()).map_err(|e| at(address, e))
@@ -193,10 +195,14 @@ impl Transaction for ClusterTransaction {
         self.shared.run(self.participants.database.clone(), query, Some(&self.participants), cancel, progress)
     }
 
+    fn table(&self, name: &str) -> Option<Arc<TableDef>> {
+        self.database().tables.get(&name.to_lowercase()).cloned()
+    }
+
     fn insert(&mut self, table: &str, batch: &RecordBatch) -> Result<u64> {
         self.usable()?;
         let def = self.def(table)?;
-        let all = conform(&def, batch, RowNames::default())?;
+        let all = def.marked(&conform(&def, batch, RowNames::default())?)?;
         for first in (0..all.num_rows()).step_by(ROWS_AT_ONCE) {
             let batch = all.slice(first, ROWS_AT_ONCE.min(all.num_rows() - first));
             let parts: Vec<(Place, Vec<u32>)> = if def.reference {
@@ -216,7 +222,7 @@ impl Transaction for ClusterTransaction {
     fn duplicates(&self, table: &str, batch: &RecordBatch) -> Result<Vec<(usize, u64)>> {
         self.usable()?;
         let def = self.def(table)?;
-        let batch = conform(&def, batch, RowNames::default())?;
+        let batch = def.marked(&conform(&def, batch, RowNames::default())?)?;
         if def.unique_keys.is_empty() {
             return Ok(vec![]);
         }

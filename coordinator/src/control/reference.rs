@@ -10,7 +10,7 @@ use stoa_rpc::leaf::{Change, LeafService, REFERENCE};
 use crate::access::CLUSTER;
 use crate::catalog::Database;
 use crate::cluster::{Cluster, Shared};
-use crate::{Result, Session};
+use crate::{Error, Result, Session};
 
 /// Gives a leaf the REFERENCE tables of a database, with their rows, instead of those that it may have.
 pub(super) fn copy(shared: &Shared, database: &Database, leaf: &dyn LeafService) -> Result<()> {
@@ -22,6 +22,10 @@ pub(super) fn copy(shared: &Shared, database: &Database, leaf: &dyn LeafService)
         leaf.change(Change::CreateTable { database: name.clone(), definition: encode_definition(def) })?;
         let session = Session::new(Arc::new(Cluster::open(&name, CLUSTER, shared)?));
         let all = session.query(&format!("SELECT * FROM \"{}\"", def.name.replace('"', "\"\"")), &CancelToken::default())?;
+        let now = shared.control.database(&name)?.tables.get(&def.name.to_lowercase()).map(|now| now.version());
+        if now != Some(def.version()) {
+            return Err(Error::retryable(format!("table '{}' was altered while it was copied: try again", def.name)));
+        }
         let mut load = leaf.load(&name, &def.name, REFERENCE)?;
         write_chunks(&all.batches, &mut |chunk| load.write(chunk))?;
         load.prepare()?;

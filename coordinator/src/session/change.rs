@@ -14,6 +14,7 @@ use stoa_plan::Query;
 use stoa_rpc::FailureKind;
 use stoa_sql::{Delete, Insert, OnDuplicate, Update};
 
+use super::misfit::RowsOf;
 use super::{Session, View};
 use crate::store::existing;
 use crate::{Error, Result, Transaction};
@@ -47,12 +48,19 @@ fn is_duplicate(error: &Error) -> bool {
 pub(super) fn update(session: &Session, update: &Update, cancel: &CancelToken) -> Result<String> {
     let def = existing(&*session.store, &update.table)?;
     check_assigned(&def, &update.assigned)?;
-    let query = session.physical(stoa_sql::bind_update(update, &View(&*session.store))?)?;
+    let query = RowsOf::plan(session, stoa_sql::bind_update(update, &View(&*session.store))?)?;
     let rows = within(session, cancel, &|transaction| {
-        let result = transaction.execute(&query, cancel, &Progress::default())?;
+        check_same(transaction, &def)?;
+        let run = |plan: &Query| transaction.execute(plan, cancel, &Progress::default());
+        let result = query.run(session, &def, &run)?;
         replace(transaction, &update.table, &result.batches)
     })?;
     Ok(format!("{rows} rows updated"))
+}
+
+/// A transaction must see a table as the statement was planned for it.
+fn check_same(transaction: &dyn Transaction, def: &TableDef) -> Result<()> {
+    Ok(transaction.table(&def.name).map_or(Ok(()), |seen| seen.check_revision(def.revision()))?)
 }
 
 /// Which partition a row is in must not change.
@@ -104,45 +112,59 @@ pub(super) fn delete(session: &Session, delete: &Delete, cancel: &CancelToken) -
 pub(super) enum Source {
     /// They are at hand.
     Rows([RecordBatch; 1]),
-    Query(Query),
+    Query(Box<RowsOf>),
 }
 
 impl Source {
-    /// The rows; `run` executes a query.
-    fn batches(&self, run: impl FnOnce(&Query) -> Result<QueryResult>) -> Result<Cow<'_, [RecordBatch]>> {
+    /// The rows, for a table; `run` executes a query.
+    fn batches(
+        &self,
+        session: &Session,
+        def: &TableDef,
+        run: &dyn Fn(&Query) -> Result<QueryResult>,
+    ) -> Result<Cow<'_, [RecordBatch]>> {
         match self {
             Source::Rows(rows) => Ok(Cow::Borrowed(rows)),
-            Source::Query(query) => Ok(Cow::Owned(run(query)?.batches)),
+            Source::Query(query) => Ok(Cow::Owned(query.run(session, def, run)?.batches)),
         }
     }
 }
 
 /// Rows into a table.
-pub(super) fn insert(session: &Session, insert: &Insert, source: &Source, cancel: &CancelToken) -> Result<String> {
-    let def = existing(&*session.store, &insert.table)?;
+pub(super) fn insert(
+    session: &Session,
+    insert: &Insert,
+    def: &TableDef,
+    source: &Source,
+    cancel: &CancelToken,
+) -> Result<String> {
     let evaluation = match insert.on_duplicate {
         OnDuplicate::Update => {
-            check_assigned(&def, &insert.assigned)?;
-            Some(session.physical(stoa_sql::bind_duplicate_update(insert, &View(&*session.store))?)?)
+            check_assigned(def, &insert.assigned)?;
+            Some(RowsOf::plan(session, stoa_sql::bind_duplicate_update(insert, &View(&*session.store))?)?)
         }
         OnDuplicate::Refuse | OnDuplicate::Replace => None,
     };
     if insert.on_duplicate == OnDuplicate::Refuse && session.open.lock().is_none() {
-        let batches = source.batches(|query| session.store.execute(query, cancel, &Progress::default()))?;
+        let batches = source.batches(session, def, &|query| session.store.execute(query, cancel, &Progress::default()))?;
         if batches.iter().map(RecordBatch::num_rows).sum::<usize>() >= session.store.insert_rows() {
             let limit = session.store.retry_limit();
-            let rows = limit.persist(cancel, || load(session, &insert.table, &batches, cancel))?;
+            let rows = limit.persist(cancel, || load(session, def, &batches, cancel))?;
             return Ok(format!("{rows} rows inserted"));
         }
-        let rows = within(session, cancel, &|transaction| insert_all(transaction, &insert.table, &batches))?;
+        let rows = within(session, cancel, &|transaction| {
+            check_same(transaction, def)?;
+            insert_all(transaction, &insert.table, &batches)
+        })?;
         return Ok(format!("{rows} rows inserted"));
     }
     let (rows, others) = within(session, cancel, &|transaction| {
-        let batches = source.batches(|query| transaction.execute(query, cancel, &Progress::default()))?;
+        check_same(transaction, def)?;
+        let batches = source.batches(session, def, &|query| transaction.execute(query, cancel, &Progress::default()))?;
         if insert.on_duplicate == OnDuplicate::Refuse {
             return Ok((insert_all(transaction, &insert.table, &batches)?, 0));
         }
-        let mut upsert = Upsert { session, transaction, def: &def, evaluation: evaluation.as_ref(), cancel, changed: 0 };
+        let mut upsert = Upsert { session, transaction, def, evaluation: evaluation.as_ref(), cancel, changed: 0 };
         let mut rows = 0;
         for batch in &*batches {
             rows += upsert.batch(batch)?;
@@ -157,8 +179,9 @@ pub(super) fn insert(session: &Session, insert: &Insert, source: &Source, cancel
 }
 
 /// Many rows, in segments of their own.
-fn load(session: &Session, table: &str, batches: &[RecordBatch], cancel: &CancelToken) -> Result<u64> {
-    let mut rows = session.store.rows(table)?;
+fn load(session: &Session, def: &TableDef, batches: &[RecordBatch], cancel: &CancelToken) -> Result<u64> {
+    let mut rows = session.store.rows(&def.name)?;
+    rows.table().check_revision(def.revision())?;
     for batch in batches {
         cancel.check()?;
         rows.push(batch)?;
@@ -177,7 +200,7 @@ struct Upsert<'a> {
     transaction: &'a mut dyn Transaction,
     def: &'a TableDef,
     /// Of ON DUPLICATE KEY UPDATE.
-    evaluation: Option<&'a Query>,
+    evaluation: Option<&'a RowsOf>,
     cancel: &'a CancelToken,
     /// Rows that were there and gave way or were updated.
     changed: u64,
@@ -219,7 +242,7 @@ impl Upsert<'_> {
         Ok(self.batch(&batch.slice(0, rows / 2))? + self.batch(&batch.slice(rows / 2, rows - rows / 2))?)
     }
 
-    fn update(&mut self, batch: &RecordBatch, found: &[(usize, u64)], evaluation: &Query) -> Result<u64> {
+    fn update(&mut self, batch: &RecordBatch, found: &[(usize, u64)], evaluation: &RowsOf) -> Result<u64> {
         let mut first: Vec<(usize, u64)> = found.to_vec();
         first.dedup_by_key(|(row, _)| *row);
         let fresh = BooleanArray::from_iter((0..batch.num_rows()).map(|row| Some(!first.iter().any(|(r, _)| *r == row))));
@@ -232,8 +255,11 @@ impl Upsert<'_> {
             let batch = conform(self.def, batch, RowNames::default())?;
             let values = batch.columns().iter().map(|c| take(c, &rows, None)).collect::<std::result::Result<Vec<_>, _>>();
             let values = values.map_err(stoa_exec::Error::from)?;
-            let table = duplicates_table(self.def, &addresses, there, values)?;
-            let result = self.session.store.execute_over(evaluation, table, self.cancel)?;
+            let run = |plan: &Query| {
+                let table = duplicates_table(self.def, &addresses, there.clone(), values.clone())?;
+                self.session.store.execute_over(plan, table, self.cancel)
+            };
+            let result = evaluation.run(self.session, self.def, &run)?;
             self.changed += replace(self.transaction, &self.def.name, &result.batches)?;
         }
         Ok(added)
@@ -252,7 +278,8 @@ fn duplicates_table(def: &TableDef, addresses: &[u64], there: Vec<ArrayRef>, val
     let mut columns = vec![column("$row".into(), DataType::UInt64)];
     columns.extend(def.columns.iter().map(|c| column(c.name.clone(), c.ty.clone())));
     columns.extend(def.columns.iter().map(|c| column(format!("values${}", c.name), c.ty.clone())));
-    let def = TableDef { name: stoa_sql::DUPLICATES.into(), columns, partitions: 1, ..TableDef::default() };
+    let version = def.version();
+    let def = TableDef { name: stoa_sql::DUPLICATES.into(), columns, partitions: 1, ..TableDef::default() }.with_version(version);
     let row: ArrayRef = std::sync::Arc::new(UInt64Array::from(addresses.to_vec()));
     let rows = std::iter::once(row).chain(there).chain(values).collect();
     Ok(Table::of_rows(std::sync::Arc::new(def), rows)?)

@@ -39,7 +39,7 @@ pub(super) fn table_def(create: &CreateTable) -> Result<TableDef> {
     for key in &create.unique_keys {
         unique_keys.push(UniqueKey { name: key.join("_"), columns: create.ordinals("UNIQUE KEY", key)? });
     }
-    Ok(TableDef {
+    let def = TableDef {
         name: create.name.clone(),
         columns: columns.collect(),
         shard_key: if create.reference { vec![] } else { create.ordinals("SHARD KEY", shard_key)? },
@@ -48,7 +48,19 @@ pub(super) fn table_def(create: &CreateTable) -> Result<TableDef> {
         reference: create.reference,
         partitions: 0,
         layout: Default::default(),
+    };
+    let mut defaults = create.columns.iter().enumerate().filter(|(_, column)| column.default.is_some());
+    defaults.try_fold(def, |def, (i, column)| match default_value(column)? {
+        Some(value) => Ok(def.with_default(i, &value)?),
+        None => Ok(def),
     })
+}
+
+/// The default of a column as storage keeps it.
+fn default_value(column: &stoa_sql::ColumnDef) -> Result<Option<ArrayRef>> {
+    let Some(value) = &column.default else { return Ok(None) };
+    let value = stoa_exec::literal(&Literal { ty: column.ty, value: value.clone() })?;
+    Ok(Some(arrow::compute::cast(&value, &column.ty.to_arrow()).map_err(stoa_exec::Error::from)?))
 }
 
 fn column_def(c: &stoa_sql::ColumnDef) -> ColumnDef {
@@ -127,13 +139,8 @@ pub(super) fn describe(session: &Session, name: &str) -> Result<Outcome> {
 pub(super) fn alter_table(session: &Session, alter: &Alter) -> Result<String> {
     existing(&*session.store, &alter.table)?;
     let change = match &alter.change {
-        stoa_sql::AlterTable::AddColumn { column, default } => {
-            let column_def = column_def(column);
-            let default = default.as_ref().map(|value| {
-                let value = stoa_exec::literal(&Literal { ty: column.ty, value: value.clone() })?;
-                Ok::<_, stoa_exec::Error>(arrow::compute::cast(&value, &column_def.ty)?)
-            });
-            AlterTable::AddColumn { default: default.transpose()?, column: column_def }
+        stoa_sql::AlterTable::AddColumn(column) => {
+            AlterTable::AddColumn { default: default_value(column)?, column: column_def(column) }
         }
         stoa_sql::AlterTable::DropColumn(name) => AlterTable::DropColumn(name.clone()),
         stoa_sql::AlterTable::RenameColumn { from, to } => AlterTable::RenameColumn { from: from.clone(), to: to.clone() },

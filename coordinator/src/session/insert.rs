@@ -5,16 +5,21 @@ use stoa_plan::{DataType, Field, Query};
 use stoa_sql::{ColumnDef, CreateTable, Insert, QueryText};
 
 use super::change::{self, Source};
+use super::misfit::RowsOf;
 use super::{Session, View, ddl};
+use crate::store::existing;
 use crate::{Error, Result, Rows};
 
 pub(super) fn insert(session: &Session, insert: &Insert, cancel: &CancelToken) -> Result<String> {
     let view = View(&*session.store);
+    let def = existing(&*session.store, &insert.table)?;
     let source = match stoa_sql::literal_rows(insert, &view) {
         Some(rows) => Source::Rows([rows]),
-        None => Source::Query(session.physical(stoa_sql::bind_insert(insert, &view)?)?),
+        None => Source::Query(Box::new(RowsOf::plan(session, stoa_sql::bind_insert(insert, &view)?)?)),
     };
-    change::insert(session, insert, &source, cancel)
+    // The rows are of the definition that was there before and is there now.
+    existing(&*session.store, &insert.table)?.check_revision(def.revision())?;
+    change::insert(session, insert, &def, &source, cancel)
 }
 
 pub(super) fn create_table_as(session: &Session, table: &CreateTable, query: &QueryText, cancel: &CancelToken) -> Result<String> {
@@ -57,6 +62,7 @@ fn columns(table: &CreateTable, output: &[Field]) -> Result<Vec<ColumnDef>> {
             sql_type: ddl::sql_type_name(ty),
             nullable: field.nullable,
             bitmap_index: stoa_sql::BitmapIndex::Auto,
+            default: None,
         };
         match table.columns.get(i) {
             None => inferred,

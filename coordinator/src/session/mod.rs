@@ -7,6 +7,7 @@ mod change;
 mod ddl;
 mod explain;
 mod insert;
+mod misfit;
 mod open;
 mod plans;
 mod prepared;
@@ -70,15 +71,18 @@ impl Session {
         each: &mut dyn FnMut(Outcome) -> std::result::Result<(), E>,
     ) -> std::result::Result<(), E> {
         let basis = self.store.plan_basis();
-        if let Some(plan) = basis.as_ref().and_then(|basis| self.store.plans().get(sql, basis)) {
-            return each(self.guarded(|| self.rows(&plan, cancel, progress))?);
+        if let Some(plan) = basis.and_then(|basis| self.store.plans().get(sql, &basis)) {
+            match self.guarded(|| self.rows(&plan, cancel, progress)) {
+                Err(error) if error.is_altered() => {}
+                done => return each(done?),
+            }
         }
         let statements = stoa_sql::split(sql).map_err(Error::from)?;
-        if let ([(Statement::Query(query), _)], Some(basis)) = (&statements[..], basis) {
-            return each(self.guarded(|| self.rows(&*self.plan_to_keep(query, sql, basis)?, cancel, progress))?);
+        if let [(Statement::Query(query), _)] = &statements[..] {
+            return each(self.planned(cancel, || self.rows(&*self.plan_to_keep(query, sql)?, cancel, progress))?);
         }
         for (statement, text) in statements {
-            each(self.guarded(|| self.anywhere(&statement, &text, cancel, progress))?)?;
+            each(self.planned(cancel, || self.anywhere(&statement, &text, cancel, progress))?)?;
         }
         Ok(())
     }
@@ -89,7 +93,9 @@ impl Session {
     /// If the text is not exactly one query, or it fails.
     pub fn query(&self, sql: &str, cancel: &CancelToken) -> Result<QueryResult> {
         match stoa_sql::parse(sql)?.as_slice() {
-            [Statement::Query(query)] => self.guarded(|| self.store.execute(&self.plan(query)?, cancel, &Progress::default())),
+            [Statement::Query(query)] => {
+                self.planned(cancel, || self.store.execute(&self.plan(query)?, cancel, &Progress::default()))
+            }
             _ => Err(Error::Invalid("expected exactly one query".into())),
         }
     }
@@ -98,21 +104,25 @@ impl Session {
     ///
     /// # Errors
     /// Those of the query.
-    pub fn query_plan(&self, query: Query, cancel: &CancelToken, progress: &Progress) -> Result<QueryResult> {
-        self.guarded(|| {
-            self.check_scans(&query)?;
+    pub fn query_plan(&self, query: &Query, cancel: &CancelToken, progress: &Progress) -> Result<QueryResult> {
+        self.planned(cancel, || {
+            let mut query = query.clone();
+            self.check_scans(&mut query)?;
             self.store.execute(&self.physical(query)?, cancel, progress)
         })
     }
 
-    /// The tables that a submitted plan reads may be read.
-    fn check_scans(&self, query: &Query) -> Result<()> {
-        let mut plans: Vec<&Plan> = query.plans();
+    /// The tables that a submitted plan reads may be read. Those of no definition in particular are read as they are now.
+    fn check_scans(&self, query: &mut Query) -> Result<()> {
+        let mut plans: Vec<&mut Plan> = query.plans_mut();
         while let Some(plan) = plans.pop() {
-            if let Node::Scan(scan) = &plan.node {
+            if let Node::Scan(scan) = &mut plan.node {
                 self.store.may_read(&scan.table)?;
+                if scan.revision == 0 {
+                    scan.revision = self.store.table(&scan.table).map_or(0, |def| def.revision());
+                }
             }
-            plans.extend(plan.inputs());
+            plans.extend(plan.inputs_mut());
         }
         Ok(())
     }
@@ -133,6 +143,21 @@ impl Session {
     fn guarded<T>(&self, run: impl FnOnce() -> Result<T>) -> Result<T> {
         let defect = || stoa_exec::Error::Internal("a defect stopped this query; please report it with its text".into()).into();
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(|_| Err(defect()))
+    }
+
+    /// Runs what plans a statement and has no effect if it fails: again when a table is altered under it.
+    fn planned<T>(&self, cancel: &CancelToken, run: impl Fn() -> Result<T>) -> Result<T> {
+        let mut tries = self.store.retry_limit().tries();
+        loop {
+            match self.guarded(&run) {
+                Err(error) if error.is_altered() => {
+                    if tries.after_alter(error, cancel)? {
+                        self.store.tell_tables();
+                    }
+                }
+                done => return done,
+            }
+        }
     }
 
     /// Runs a statement here, or where the store says.
@@ -194,10 +219,11 @@ impl Session {
     }
 
     /// The plan of a query that is all of a text: kept for the next time if it will be right then.
-    fn plan_to_keep(&self, query: &QueryText, sql: &str, basis: PlanBasis) -> Result<Arc<Query>> {
+    fn plan_to_keep(&self, query: &QueryText, sql: &str) -> Result<Arc<Query>> {
+        let basis = self.store.plan_basis();
         let (bound, timeless) = stoa_sql::bind_query_once(query, &View(&*self.store))?;
         let plan = Arc::new(self.physical(bound)?);
-        if timeless {
+        if let (true, Some(basis)) = (timeless, basis) {
             self.store.plans().put(sql, basis, plan.clone());
         }
         Ok(plan)
@@ -221,18 +247,19 @@ struct View<'a>(&'a dyn Store);
 impl Catalog for View<'_> {
     fn table(&self, name: &str) -> Option<TableInfo> {
         let def = self.0.table(name)?;
-        let columns = def.columns.iter().enumerate().map(|(ordinal, c)| TableColumn {
+        let columns = def.columns.iter().enumerate().map(|(i, c)| TableColumn {
             name: c.name.clone(),
             // The catalog only ever stores types that came from this mapping.
             ty: DataType::from_arrow(&c.ty).unwrap_or(DataType::Null),
             nullable: c.nullable,
-            default: def.default_value(ordinal),
+            default: def.default_value(i).ok().flatten(),
         });
         Some(TableInfo {
             name: def.name.clone(),
             columns: columns.collect(),
             shard_key: def.shard_key.clone(),
             reference: def.reference,
+            revision: def.revision(),
         })
     }
 

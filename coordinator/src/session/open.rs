@@ -15,9 +15,12 @@ pub(super) enum Open {
         /// A statement has seen or changed something: only the client can run the whole of it again.
         used: bool,
     },
-    /// A node failed under it: nothing of it is there any more.
-    Lost,
+    /// Nothing of it is there any more, and why.
+    Lost(&'static str),
 }
+
+const NODE: &str = "a node failed";
+const ALTERED: &str = "a table was altered";
 
 /// BEGIN, COMMIT, ROLLBACK.
 pub(super) fn statement(session: &Session, statement: &Statement, cancel: &CancelToken) -> Result<String> {
@@ -32,11 +35,11 @@ pub(super) fn statement(session: &Session, statement: &Statement, cancel: &Cance
             Err(Error::Invalid("a transaction is open already: COMMIT or ROLLBACK first".into()))
         }
         (Statement::Commit, Some(Open::Going { transaction, .. })) => {
-            let run_again = |error| if is_loss(&error) { rolled_back(Some(error)) } else { error };
+            let run_again = |error| if is_loss(&error) { rolled_back(NODE, Some(error)) } else { error };
             transaction.commit(cancel).map_err(run_again)?;
             Ok("transaction committed".into())
         }
-        (Statement::Commit, Some(Open::Lost)) => Err(rolled_back(None)),
+        (Statement::Commit, Some(Open::Lost(why))) => Err(rolled_back(why, None)),
         (Statement::Commit, None) => Ok("no transaction is open".into()),
         (_, Some(_)) => Ok("transaction rolled back".into()),
         (_, None) => Ok("no transaction is open".into()),
@@ -54,12 +57,24 @@ impl Open {
     ) -> Result<T> {
         let mut tries = store.retry_limit().tries();
         loop {
-            let Open::Going { transaction, used } = self else { return Err(rolled_back(None)) };
+            let (transaction, used) = match self {
+                Open::Going { transaction, used } => (transaction, used),
+                Open::Lost(why) => return Err(rolled_back(why, None)),
+            };
             match work(&mut **transaction) {
+                Err(error) if error.is_altered() => {
+                    if *used {
+                        *self = Open::Lost(ALTERED);
+                        return Err(rolled_back(ALTERED, Some(error)));
+                    }
+                    // The statement is planned anew for one that sees the table as it is now.
+                    *transaction = store.begin()?;
+                    return Err(error);
+                }
                 Err(error) if is_loss(&error) && cancel.check().is_ok() => {
                     if *used {
-                        *self = Open::Lost;
-                        return Err(rolled_back(Some(error)));
+                        *self = Open::Lost(NODE);
+                        return Err(rolled_back(NODE, Some(error)));
                     }
                     tries.after(error, cancel)?;
                     *transaction = store.begin()?;
@@ -73,7 +88,7 @@ impl Open {
     }
 }
 
-fn rolled_back(why: Option<Error>) -> Error {
+fn rolled_back(what: &str, why: Option<Error>) -> Error {
     let why = why.map(|error| format!(" ({error})")).unwrap_or_default();
-    Error::retryable(format!("a node failed, and the transaction was rolled back: run the transaction again{why}"))
+    Error::retryable(format!("{what}, and the transaction was rolled back: run the transaction again{why}"))
 }

@@ -53,7 +53,7 @@ impl Session {
             // The same text without values: its plan may be kept.
             return self.run(&prepared.sql, cancel, progress, each);
         }
-        each(self.guarded(|| self.anywhere(&statement, &prepared.sql, cancel, progress))?)
+        each(self.planned(cancel, || self.anywhere(&statement, &prepared.sql, cancel, progress))?)
     }
 }
 

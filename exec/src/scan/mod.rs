@@ -73,6 +73,7 @@ impl ScanSource {
     /// A scan of the scope's partition, and the columns that it yields.
     pub fn new(exec: &Executor<'_>, plan: &Plan, scan: &Scan, scope: &Scope) -> Result<(ScanSource, Layout)> {
         let table = exec.storage.table(&scan.table)?;
+        table.def.check_revision(scan.revision)?;
         let every: Vec<ScanColumn> = scan.columns.iter().chain(&scan.filter_columns).cloned().collect();
         if let Some(bad) = every.iter().find(|c| c.ordinal != ROW_ADDRESS && c.ordinal as usize >= table.def.columns.len()) {
             return Err(Error::Internal(format!("table '{}' has no column {}", scan.table, bad.ordinal)));

@@ -101,6 +101,7 @@ fn scan(from: wire::scan::Reader<'_>, budget: &mut Budget) -> Decoded<Scan> {
         runtime_filters: runtime_filters.iter().map(|f| (FilterId(f.get_filter()), ColumnId(f.get_column()))).collect(),
         reference: from.get_reference(),
         shard_key: numbers(from.get_shard_key()?)?,
+        revision: from.get_revision(),
     })
 }
 

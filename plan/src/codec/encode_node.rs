@@ -84,6 +84,7 @@ fn limit(fetch: Option<u64>, skip: u64, mut to: wire::row_limit::Builder<'_>) {
 fn scan(scan: &Scan, mut to: wire::scan::Builder<'_>, budget: &mut Budget) -> Done {
     to.set_table(encode_name(&scan.table)?);
     to.set_reference(scan.reference);
+    to.set_revision(scan.revision);
     scan_columns(&scan.columns, to.reborrow().init_columns(length("columns", scan.columns.len(), MAX_COLUMNS)?))?;
     let count = length("columns", scan.filter_columns.len(), MAX_COLUMNS)?;
     scan_columns(&scan.filter_columns, to.reborrow().init_filter_columns(count))?;

@@ -107,9 +107,17 @@ fn scan() -> impl Strategy<Value = Node> {
     let column = (any::<u32>(), field()).prop_map(|(ordinal, field)| ScanColumn { ordinal, field }).boxed();
     let filter = any::<(u32, u32)>().prop_map(|(filter, column)| (FilterId(filter), ColumnId(column)));
     let shard_key = vec(any::<u32>(), 0..3);
-    (".{0,9}", vec(column.clone(), 0..4), vec(expr(), 0..3), vec(column, 0..3), vec(filter, 0..3), any::<bool>(), shard_key)
-        .prop_map(|(table, columns, filters, filter_columns, runtime_filters, reference, shard_key)| {
-            Node::Scan(Scan { table, columns, filters, filter_columns, runtime_filters, reference, shard_key })
+    (
+        ".{0,9}",
+        vec(column.clone(), 0..4),
+        vec(expr(), 0..3),
+        vec(column, 0..3),
+        vec(filter, 0..3),
+        any::<(bool, u64)>(),
+        shard_key,
+    )
+        .prop_map(|(table, columns, filters, filter_columns, runtime_filters, (reference, revision), shard_key)| {
+            Node::Scan(Scan { table, columns, filters, filter_columns, runtime_filters, reference, shard_key, revision })
         })
 }
 

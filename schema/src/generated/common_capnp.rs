@@ -516,6 +516,7 @@ pub mod failure {
         Denied = 5,
         Conflict = 6,
         DuplicateKey = 7,
+        Altered = 8,
     }
 
     impl ::capnp::introspect::Introspect for Kind {
@@ -536,6 +537,7 @@ pub mod failure {
                 5 => ::core::result::Result::Ok(Self::Denied),
                 6 => ::core::result::Result::Ok(Self::Conflict),
                 7 => ::core::result::Result::Ok(Self::DuplicateKey),
+                8 => ::core::result::Result::Ok(Self::Altered),
                 n => ::core::result::Result::Err(::capnp::NotInSchema(n)),
             }
         }
@@ -548,7 +550,7 @@ pub mod failure {
         const TYPE_ID: u64 = 0xc8b7_e056_11b8_e85fu64;
     }
     mod kind {
-    pub(crate) static ENCODED_NODE: [::capnp::Word; 54] = [
+    pub(crate) static ENCODED_NODE: [::capnp::Word; 58] = [
         ::capnp::word(0, 0, 0, 0, 5, 0, 6, 0),
         ::capnp::word(95, 232, 184, 17, 86, 224, 183, 200),
         ::capnp::word(21, 0, 0, 0, 2, 0, 0, 0),
@@ -558,7 +560,7 @@ pub mod failure {
         ::capnp::word(21, 0, 0, 0, 210, 0, 0, 0),
         ::capnp::word(33, 0, 0, 0, 7, 0, 0, 0),
         ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-        ::capnp::word(29, 0, 0, 0, 199, 0, 0, 0),
+        ::capnp::word(29, 0, 0, 0, 223, 0, 0, 0),
         ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
         ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
         ::capnp::word(99, 111, 109, 109, 111, 110, 46, 99),
@@ -566,30 +568,33 @@ pub mod failure {
         ::capnp::word(108, 117, 114, 101, 46, 75, 105, 110),
         ::capnp::word(100, 0, 0, 0, 0, 0, 0, 0),
         ::capnp::word(0, 0, 0, 0, 1, 0, 1, 0),
-        ::capnp::word(32, 0, 0, 0, 1, 0, 2, 0),
+        ::capnp::word(36, 0, 0, 0, 1, 0, 2, 0),
         ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-        ::capnp::word(89, 0, 0, 0, 42, 0, 0, 0),
+        ::capnp::word(101, 0, 0, 0, 42, 0, 0, 0),
         ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
         ::capnp::word(1, 0, 0, 0, 0, 0, 0, 0),
-        ::capnp::word(81, 0, 0, 0, 82, 0, 0, 0),
+        ::capnp::word(93, 0, 0, 0, 82, 0, 0, 0),
         ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
         ::capnp::word(2, 0, 0, 0, 0, 0, 0, 0),
-        ::capnp::word(77, 0, 0, 0, 50, 0, 0, 0),
+        ::capnp::word(89, 0, 0, 0, 50, 0, 0, 0),
         ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
         ::capnp::word(3, 0, 0, 0, 0, 0, 0, 0),
-        ::capnp::word(69, 0, 0, 0, 82, 0, 0, 0),
+        ::capnp::word(81, 0, 0, 0, 82, 0, 0, 0),
         ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
         ::capnp::word(4, 0, 0, 0, 0, 0, 0, 0),
-        ::capnp::word(65, 0, 0, 0, 58, 0, 0, 0),
+        ::capnp::word(77, 0, 0, 0, 58, 0, 0, 0),
         ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
         ::capnp::word(5, 0, 0, 0, 0, 0, 0, 0),
-        ::capnp::word(57, 0, 0, 0, 58, 0, 0, 0),
+        ::capnp::word(69, 0, 0, 0, 58, 0, 0, 0),
         ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
         ::capnp::word(6, 0, 0, 0, 0, 0, 0, 0),
-        ::capnp::word(49, 0, 0, 0, 74, 0, 0, 0),
+        ::capnp::word(61, 0, 0, 0, 74, 0, 0, 0),
         ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
         ::capnp::word(7, 0, 0, 0, 0, 0, 0, 0),
-        ::capnp::word(45, 0, 0, 0, 106, 0, 0, 0),
+        ::capnp::word(57, 0, 0, 0, 106, 0, 0, 0),
+        ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+        ::capnp::word(8, 0, 0, 0, 0, 0, 0, 0),
+        ::capnp::word(53, 0, 0, 0, 66, 0, 0, 0),
         ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
         ::capnp::word(117, 115, 101, 114, 0, 0, 0, 0),
         ::capnp::word(114, 101, 116, 114, 121, 97, 98, 108),
@@ -603,6 +608,7 @@ pub mod failure {
         ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
         ::capnp::word(100, 117, 112, 108, 105, 99, 97, 116),
         ::capnp::word(101, 75, 101, 121, 0, 0, 0, 0),
+        ::capnp::word(97, 108, 116, 101, 114, 101, 100, 0),
     ];
     pub(crate) fn get_annotation_types(child_index: Option<u16>, index: u32) -> ::capnp::introspect::Type {
         ::capnp::introspect::panic_invalid_annotation_indices(child_index, index)

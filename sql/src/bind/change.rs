@@ -128,7 +128,7 @@ fn duplicates(info: &TableInfo) -> TableInfo {
     let new = |c: &TableColumn| TableColumn { name: format!("{NEW_PREFIX}{}", c.name), ty: c.ty, nullable: true, default: None };
     let new: Vec<TableColumn> = info.columns.iter().map(new).collect();
     let columns = std::iter::once(address()).chain(info.columns.iter().cloned()).chain(new).collect();
-    TableInfo { name: DUPLICATES.to_owned(), columns, shard_key: vec![], reference: false }
+    TableInfo { name: DUPLICATES.to_owned(), columns, shard_key: vec![], reference: false, revision: info.revision }
 }
 
 /// A statement that changes a table.

@@ -24,8 +24,8 @@ pub(super) fn plan(insert: &Insert, query: &Query, provider: &Provider<'_>) -> R
     let TableObject::TableName(name) = &insert.table else {
         return Err(SqlError::new("INSERT into a table function is not supported").into());
     };
-    let source_of = provider.source(&last_part(name)?)?;
-    let schema = source_of.schema();
+    let table = provider.source(&last_part(name)?)?;
+    let schema = table.schema();
     let mut query = query.clone();
     output::name_result(&mut query);
     let planner = SqlToRel::new_with_options(provider, parser_options());
@@ -50,7 +50,7 @@ pub(super) fn plan(insert: &Insert, query: &Query, provider: &Provider<'_>) -> R
         let value = match from {
             Some(at) => cast_column(&source, at, field.data_type())?,
             None => {
-                let default = source_of.get_column_default(field.name()).cloned();
+                let default = table.get_column_default(field.name()).cloned();
                 default.unwrap_or(Expr::Literal(ScalarValue::Null, None)).cast_to(field.data_type(), &empty)?
             }
         };

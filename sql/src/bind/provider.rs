@@ -28,7 +28,7 @@ pub(crate) struct Table {
     /// Whether its last column is the address of the row.
     pub(crate) addressed: bool,
     schema: SchemaRef,
-    /// What INSERT takes for columns that it does not name, by the ordinal of the column.
+    /// By column.
     defaults: Vec<Option<Expr>>,
 }
 
@@ -38,8 +38,7 @@ impl TableSource for Table {
     }
 
     fn get_column_default(&self, column: &str) -> Option<&Expr> {
-        let ordinal = self.info.columns.iter().position(|c| c.name == column)?;
-        self.defaults.get(ordinal)?.as_ref()
+        self.defaults.get(self.schema.index_of(column).ok()?)?.as_ref()
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
@@ -171,13 +170,9 @@ impl<'a> Provider<'a> {
 
 fn scan_source(info: TableInfo) -> Table {
     let fields: Vec<Field> = info.columns.iter().map(|c| Field::new(&c.name, types::front_end_type(c.ty), c.nullable)).collect();
+    let default = |c: &TableColumn| Some(Expr::Literal(ScalarValue::try_from_array(c.default.as_ref()?, 0).ok()?, None));
     let defaults = info.columns.iter().map(default).collect();
     Table { info, addressed: false, schema: Arc::new(Schema::new(fields)), defaults }
-}
-
-fn default(column: &TableColumn) -> Option<Expr> {
-    let value = arrow::compute::cast(column.default.as_ref()?, &types::front_end_type(column.ty)).ok()?;
-    ScalarValue::try_from_array(&value, 0).ok().map(|value| Expr::Literal(value, None))
 }
 
 impl ContextProvider for Provider<'_> {

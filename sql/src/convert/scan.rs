@@ -45,6 +45,7 @@ impl Converter {
             runtime_filters: vec![],
             reference: info.reference,
             shard_key: info.shard_key.clone(),
+            revision: info.revision,
         });
         Ok(Relation { plan: Plan::new(node), columns: fields })
     }

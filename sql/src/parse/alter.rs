@@ -2,7 +2,7 @@
 
 use super::create_table;
 use super::cursor::Cursor;
-use crate::{Alter, AlterTable, CreateTable, SqlError, Statement, bind};
+use crate::{Alter, AlterTable, CreateTable, SqlError, Statement};
 
 /// `ALTER TABLE t change`, behind ALTER.
 pub(super) fn alter(mut cursor: Cursor<'_>) -> Result<Statement, SqlError> {
@@ -49,14 +49,9 @@ fn add_column(cursor: &mut Cursor<'_>) -> Result<AlterTable, SqlError> {
     let name = create_table::column_name(cursor)?;
     let mut column = create_table::typed_column(cursor, name)?;
     let mut keys = CreateTable::default();
-    let mut default = None;
     loop {
         let place = cursor.place();
-        if cursor.take("DEFAULT") {
-            let place = cursor.place();
-            let value = cursor.operand()?;
-            default = Some(bind::constant(value, column.ty).map_err(|e| SqlError::at(e.message, place))?);
-        } else if !create_table::option(cursor, &mut column, &mut keys)? {
+        if !create_table::option(cursor, &mut column, &mut keys)? {
             break;
         }
         if keys != CreateTable::default() {
@@ -64,7 +59,7 @@ fn add_column(cursor: &mut Cursor<'_>) -> Result<AlterTable, SqlError> {
         }
     }
     if cursor.peek().is_some() {
-        return Err(create_table::unknown_option(cursor, "DEFAULT"));
+        return Err(create_table::unknown_option(cursor, ""));
     }
-    Ok(AlterTable::AddColumn { column, default })
+    Ok(AlterTable::AddColumn(column))
 }

@@ -7,7 +7,7 @@ use stoa_plan::DataType;
 
 use super::{Cursor, Lines, query};
 use crate::bind::ROW_COLUMN;
-use crate::{BitmapIndex, ColumnDef, CreateTable, SqlError, Statement, types};
+use crate::{BitmapIndex, ColumnDef, CreateTable, SqlError, Statement, bind, types};
 
 /// Parses what follows `CREATE [REFERENCE] TABLE`.
 pub(super) fn create_table(mut cursor: Cursor<'_>, reference: bool, lines: &Lines<'_>) -> Result<Statement, SqlError> {
@@ -129,7 +129,7 @@ fn column(cursor: &mut Cursor<'_>, table: &mut CreateTable) -> Result<(), SqlErr
     let mut column = typed_column(cursor, name)?;
     while option(cursor, &mut column, table)? {}
     if !matches!(cursor.peek(), None | Some(Token::Comma | Token::RParen)) {
-        return Err(unknown_option(cursor, "PRIMARY KEY, UNIQUE"));
+        return Err(unknown_option(cursor, "PRIMARY KEY, UNIQUE or "));
     }
     table.columns.push(column);
     Ok(())
@@ -146,7 +146,14 @@ pub(super) fn column_name(cursor: &mut Cursor<'_>) -> Result<String, SqlError> {
 }
 
 fn untyped_column(name: String) -> ColumnDef {
-    ColumnDef { name, ty: DataType::Null, sql_type: String::new(), nullable: true, bitmap_index: BitmapIndex::Auto }
+    ColumnDef {
+        name,
+        ty: DataType::Null,
+        sql_type: String::new(),
+        nullable: true,
+        bitmap_index: BitmapIndex::Auto,
+        default: None,
+    }
 }
 
 /// A column whose type is next.
@@ -177,6 +184,10 @@ pub(super) fn option(cursor: &mut Cursor<'_>, column: &mut ColumnDef, table: &mu
         set_once(&mut table.sort_key, vec![column.name.clone()], "SORT KEY", cursor)?;
     } else if is_word(cursor.peek(), "WITH") || is_word(cursor.peek(), "WITHOUT") {
         column.bitmap_index = bitmap_index(cursor)?;
+    } else if cursor.take("DEFAULT") {
+        let place = cursor.place();
+        let value = cursor.operand()?;
+        column.default = Some(bind::constant(value, column.ty).map_err(|e| SqlError::at(e.message, place))?);
     } else if cursor.take("COMMENT") {
         let Some(Token::SingleQuotedString(_)) = cursor.next() else {
             return Err(cursor.error("expected a string after COMMENT"));
@@ -205,7 +216,7 @@ fn bitmap_index(cursor: &mut Cursor<'_>) -> Result<BitmapIndex, SqlError> {
 /// The next token is no option of a column; `others`: what else it might be.
 pub(super) fn unknown_option(cursor: &Cursor<'_>, others: &str) -> SqlError {
     let what = cursor.peek().map(ToString::to_string).unwrap_or_default();
-    cursor.error(&format!("{what} is not supported for a column: expected NULL, NOT NULL, {others} or WITH (BITMAP INDEX)"))
+    cursor.error(&format!("{what} is not supported for a column: expected NULL, NOT NULL, DEFAULT, {others}WITH (BITMAP INDEX)"))
 }
 
 /// Columns of the primary key hold no NULLs.

@@ -1,7 +1,5 @@
 //! The statements that change the rows or the shape of a table.
 
-use stoa_plan::Value;
-
 use super::{ColumnDef, QueryText};
 
 /// `INSERT INTO table [(columns)] VALUES ... | query`, for [`crate::bind_insert`].
@@ -61,13 +59,8 @@ pub struct Alter {
 /// A change of a table's definition.
 #[derive(Clone, Debug, PartialEq)]
 pub enum AlterTable {
-    /// `ADD [COLUMN]`.
-    AddColumn {
-        /// The column; it comes last.
-        column: ColumnDef,
-        /// What it holds in the rows that are there, as a value of its type; without one, NULL.
-        default: Option<Value>,
-    },
+    /// `ADD [COLUMN]`: it comes last, and holds its default in the rows that are there.
+    AddColumn(ColumnDef),
     /// `DROP [COLUMN]`.
     DropColumn(String),
     /// `RENAME COLUMN a TO b`, `CHANGE a b`.

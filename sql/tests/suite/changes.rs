@@ -243,7 +243,7 @@ fn alter(sql: &str) -> AlterTable {
 #[test]
 fn alter_table() {
     let added = |sql: &str| match alter(sql) {
-        AlterTable::AddColumn { column, default } => (column.name, column.ty, column.nullable, default),
+        AlterTable::AddColumn(column) => (column.name, column.ty, column.nullable, column.default),
         other => panic!("{other:?}"),
     };
     assert_eq!(added("ALTER TABLE t ADD c INT"), ("c".into(), DataType::Int32, true, None));
