@@ -7,7 +7,7 @@ use stoa_coordinator::Outcome;
 
 use crate::args::{AdminArgs, AdminCommand};
 use crate::connection::Connection;
-use crate::{Error, Result, output};
+use crate::{Error, Result, output, progress};
 
 /// Runs the command.
 ///
@@ -26,7 +26,7 @@ pub fn run(args: &AdminArgs) -> Result<()> {
             return Err(Error::Invalid("nothing was done".into()));
         }
     }
-    let outcome = cluster.admin(&call(&args.command))?;
+    let outcome = progress::watch(|_| cluster.admin(&call(&args.command)))?;
     if let Outcome::Done(done) = &outcome {
         // Not among rows, which a program may read.
         eprintln!("{done}");

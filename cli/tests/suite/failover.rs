@@ -73,6 +73,30 @@ fn tpch_is_right_while_its_leaves_are_killed() {
     }
 }
 
+#[test]
+fn leaves_are_upgraded_one_by_one_and_no_statement_fails() {
+    let cluster = Cluster::start(2);
+    cluster.wait_for_replicas(2);
+    under_load(&|sql| cluster.ok(sql), || {
+        for leaf in [1, 2] {
+            let (address, pid) = (cluster.address(leaf), cluster.pid(leaf));
+            cluster.ok(&format!("DETACH LEAF '{address}'"));
+            assert!(!cluster.ok("SHOW PARTITIONS").contains(&format!("{},", address.rsplit(':').next().unwrap())));
+            cluster.signal(leaf, "TERM");
+            let running = || std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+            let began = Instant::now();
+            while running() {
+                assert!(began.elapsed() < Duration::from_secs(20), "leaf {leaf} does not end");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            cluster.start_again();
+            cluster.ok(&format!("ATTACH LEAF '{address}'"));
+            cluster.wait_for_replicas(2);
+        }
+    });
+    cluster.ok("REBALANCE PARTITIONS ON stoa");
+}
+
 /// A leaf that is no part of the cluster yet, with the folder and the log of this name.
 fn new_leaf(cluster: &Cluster, name: &str) -> Node {
     let data = cluster.path().join(name);
