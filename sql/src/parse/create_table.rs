@@ -129,7 +129,7 @@ fn column(cursor: &mut Cursor<'_>, table: &mut CreateTable) -> Result<(), SqlErr
     let mut column = typed_column(cursor, name)?;
     while option(cursor, &mut column, table)? {}
     if !matches!(cursor.peek(), None | Some(Token::Comma | Token::RParen)) {
-        return Err(unknown_option(cursor, "PRIMARY KEY, UNIQUE or "));
+        return Err(unknown_option(cursor, ", PRIMARY KEY, UNIQUE"));
     }
     table.columns.push(column);
     Ok(())
@@ -216,7 +216,8 @@ fn bitmap_index(cursor: &mut Cursor<'_>) -> Result<BitmapIndex, SqlError> {
 /// The next token is no option of a column; `others`: what else it might be.
 pub(super) fn unknown_option(cursor: &Cursor<'_>, others: &str) -> SqlError {
     let what = cursor.peek().map(ToString::to_string).unwrap_or_default();
-    cursor.error(&format!("{what} is not supported for a column: expected NULL, NOT NULL, DEFAULT, {others}WITH (BITMAP INDEX)"))
+    cursor
+        .error(&format!("{what} is not supported for a column: expected NULL, NOT NULL, DEFAULT{others} or WITH (BITMAP INDEX)"))
 }
 
 /// Columns of the primary key hold no NULLs.
