@@ -11,7 +11,7 @@ use stoa_rpc::leaf::{DatabaseStatus, InDoubt, MergeStatus, OptimizeHow, REFERENC
 use stoa_rpc::replication::{CopyReport, HeldCopy, Orders};
 use stoa_rpc::{Failure, FailureKind, Result};
 
-use crate::partition::{Home, Partition, parse_folder};
+use crate::partition::{Home, Partition, bytes, parse_folder};
 use crate::replication::{Outlet, sent};
 use crate::storage_failure;
 use crate::transaction::Part;
@@ -102,11 +102,9 @@ impl Databases {
         let open = self.open.read();
         let mut all = Vec::new();
         for (name, parts) in &*open {
-            let copies = parts.partitions.values().map(|copy| (copy.report(0), copy.database()));
-            all.extend(copies.map(|(report, database)| held(report, &database)));
-            let position = sent(parts.reference.position());
-            let report = CopyReport { database: name.clone(), ordinal: REFERENCE, position, ..CopyReport::default() };
-            all.push(held(report, &parts.reference));
+            let copies = parts.partitions.iter().map(|(ordinal, copy)| (*ordinal, copy.term(), copy.database()));
+            let reference = (REFERENCE, 0, parts.reference.clone());
+            all.extend(copies.chain([reference]).map(|(ordinal, term, database)| held(name, ordinal, term, &database)));
         }
         all
     }
@@ -139,7 +137,6 @@ impl Databases {
     }
 
     pub fn status(&self) -> Vec<DatabaseStatus> {
-        let bytes = |database: &Arc<Database>| database.tables().iter().map(|t| t.bytes_on_disk()).sum::<u64>();
         let status = |(name, parts): (&String, &Parts)| DatabaseStatus {
             name: name.clone(),
             ordinals: parts.partitions.keys().copied().collect(),
@@ -410,11 +407,11 @@ fn check_name(name: &str) -> Result<()> {
     Err(Failure::new(FailureKind::User, format!("'{name}' cannot be the name of a database: {rule}")))
 }
 
-/// A copy that reported, with its tables.
-fn held(report: CopyReport, database: &Database) -> HeldCopy {
-    let CopyReport { database: name, ordinal, term, position, bytes, .. } = report;
+/// A copy that acts for a term, with its tables.
+fn held(name: &str, ordinal: u32, term: u64, database: &Database) -> HeldCopy {
     let tables = database.tables().iter().map(|table| encode_definition(&table.def)).collect();
-    HeldCopy { database: name, ordinal, term, position, bytes, tables }
+    let (position, bytes) = (sent(database.position()), bytes(database));
+    HeldCopy { database: name.to_owned(), ordinal, term, position, bytes, tables }
 }
 
 /// The folders in a folder.

@@ -49,6 +49,11 @@ enum Role {
     Replica,
 }
 
+/// Bytes of the segments of a data directory.
+pub(crate) fn bytes(database: &Database) -> u64 {
+    database.tables().iter().map(|table| table.bytes_on_disk()).sum()
+}
+
 /// The folder of a generation of a copy.
 fn folder(home: &Home, ordinal: u32, generation: u64) -> PathBuf {
     let name = if generation == 0 { ordinal.to_string() } else { format!("{ordinal}-{generation}") };
@@ -185,7 +190,12 @@ impl Partition {
         }
     }
 
-    /// How it stands, for the report of a number.
+    /// The term that it acts for.
+    pub fn term(&self) -> u64 {
+        self.state.lock().term
+    }
+
+    /// How it stands, for the report of a number: what this says of the copies that a master feeds counts as reported.
     pub fn report(&self, number: u64) -> CopyReport {
         let state = self.state.lock();
         let database = self.database();
@@ -195,7 +205,7 @@ impl Partition {
             Role::Master(shipping) => (CopyRole::Master, shipping.report(number)),
         };
         let failure = if state.failure.is_empty() { database.log_failure().unwrap_or_default() } else { state.failure.clone() };
-        let bytes = database.tables().iter().map(|t| t.bytes_on_disk()).sum();
+        let bytes = bytes(&database);
         let (term, position) = (state.term, sent(database.position()));
         CopyReport { database: self.home.database.clone(), ordinal: self.ordinal, term, role, position, failure, fed, bytes }
     }

@@ -3,7 +3,7 @@
 //! Whoever holds all of them at once and then takes the state of each has what a crash at that moment would have left: every transaction
 //! is committed in all of them, or in doubt in some and decided in one, or not there ([`super::prepared`]). Chandy and Lamport,
 //! "Distributed Snapshots: Determining Global States of Distributed Systems" (1985), record channels instead of stopping them; here the
-//! stop takes milliseconds and there is nothing in the channels that counts.
+//! stop is as long as asking all of them takes, and there is nothing in the channels that counts.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
