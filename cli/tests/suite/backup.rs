@@ -3,17 +3,11 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use stoa_client::{Cancelled, Client, Login, Options, Security};
+use stoa_client::Cancelled;
 
 use crate::nodes::{Cluster, text};
 
 const ACCOUNTS: u64 = 16;
-
-fn connect(cluster: &Cluster) -> Client {
-    let options =
-        Options { addresses: vec![cluster.address(0)], login: Login::default(), security: Security::new(cluster.secret()) };
-    Client::connect(&options).unwrap()
-}
 
 /// A database with accounts of 1600 altogether; REFERENCE table `total` counts the transfers.
 fn make_accounts(cluster: &Cluster) {
@@ -80,7 +74,7 @@ fn a_backup_is_one_state_of_all_leaves() {
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
-                let client = connect(&cluster);
+                let client = cluster.client();
                 while !ended.load(Ordering::Relaxed) {
                     let number = number.fetch_add(1, Ordering::Relaxed);
                     // Some lose against others.

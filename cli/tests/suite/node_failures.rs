@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
-use stoa_client::{Cancelled, Client, FailureKind, Login, Options, Parameter, Security};
+use stoa_client::{Cancelled, Client, FailureKind, Login, Parameter, Security};
 use stoa_rpc::session::{Answer, AnswerPart, SessionService};
 use stoa_rpc::{Io, SessionClient};
 
@@ -15,12 +15,6 @@ const ROWS: i64 = 1000;
 const JOIN: &str = "SELECT count(*), sum(y.b) FROM t x JOIN u y ON x.b = y.a";
 /// What [`JOIN`] gives: row `a` of `t` has `b = a % 10`, row `a` of `u` has `b = 2 * a`.
 const JOINED: [i64; 2] = [ROWS, 9 * ROWS];
-
-fn connect(cluster: &Cluster) -> Client {
-    let options =
-        Options { addresses: vec![cluster.address(0)], login: Login::default(), security: Security::new(cluster.secret()) };
-    Client::connect(&options).unwrap()
-}
 
 fn run(client: &Client, sql: &str) -> Result<(), stoa_client::Failure> {
     client.execute(sql, &Cancelled::default(), &mut |_| Ok(()))
@@ -80,7 +74,7 @@ fn queries_outlive_the_leaves_under_them() {
         for which in 0..3i64 {
             let (cluster, ended, answers) = (&cluster, &ended, &answers);
             scope.spawn(move || {
-                let client = connect(cluster);
+                let client = cluster.client();
                 let prepared = client.prepare("SELECT count(*), min(b) FROM t WHERE a < ? AND b >= 0").unwrap();
                 for round in 0.. {
                     match which {
@@ -118,7 +112,7 @@ fn changes_are_made_once_whatever_dies() {
         for (which, done) in done.iter().enumerate() {
             let (cluster, ended) = (&cluster, &ended);
             scope.spawn(move || {
-                let client = connect(cluster);
+                let client = cluster.client();
                 while !ended.load(Ordering::Relaxed) {
                     let n = done.load(Ordering::Relaxed);
                     let statement = match which {
@@ -134,7 +128,7 @@ fn changes_are_made_once_whatever_dies() {
         }
         kill_leaves(&cluster, 6, &ended);
     });
-    let client = connect(&cluster);
+    let client = cluster.client();
     let done = done.map(|done| done.load(Ordering::Relaxed));
     assert!(done.iter().all(|done| *done > 5), "{done:?}");
     for (table, rows) in [("one", done[0]), ("several", 4 * done[1])] {
@@ -148,13 +142,13 @@ fn changes_are_made_once_whatever_dies() {
 #[test]
 fn queries_outlive_a_leaf_that_hangs() {
     let cluster = cluster_with_rows(&[("STOA_LEAF_SILENCE", "0.5")]);
-    let client = connect(&cluster);
+    let client = cluster.client();
     assert_eq!(ask(&client, JOIN), JOINED);
     cluster.signal(2, "STOP");
     std::thread::scope(|scope| {
         let asked = scope.spawn(|| (ask(&client, JOIN), Instant::now()));
         let other =
-            scope.spawn(|| run(&connect(&cluster), "INSERT INTO t VALUES (-1, -1), (-2, -1), (-3, -1), (-4, -1), (-5, -1)"));
+            scope.spawn(|| run(&cluster.client(), "INSERT INTO t VALUES (-1, -1), (-2, -1), (-3, -1), (-4, -1), (-5, -1)"));
         std::thread::sleep(Duration::from_secs(3));
         let woken = Instant::now();
         cluster.signal(2, "CONT");
@@ -169,7 +163,7 @@ fn queries_outlive_a_leaf_that_hangs() {
 #[test]
 fn a_transaction_is_lost_with_its_leaf_and_says_so() {
     let cluster = cluster_with_rows(&[]);
-    let client = connect(&cluster);
+    let client = cluster.client();
     // A client of another kind, which stays in its session whatever happens.
     let (addresses, security) = ([cluster.address(0)], Security::new(cluster.secret()));
     let session = SessionClient::connect(&Io::start("test-io").unwrap(), &addresses, &security, &Login::default()).unwrap();
@@ -206,7 +200,7 @@ fn a_transaction_is_lost_with_its_leaf_and_says_so() {
 #[test]
 fn who_waits_for_nothing_is_told_at_once_what_is_away() {
     let cluster = cluster_with_rows(&[("STOA_RETRY_SECONDS", "0")]);
-    let (client, leaf) = (connect(&cluster), cluster.address(2));
+    let (client, leaf) = (cluster.client(), cluster.address(2));
     cluster.signal(2, "KILL");
     for sql in [JOIN, "INSERT INTO t VALUES (-1, -1), (-2, -1), (-3, -1), (-4, -1), (-5, -1), (-6, -1)"] {
         let failure = run(&client, sql).unwrap_err();

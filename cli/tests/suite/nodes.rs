@@ -7,6 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use stoa_client::{Client, Login, Options, Security};
 
 use crate::binary::stoa;
 
@@ -101,6 +102,16 @@ impl Cluster {
         let mut command = stoa(args);
         command.arg("--connect").arg(addresses).env("STOA_SECRET", self.secret());
         command
+    }
+
+    /// A client in this process, through the first coordinator.
+    pub fn client(&self) -> Client {
+        self.client_at(vec![self.address(0)])
+    }
+
+    /// A client in this process, through these coordinators.
+    pub fn client_at(&self, addresses: Vec<String>) -> Client {
+        Client::connect(&Options { addresses, login: Login::default(), security: Security::new(self.secret()) }).unwrap()
     }
 
     pub fn secret(&self) -> String {

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use stoa_client::{Cancelled, Client, FailureKind, Login, Options, Output, Parameter, Prepared, Security};
+use stoa_client::{Cancelled, FailureKind, Output, Parameter, Prepared};
 
 use crate::nodes::Cluster;
 
@@ -21,15 +21,11 @@ fn run(prepared: &Prepared, values: &[Parameter]) {
     prepared.execute(values, &Cancelled::default(), &mut |_| Ok(())).unwrap();
 }
 
-fn connect(cluster: &Cluster, addresses: Vec<String>) -> Client {
-    Client::connect(&Options { addresses, login: Login::default(), security: Security::new(cluster.secret()) }).unwrap()
-}
-
 #[test]
 fn values_reach_the_leaves_and_wrong_ones_are_refused() {
     use Parameter as P;
     let cluster = Cluster::start(2);
-    let client = connect(&cluster, vec![cluster.address(0)]);
+    let client = cluster.client();
     client.execute(
         "CREATE TABLE t (a BIGINT, d DECIMAL(10,2), e DOUBLE, s VARCHAR(40), f DATE, g TIMESTAMP, h BOOL, x VARBINARY(4), SHARD KEY (a))",
         &Cancelled::default(),
@@ -88,7 +84,7 @@ fn values_reach_the_leaves_and_wrong_ones_are_refused() {
 fn a_connection_holds_so_many_statements_and_takes_them_along() {
     let cluster = Cluster::with(3, 1);
     let addresses: Vec<String> = (0..3).map(|n| cluster.address(n)).collect();
-    let client = connect(&cluster, addresses.clone());
+    let client = cluster.client_at(addresses.clone());
     let mut held: Vec<Prepared> = (0..128).map(|n| client.prepare(&format!("SELECT {n} + ?")).unwrap()).collect();
     let refused = |sql: &str, what: &str| {
         let failure = client.prepare(sql).err().unwrap();
