@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use stoa_client::Cancelled;
 
@@ -87,7 +88,12 @@ fn a_backup_is_one_state_of_all_leaves() {
             });
         }
         for round in 0..12 {
-            std::thread::sleep(std::time::Duration::from_millis(120 + 17 * round));
+            std::thread::sleep(Duration::from_millis(120 + 17 * round));
+            // On a machine that is busy with others too, some come between two backups all the same.
+            let began = Instant::now();
+            while sure.load(Ordering::Relaxed) < 5 * (round + 1) && began.elapsed() < Duration::from_secs(20) {
+                std::thread::sleep(Duration::from_millis(10));
+            }
             let before = sure.load(Ordering::Relaxed);
             backup(&cluster, &places.path().join(round.to_string()));
             bounds.push((before, number.load(Ordering::Relaxed)));
