@@ -1,6 +1,7 @@
 //! What a table is declared as, and the settings of a data directory.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -215,6 +216,8 @@ pub struct Options {
     pub eager_maintenance: bool,
     /// When commits of rows are acknowledged; all others are when they are on disk. `STOA_DURABILITY=async`.
     pub durability: Durability,
+    /// How long states stay that are not the newest any more, for readers of several directories ([`crate::Database::snapshot_at`]).
+    pub keep_shown: Duration,
     /// Whether commits wait for the disk. Only tests that open thousands of directories turn it off. `STOA_FSYNC=0`.
     pub fsync: bool,
 }
@@ -230,6 +233,7 @@ impl Default for Options {
             checkpoint_bytes: 256 << 20,
             eager_maintenance: false,
             durability: Durability::Sync,
+            keep_shown: Duration::ZERO,
             fsync: true,
         }
     }
@@ -253,6 +257,7 @@ impl Options {
                 Ok(word) if word.eq_ignore_ascii_case("async") => Durability::Async,
                 _ => defaults.durability,
             },
+            keep_shown: defaults.keep_shown,
             fsync: std::env::var("STOA_FSYNC").map_or(defaults.fsync, |v| v != "0"),
         }
     }

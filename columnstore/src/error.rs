@@ -62,6 +62,15 @@ pub enum Error {
     /// Another copy of the partition takes writes now. Trying again where it is may succeed.
     #[error("this copy of the partition is not its master: {0}; try again")]
     NotMaster(String),
+    /// A transaction over several partitions is not settled that has to be first. Trying again may succeed.
+    #[error("{0}; try again")]
+    Unsettled(String),
+    /// A reader came for a moment before the first that is kept. At a later one it may succeed.
+    #[error("what there was at an earlier moment is not kept any more; try again")]
+    Passed {
+        /// The first that can be had.
+        first: u64,
+    },
     /// The function of a [`crate::Predicate::Function`] found values that it cannot take, a division by zero for example.
     #[error("{0}")]
     Function(String),
@@ -83,7 +92,7 @@ impl Error {
     /// The very same may succeed when it is tried again.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Error::Conflict(_) | Error::NotMaster(_))
+        matches!(self, Error::Conflict(_) | Error::NotMaster(_) | Error::Unsettled(_) | Error::Passed { .. })
     }
 }
 

@@ -12,6 +12,7 @@ mod address;
 mod alter;
 mod bitmap_index;
 mod checksum;
+mod clock;
 mod database;
 mod definition;
 pub mod disk;
@@ -36,6 +37,7 @@ pub use address::{address_in_partition, partition_of_address};
 pub use alter::{AlterTable, Layout};
 pub use bitmap_index::ValueIndex;
 pub use checksum::checksum;
+pub use clock::{Clock, MAX_MOMENT};
 pub use database::{
     BackupFile, BackupSource, CheckReport, CopyReceiver, CopySource, Damage, Database, FORMAT_VERSION, FileReceiver, Hold,
     LogRecord, MergeStatus, Position, Replication, Savepoint, SegmentFile, Snapshot, Transaction, decode_definition,

@@ -207,6 +207,14 @@ pub trait Transaction: Send {
     /// Those of the query.
     fn execute(&self, query: &Query, cancel: &CancelToken, progress: &Progress) -> Result<QueryResult>;
 
+    /// Takes the state that the transaction sees, everywhere, if it has not: one that stays open for long needs it from the beginning.
+    ///
+    /// # Errors
+    /// If somebody who has a part of it does not answer.
+    fn look(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// The definition of a table as the transaction sees it.
     fn table(&self, name: &str) -> Option<Arc<TableDef>>;
 

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
-use stoa_columnstore::{Database, Options, Table, TableDef, decode_definition, encode_definition};
+use stoa_columnstore::{Database, Options, Snapshot, Table, TableDef, decode_definition, encode_definition};
 use stoa_plan::codec::TableSummary;
 use stoa_rpc::leaf::{DatabaseStatus, InDoubt, MergeStatus, OptimizeHow, REFERENCE};
 use stoa_rpc::replication::{CopyReport, HeldCopy, Orders};
@@ -17,6 +18,10 @@ use crate::storage_failure;
 use crate::transaction::Part;
 
 const REFERENCE_FOLDER: &str = "reference";
+/// How long states stay for queries that come late to see them: longer than it takes a query to begin on all of its leaves.
+const KEEP_STATES: Duration = Duration::from_secs(1);
+/// How long a query waits for transactions in doubt before its coordinator looks again where the partitions are.
+pub(crate) const SETTLE: Duration = Duration::from_secs(2);
 
 /// All databases.
 pub(crate) struct Databases {
@@ -37,7 +42,7 @@ impl Databases {
     pub fn open(root: &Path, options: &Options) -> Result<Databases> {
         std::fs::create_dir_all(root).map_err(|e| io(root, &e))?;
         // A partition is one partition, whatever the default of data directories is.
-        let options = Options { default_partitions: 1, ..options.clone() };
+        let options = Options { default_partitions: 1, keep_shown: KEEP_STATES, ..options.clone() };
         let databases = Databases { root: root.to_path_buf(), options, open: RwLock::default() };
         for name in names(root)? {
             let home = databases.home(&name);
@@ -94,6 +99,9 @@ impl Databases {
     pub fn report(&self, number: u64) -> Vec<CopyReport> {
         let copies: Vec<Arc<Partition>> =
             self.open.read().values().flat_map(|parts| parts.partitions.values().cloned()).collect();
+        let references: Vec<Arc<Database>> = self.open.read().values().map(|parts| parts.reference.clone()).collect();
+        // Heartbeats come for it: what nobody writes any more does not keep old states.
+        copies.iter().map(|copy| copy.database()).chain(references).for_each(|database| database.prune_states());
         copies.iter().map(|copy| copy.report(number)).collect()
     }
 
@@ -270,12 +278,14 @@ impl Databases {
         if ordinal == REFERENCE { Ok(parts.reference) } else { parts.get(name, ordinal) }
     }
 
-    /// The tables of a database over some of its partitions.
-    pub fn tables(&self, name: &str, ordinals: &[u32]) -> Result<Tables> {
+    /// The tables of a database over some of its partitions, as they were at a moment; 0: as they are now.
+    pub fn tables(&self, name: &str, ordinals: &[u32], moment: u64) -> Result<Tables> {
         let parts = self.parts(name)?;
-        let partition = |ordinal: &u32| Ok(Source::Committed(parts.get(name, *ordinal)?));
+        let at =
+            |database: &Database| Ok(Source::Committed(database.snapshot_at(moment, SETTLE).map_err(|e| storage_failure(&e))?));
+        let partition = |ordinal: &u32| at(&*parts.get(name, *ordinal)?);
         let partitions = ordinals.iter().map(partition).collect::<Result<_>>()?;
-        let (reference, partitions) = (Source::Committed(parts.reference), partitions);
+        let reference = at(&parts.reference)?;
         Ok(Tables { reference, partitions, ordinals: ordinals.to_vec(), seen: Mutex::default() })
     }
 
@@ -310,8 +320,8 @@ impl Parts {
 
 /// Where a query finds the tables of a data directory.
 enum Source {
-    /// What is committed when it looks.
-    Committed(Arc<Database>),
+    /// What was committed at its moment.
+    Committed(Snapshot),
     /// What its transaction sees.
     Changed(Arc<Part>),
 }
@@ -319,14 +329,14 @@ enum Source {
 impl Source {
     fn table(&self, name: &str) -> Option<Arc<Table>> {
         match self {
-            Source::Committed(database) => database.table(name),
+            Source::Committed(snapshot) => snapshot.table(name),
             Source::Changed(part) => part.table(name),
         }
     }
 
     fn names(&self) -> Vec<String> {
         match self {
-            Source::Committed(database) => database.tables().iter().map(|t| t.name().to_owned()).collect(),
+            Source::Committed(snapshot) => snapshot.tables().iter().map(|t| t.name().to_owned()).collect(),
             Source::Changed(_) => vec![],
         }
     }

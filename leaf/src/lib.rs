@@ -134,7 +134,7 @@ impl LeafService for Leaf {
     }
 
     fn begin(&self, setup: QuerySetup) -> Result<Arc<dyn LeafQuery>> {
-        let tables = self.databases.tables(&setup.database, &setup.ordinals)?;
+        let tables = self.databases.tables(&setup.database, &setup.ordinals, setup.moment)?;
         self.runner.begin(setup, tables)
     }
 
@@ -160,7 +160,7 @@ impl LeafService for Leaf {
     }
 
     fn statistics(&self, database: &str, ordinals: &[u32]) -> Result<Vec<u8>> {
-        let summaries = self.databases.tables(database, ordinals)?.summaries();
+        let summaries = self.databases.tables(database, ordinals, 0)?.summaries();
         encode_statistics(&summaries).map_err(|e| Failure::new(FailureKind::Fatal, e.to_string()))
     }
 
@@ -169,11 +169,11 @@ impl LeafService for Leaf {
         Ok(Arc::new(transaction::Transaction::begin(setup, &parts, &self.runner)?))
     }
 
-    fn resolve(&self, database: &str, ordinal: u32, transaction: u64, commit: bool) -> Result<()> {
+    fn resolve(&self, database: &str, ordinal: u32, transaction: u64, commit: Option<u64>) -> Result<()> {
         self.databases.partition(database, ordinal)?.resolve(transaction, commit).map_err(|e| storage_failure(&e))
     }
 
-    fn outcome(&self, database: &str, ordinal: u32, transaction: u64) -> Result<bool> {
+    fn outcome(&self, database: &str, ordinal: u32, transaction: u64) -> Result<Option<u64>> {
         self.databases.partition(database, ordinal)?.outcome(transaction).map_err(|e| storage_failure(&e))
     }
 
@@ -244,11 +244,12 @@ fn storage_failure(error: &stoa_columnstore::Error) -> Failure {
         Error::Conflict(_) => FailureKind::Conflict,
         Error::DuplicateKey(_) => FailureKind::DuplicateKey,
         Error::Altered(_) => FailureKind::Altered,
-        Error::NotMaster(_) => FailureKind::Retryable,
+        Error::NotMaster(_) | Error::Unsettled(_) | Error::Passed { .. } => FailureKind::Retryable,
         error if error.is_users() => FailureKind::User,
         _ => FailureKind::Fatal,
     };
-    Failure::new(kind, error.to_string())
+    let moment = if let Error::Passed { first } = error { *first } else { 0 };
+    Failure { moment, ..Failure::new(kind, error.to_string()) }
 }
 
 /// An error of execution as a failure of a call.

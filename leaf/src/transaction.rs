@@ -14,7 +14,7 @@ use stoa_rpc::ipc::{one_chunk, read_chunk};
 use stoa_rpc::leaf::{LeafQuery, LeafTransaction, NumberedRows, QuerySetup, REFERENCE, TransactionSetup};
 use stoa_rpc::{Failure, FailureKind, Result};
 
-use crate::databases::{Parts, Tables};
+use crate::databases::{Parts, SETTLE, Tables};
 use crate::runner::{Entered, Runner};
 use crate::{failure, storage_failure};
 
@@ -51,11 +51,11 @@ impl State {
 }
 
 impl Part {
-    fn begin(database: &Arc<stoa_columnstore::Database>) -> Arc<Part> {
-        let transaction = database.begin();
+    fn begin(database: &Arc<stoa_columnstore::Database>, moment: u64) -> Result<Arc<Part>> {
+        let transaction = database.begin_at(moment, SETTLE).map_err(|e| storage_failure(&e))?;
         let savepoint = transaction.savepoint();
         let few = database.options().flush_rows;
-        Arc::new(Part(Mutex::new(Some(State { transaction, savepoint, rows: 0, few }))))
+        Ok(Arc::new(Part(Mutex::new(Some(State { transaction, savepoint, rows: 0, few })))))
     }
 
     /// A table as the transaction sees it.
@@ -91,9 +91,9 @@ impl Transaction {
     pub fn begin(setup: TransactionSetup, parts: &Parts, runner: &Arc<Runner>) -> Result<Transaction> {
         let mut partitions = BTreeMap::new();
         for ordinal in &setup.ordinals {
-            partitions.insert(*ordinal, Part::begin(&parts.get(&setup.database, *ordinal)?));
+            partitions.insert(*ordinal, Part::begin(&parts.get(&setup.database, *ordinal)?, setup.moment)?);
         }
-        let reference = Part::begin(&parts.reference);
+        let reference = Part::begin(&parts.reference, setup.moment)?;
         let memory = Mutex::new(runner.memory().reserve("rows of a transaction"));
         Ok(Transaction { setup, reference, partitions, runner: runner.clone(), memory, _entered: runner.enter_transaction()? })
     }
@@ -140,9 +140,9 @@ fn own_addresses(ordinal: u32, addresses: &[u64]) -> Result<Vec<u64>> {
 
 impl LeafTransaction for Transaction {
     fn query(&self, query: u64) -> Result<Arc<dyn LeafQuery>> {
-        let TransactionSetup { database, address, ordinals, .. } = self.setup.clone();
+        let TransactionSetup { database, address, ordinals, moment, .. } = self.setup.clone();
         let tables = Tables::seen_by(&self.reference, &self.partitions, &ordinals)?;
-        self.runner.begin(QuerySetup { query, database, address, ordinals }, tables)
+        self.runner.begin(QuerySetup { query, database, address, ordinals, moment }, tables)
     }
 
     fn insert(&self, table: &str, ordinal: u32, rows: NumberedRows) -> Result<()> {
@@ -215,7 +215,7 @@ impl LeafTransaction for Transaction {
         self.parts().try_for_each(|part| part.with(undo))
     }
 
-    fn prepare(&self, ordinals: &[u32], decider: u32) -> Result<()> {
+    fn prepare(&self, ordinals: &[u32], decider: u32) -> Result<u64> {
         if decider >= MAX_PARTITIONS {
             return Err(Failure::new(FailureKind::Fatal, format!("partition {decider} cannot decide")));
         }
@@ -226,14 +226,17 @@ impl LeafTransaction for Transaction {
         std::thread::scope(|scope| {
             let threads: Vec<_> = parts.into_iter().map(|part| scope.spawn(move || prepare(part))).collect();
             let defect = |_| Err(Failure::new(FailureKind::Fatal, "a defect stopped a commit"));
-            let results: Vec<Result<()>> = threads.into_iter().map(|t| t.join().unwrap_or_else(defect)).collect();
-            results.into_iter().collect()
+            let results: Vec<Result<u64>> = threads.into_iter().map(|t| t.join().unwrap_or_else(defect)).collect();
+            Ok(results.into_iter().collect::<Result<Vec<u64>>>()?.into_iter().max().unwrap_or(0))
         })
     }
 
-    fn commit(&self, ordinal: u32, deciding: bool) -> Result<()> {
+    fn commit(&self, ordinal: u32, deciding: bool, prepared: u64) -> Result<u64> {
         let part = self.part(ordinal)?.take()?;
         let number = self.setup.transaction;
-        part.commit(&self.runner.pool, |part| if deciding { part.commit_deciding(number) } else { part.commit() })
+        part.commit(
+            &self.runner.pool,
+            |part| if deciding { part.commit_deciding(number, prepared) } else { part.commit().map(|()| 0) },
+        )
     }
 }

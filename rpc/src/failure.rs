@@ -10,6 +10,8 @@ pub struct Failure {
     pub kind: FailureKind,
     /// Names the thing and, where there is one, the way out.
     pub message: String,
+    /// Other than 0: what was asked for is of an earlier moment than this one, the first that can be had.
+    pub moment: u64,
 }
 
 /// What a caller may do about a [`Failure`].
@@ -42,7 +44,7 @@ impl Failure {
     /// A failure of this kind.
     #[must_use]
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Failure {
-        Failure { kind, message: message.into() }
+        Failure { kind, message: message.into(), moment: 0 }
     }
 
     /// The caller cancelled.
@@ -70,7 +72,7 @@ impl Failure {
             Kind::DuplicateKey => FailureKind::DuplicateKey,
             Kind::Altered => FailureKind::Altered,
         };
-        Ok(Failure { kind, message: from.get_message()?.to_string()? })
+        Ok(Failure { kind, message: from.get_message()?.to_string()?, moment: from.get_moment() })
     }
 
     pub(crate) fn write(&self, mut to: failure::Builder<'_>) {
@@ -87,6 +89,7 @@ impl Failure {
             FailureKind::Altered => Kind::Altered,
         });
         to.set_message(&self.message);
+        to.set_moment(self.moment);
     }
 }
 

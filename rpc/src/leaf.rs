@@ -51,17 +51,19 @@ pub trait LeafService: Send + Sync {
     /// If the database or a partition is not here, or the leaf has no room for another transaction.
     fn begin_transaction(&self, setup: TransactionSetup) -> Result<Arc<dyn LeafTransaction>>;
 
-    /// Makes what a transaction prepared in a partition, or drops it. Nothing happens if it is not prepared, or was resolved before.
+    /// Makes what a transaction prepared in a partition, which counts from a moment on, or drops it. Nothing happens if it is not
+    /// prepared, or was resolved before.
     ///
     /// # Errors
-    /// If that cannot be stored.
-    fn resolve(&self, database: &str, ordinal: u32, transaction: u64, commit: bool) -> Result<()>;
+    /// If that cannot be stored, or others that come before it are in doubt.
+    fn resolve(&self, database: &str, ordinal: u32, transaction: u64, commit: Option<u64>) -> Result<()>;
 
-    /// Whether a transaction commits that a partition decides on; one that it does not know never will from now on.
+    /// Whether a transaction commits that a partition decides on, and from which moment it counts; one that it does not know never will
+    /// from now on.
     ///
     /// # Errors
     /// If that cannot be stored.
-    fn outcome(&self, database: &str, ordinal: u32, transaction: u64) -> Result<bool>;
+    fn outcome(&self, database: &str, ordinal: u32, transaction: u64) -> Result<Option<u64>>;
 
     /// Forgets decisions of a partition that nobody will ask for any more.
     ///
@@ -174,17 +176,19 @@ pub trait LeafTransaction: Send + Sync {
     /// If the transaction has ended.
     fn undo(&self) -> Result<()>;
 
-    /// Makes the changes of some partitions last, to be resolved; `decider` is the partition that will decide.
+    /// Makes the changes of some partitions last, to be resolved; `decider` is the partition that will decide. The earliest moment from
+    /// which they may count; 0: there are none.
     ///
     /// # Errors
     /// If another transaction came first. Some may be prepared then: they must be resolved.
-    fn prepare(&self, ordinals: &[u32], decider: u32) -> Result<()>;
+    fn prepare(&self, ordinals: &[u32], decider: u32) -> Result<u64>;
 
-    /// Commits the changes of one partition; `deciding`: and with them the transaction everywhere.
+    /// Commits the changes of one partition; `deciding`: and with them the transaction everywhere. `prepared` is the latest moment that
+    /// [`LeafTransaction::prepare`] gave, 0 without any. The moment from which the transaction counts.
     ///
     /// # Errors
     /// If another transaction came first, or the transaction was given up.
-    fn commit(&self, ordinal: u32, deciding: bool) -> Result<()>;
+    fn commit(&self, ordinal: u32, deciding: bool, prepared: u64) -> Result<u64>;
 }
 
 /// What a leaf must know of a transaction.
@@ -198,6 +202,8 @@ pub struct TransactionSetup {
     pub address: String,
     /// The partitions that it may read and change here.
     pub ordinals: Vec<u32>,
+    /// What it sees is as it was at this moment; 0: as it is now.
+    pub moment: u64,
 }
 
 /// Rows, each with its number in messages.
@@ -317,6 +323,8 @@ pub struct QuerySetup {
     pub address: String,
     /// The partitions that this leaf reads.
     pub ordinals: Vec<u32>,
+    /// What it reads is as it was at this moment, on all leaves; 0: as it is now.
+    pub moment: u64,
 }
 
 /// A fragment to run.

@@ -116,6 +116,7 @@ impl LeafService for RemoteLeaf {
             let mut request = leaf.begin_request();
             let mut to = request.get().init_setup();
             to.set_query(setup.query);
+            to.set_moment(setup.moment);
             to.set_database(&setup.database);
             to.set_address(&setup.address);
             to.reborrow().set_ordinals(&setup.ordinals[..])?;
@@ -193,19 +194,20 @@ impl LeafService for RemoteLeaf {
         Ok(Arc::new(transaction))
     }
 
-    fn resolve(&self, database: &str, ordinal: u32, transaction: u64, commit: bool) -> Result<()> {
+    fn resolve(&self, database: &str, ordinal: u32, transaction: u64, commit: Option<u64>) -> Result<()> {
         let database = database.to_owned();
         self.open.remote.call(self.silence, move |leaf| async move {
             let mut request = leaf.resolve_request();
             request.get().set_database(&database);
             request.get().set_ordinal(ordinal);
             request.get().set_transaction(transaction);
-            request.get().set_commit(commit);
+            request.get().set_commit(commit.is_some());
+            request.get().set_moment(commit.unwrap_or(0));
             done::read(request.send().promise.await?.get()?.get_result()?)
         })
     }
 
-    fn outcome(&self, database: &str, ordinal: u32, transaction: u64) -> Result<bool> {
+    fn outcome(&self, database: &str, ordinal: u32, transaction: u64) -> Result<Option<u64>> {
         let database = database.to_owned();
         self.open.remote.call(self.silence, move |leaf| async move {
             let mut request = leaf.outcome_request();
@@ -213,8 +215,9 @@ impl LeafService for RemoteLeaf {
             request.get().set_ordinal(ordinal);
             request.get().set_transaction(transaction);
             let response = request.send().promise.await?;
-            match response.get()?.get_result()?.which().map_err(capnp::Error::from)? {
-                decision::Commit(commit) => Ok(commit),
+            let decision = response.get()?.get_result()?;
+            match decision.which().map_err(capnp::Error::from)? {
+                decision::Commit(commit) => Ok(commit.then_some(decision.get_moment())),
                 decision::Failure(failure) => Err(Failure::read(failure?)?),
             }
         })

@@ -84,6 +84,7 @@ impl leaf::Server for LeafServer {
             database: setup.get_database()?.to_string()?,
             address: setup.get_address()?.to_string()?,
             ordinals: setup.get_ordinals()?.iter().collect(),
+            moment: setup.get_moment(),
         };
         let service = self.service.clone();
         let mut result = results.get().init_result();
@@ -159,7 +160,7 @@ impl leaf::Server for LeafServer {
     async fn resolve(self: Rc<Self>, params: leaf::ResolveParams, mut results: leaf::ResolveResults) -> capnp::Result<()> {
         let params = params.get()?;
         let (database, ordinal) = (params.get_database()?.to_string()?, params.get_ordinal());
-        let (transaction, commit) = (params.get_transaction(), params.get_commit());
+        let (transaction, commit) = (params.get_transaction(), params.get_commit().then_some(params.get_moment()));
         let service = self.service.clone();
         let resolved = blocking(move || service.resolve(&database, ordinal, transaction, commit)).await;
         done::write(resolved, results.get().init_result());
@@ -172,7 +173,10 @@ impl leaf::Server for LeafServer {
         let (service, transaction) = (self.service.clone(), params.get_transaction());
         let mut result = results.get().init_result();
         match blocking(move || service.outcome(&database, ordinal, transaction)).await {
-            Ok(commit) => result.set_commit(commit),
+            Ok(commit) => {
+                result.set_commit(commit.is_some());
+                result.set_moment(commit.unwrap_or(0));
+            }
             Err(failure) => failure.write(result.init_failure()),
         }
         Ok(())

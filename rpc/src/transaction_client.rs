@@ -130,22 +130,27 @@ impl LeafTransaction for RemoteTransaction {
         self.call(|transaction| async move { done::read(transaction.undo_request().send().promise.await?.get()?.get_result()?) })
     }
 
-    fn prepare(&self, ordinals: &[u32], decider: u32) -> Result<()> {
+    fn prepare(&self, ordinals: &[u32], decider: u32) -> Result<u64> {
         let ordinals = ordinals.to_vec();
         self.call(move |transaction| async move {
             let mut request = transaction.prepare_request();
             request.get().set_ordinals(&ordinals[..])?;
             request.get().set_decider(decider);
-            done::read(request.send().promise.await?.get()?.get_result()?)
+            let response = request.send().promise.await?;
+            done::read(response.get()?.get_result()?)?;
+            Ok(response.get()?.get_moment())
         })
     }
 
-    fn commit(&self, ordinal: u32, deciding: bool) -> Result<()> {
+    fn commit(&self, ordinal: u32, deciding: bool, prepared: u64) -> Result<u64> {
         self.call(move |transaction| async move {
             let mut request = transaction.commit_request();
             request.get().set_ordinal(ordinal);
             request.get().set_deciding(deciding);
-            done::read(request.send().promise.await?.get()?.get_result()?)
+            request.get().set_prepared(prepared);
+            let response = request.send().promise.await?;
+            done::read(response.get()?.get_result()?)?;
+            Ok(response.get()?.get_moment())
         })
     }
 }
@@ -154,6 +159,7 @@ pub(crate) fn write_setup(from: &TransactionSetup, mut to: transaction_setup::Bu
     to.set_transaction(from.transaction);
     to.set_database(&from.database);
     to.set_address(&from.address);
+    to.set_moment(from.moment);
     to.set_ordinals(&from.ordinals[..])
 }
 

@@ -113,7 +113,8 @@ impl transaction::Server for TransactionServer {
         let ordinals: Vec<u32> = params.get()?.get_ordinals()?.iter().collect();
         let decider = params.get()?.get_decider();
         let prepared = self.call(move |transaction| transaction.prepare(&ordinals, decider)).await;
-        done::write(prepared, results.get().init_result());
+        results.get().set_moment(*prepared.as_ref().unwrap_or(&0));
+        done::write(prepared.map(drop), results.get().init_result());
         Ok(())
     }
 
@@ -122,9 +123,11 @@ impl transaction::Server for TransactionServer {
         params: transaction::CommitParams,
         mut results: transaction::CommitResults,
     ) -> capnp::Result<()> {
-        let (ordinal, deciding) = (params.get()?.get_ordinal(), params.get()?.get_deciding());
-        let committed = self.call(move |transaction| transaction.commit(ordinal, deciding)).await;
-        done::write(committed, results.get().init_result());
+        let params = params.get()?;
+        let (ordinal, deciding, prepared) = (params.get_ordinal(), params.get_deciding(), params.get_prepared());
+        let committed = self.call(move |transaction| transaction.commit(ordinal, deciding, prepared)).await;
+        results.get().set_moment(*committed.as_ref().unwrap_or(&0));
+        done::write(committed.map(drop), results.get().init_result());
         Ok(())
     }
 
@@ -147,6 +150,7 @@ pub(crate) fn read_setup(from: transaction_setup::Reader<'_>) -> capnp::Result<T
         database: from.get_database()?.to_string()?,
         address: from.get_address()?.to_string()?,
         ordinals: from.get_ordinals()?.iter().collect(),
+        moment: from.get_moment(),
     })
 }
 

@@ -13,6 +13,7 @@ struct Hello {
 struct Failure {
   kind @0 :Kind;
   message @1 :Text;          # for people: names the thing and, where there is one, the way out
+  moment @2 :UInt64;         # other than 0: what was asked for is of an earlier moment than this one, the first that can be had
 
   enum Kind {
     user @0;                 # change the query or the data

@@ -43,7 +43,8 @@ interface Leaf {
   beginTransaction @6 (setup :TransactionSetup) -> (result :TransactionBegun);
 
   # Makes what a transaction prepared in a partition, or drops it; `ordinal` 0xffffffff: the REFERENCE tables, here and below.
-  resolve @7 (database :Text, ordinal :UInt32, transaction :UInt64, commit :Bool) -> (result :Done);
+  # `moment`: the one from which it counts; 0: not known.
+  resolve @7 (database :Text, ordinal :UInt32, transaction :UInt64, commit :Bool, moment :UInt64) -> (result :Done);
 
   # Whether a transaction commits that a partition decides on. One that it does not know never will from now on.
   outcome @8 (database :Text, ordinal :UInt32, transaction :UInt64) -> (result :Decision);
@@ -293,6 +294,7 @@ struct QuerySetup {
   database @1 :Text;
   ordinals @2 :List(UInt32); # of the partitions that this leaf reads
   address @3 :Text;          # by which others know this leaf
+  moment @4 :UInt64;         # what is read is as it was then, in microseconds since 1970; 0: as it is now
 }
 
 struct InDoubt {
@@ -307,6 +309,7 @@ struct TransactionSetup {
   database @1 :Text;
   address @2 :Text;          # by which others know this leaf
   ordinals @3 :List(UInt32); # of the partitions that the transaction may read and change here
+  moment @4 :UInt64;         # what it sees is as it was then; 0: as it is now
 }
 
 struct TransactionBegun {
@@ -331,10 +334,12 @@ interface Transaction {
   # Where `undo` goes back to.
   savepoint @5 () -> (result :Done);
   undo @6 () -> (result :Done);
-  # Makes the changes of some partitions last, to be resolved; `decider` is the partition that will decide.
-  prepare @7 (ordinals :List(UInt32), decider :UInt32) -> (result :Done);
-  # Commits the changes of one partition; `deciding`: and with them the transaction everywhere.
-  commit @8 (ordinal :UInt32, deciding :Bool) -> (result :Done);
+  # Makes the changes of some partitions last, to be resolved; `decider` is the partition that will decide. `moment`: the earliest from
+  # which they may count; 0: nothing was changed there.
+  prepare @7 (ordinals :List(UInt32), decider :UInt32) -> (result :Done, moment :UInt64);
+  # Commits the changes of one partition; `deciding`: and with them the transaction everywhere. `prepared`: the latest moment that the
+  # others gave when they prepared, 0 without others. `moment`: the one from which it counts.
+  commit @8 (ordinal :UInt32, deciding :Bool, prepared :UInt64) -> (result :Done, moment :UInt64);
   # Deletes rows by their values, as many as there are in the chunk: a copy of a REFERENCE table has them elsewhere.
   deleteRows @9 (table :Text, ordinal :UInt32, chunk :Data) -> (result :Done);
 }
@@ -366,6 +371,7 @@ struct Decision {
     commit @0 :Bool;
     failure @1 :Failure;
   }
+  moment @2 :UInt64;         # from which it counts
 }
 
 enum OptimizeHow {

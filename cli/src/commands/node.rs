@@ -147,6 +147,7 @@ fn shared(args: &CoordinatorArgs, membership: &Arc<Membership>, processes: &Arc<
         summaries: Arc::default(),
         numbers: Arc::default(),
         plans: Arc::default(),
+        clock: Arc::default(),
         transactions: Arc::default(),
         retry_limit: RetryLimit(Duration::from_secs_f64(args.retry_seconds)),
     })

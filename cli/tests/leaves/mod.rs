@@ -62,6 +62,7 @@ impl Leaves {
             summaries: Arc::default(),
             numbers: Arc::default(),
             plans: Arc::default(),
+            clock: Arc::default(),
             transactions: Arc::default(),
             retry_limit: RetryLimit(Duration::from_secs(5)),
         };

@@ -23,17 +23,24 @@ fn transfer(number: u64) -> String {
     )
 }
 
-/// What must be so after any number of whole transfers. Asked until the leaves answer and nothing is in doubt.
+/// What nobody ever sees other than as 1600 and 0.
+const SUMS: &str =
+    "SELECT (SELECT sum(amount) FROM accounts) AS amount, (SELECT count(*) FROM moves) - (SELECT moved FROM total) AS lost";
+
+/// Reads what transfers keep as it is; whether the leaves answered.
+fn look(cluster: &Cluster) -> bool {
+    let output = cluster.sql(SUMS);
+    if output.status.success() {
+        assert_eq!(text(&output), "amount,lost\n1600,0\n");
+    }
+    output.status.success()
+}
+
+/// What must be so after any number of whole transfers. Asked until the leaves answer.
 fn check(cluster: &Cluster, sure: u64) {
-    let sums =
-        "SELECT (SELECT sum(amount) FROM accounts) AS amount, (SELECT count(*) FROM moves) - (SELECT moved FROM total) AS lost";
     let began = Instant::now();
-    loop {
-        let output = cluster.sql(sums);
-        if output.status.success() && text(&output) == "amount,lost\n1600,0\n" {
-            break;
-        }
-        assert!(began.elapsed() < Duration::from_secs(20), "{}", text(&output));
+    while !look(cluster) {
+        assert!(began.elapsed() < Duration::from_secs(20), "the leaves do not answer");
         std::thread::sleep(Duration::from_millis(200));
     }
     let moves: u64 = cluster.ok("SELECT count(*) AS n FROM moves").lines().nth(1).unwrap().parse().unwrap();
@@ -53,6 +60,7 @@ fn no_transfer_is_there_half_after_a_leaf_died() {
     let accounts: Vec<String> = (0..ACCOUNTS).map(|id| format!("({id}, 100)")).collect();
     cluster.ok(&format!("INSERT INTO accounts VALUES {}", accounts.join(", ")));
     let (ended, number, sure) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
+    let seen = AtomicU64::new(0);
     std::thread::scope(|scope| {
         for _ in 0..3 {
             scope.spawn(|| {
@@ -64,6 +72,11 @@ fn no_transfer_is_there_half_after_a_leaf_died() {
                 }
             });
         }
+        scope.spawn(|| {
+            while !ended.load(Ordering::Relaxed) {
+                seen.fetch_add(u64::from(look(&cluster)), Ordering::Relaxed);
+            }
+        });
         for round in 0..6u64 {
             // Somewhere in the middle of some transfers.
             std::thread::sleep(Duration::from_millis(700 + round * 97));
@@ -73,8 +86,8 @@ fn no_transfer_is_there_half_after_a_leaf_died() {
         std::thread::sleep(Duration::from_millis(500));
         ended.store(true, Ordering::Relaxed);
     });
-    let sure = sure.load(Ordering::Relaxed);
-    assert!(sure > 0);
+    let (sure, seen) = (sure.load(Ordering::Relaxed), seen.load(Ordering::Relaxed));
+    assert!(sure > 0 && seen > 0);
     check(&cluster, sure);
     // The coordinator too: what it left in doubt is resolved by the next one that leads.
     cluster.signal(0, "KILL");
@@ -112,8 +125,8 @@ fn the_first_to_commit_wins() {
 
 /// A transaction that adds one row to the partition of a leaf.
 fn begin(leaf: &dyn LeafService, ordinal: u32, number: u64) -> Arc<dyn LeafTransaction> {
-    let setup =
-        TransactionSetup { transaction: number, database: "single".into(), address: "here".into(), ordinals: vec![ordinal] };
+    let (database, address, ordinals) = ("single".into(), "here".into(), vec![ordinal]);
+    let setup = TransactionSetup { transaction: number, database, address, ordinals, moment: 0 };
     let transaction = leaf.begin_transaction(setup).unwrap();
     let row = RecordBatch::try_from_iter([("a", Arc::new(Int64Array::from(vec![number as i64])) as ArrayRef)]).unwrap();
     let rows = NumberedRows { chunk: one_chunk(&row).unwrap(), numbers: vec![1] };
@@ -140,8 +153,8 @@ fn what_is_in_doubt_becomes_what_was_decided() {
     };
     let (own, decider) = (ordinal(&waits), ordinal(&decides));
     // One that was decided, one that never was, one whose coordinator comes too late.
-    begin(&*waits, own, 1).prepare(&[own], decider).unwrap();
-    begin(&*decides, decider, 1).commit(decider, true).unwrap();
+    let prepared = begin(&*waits, own, 1).prepare(&[own], decider).unwrap();
+    begin(&*decides, decider, 1).commit(decider, true, prepared).unwrap();
     begin(&*waits, own, 2).prepare(&[own], decider).unwrap();
     let late = begin(&*decides, decider, 3);
     begin(&*waits, own, 3).prepare(&[own], decider).unwrap();
@@ -154,7 +167,7 @@ fn what_is_in_doubt_becomes_what_was_decided() {
         assert!(began.elapsed() < Duration::from_secs(20), "{:?}", waits.in_doubt());
         std::thread::sleep(Duration::from_millis(50));
     }
-    assert_eq!(late.commit(decider, true).unwrap_err().kind, FailureKind::Conflict);
+    assert_eq!(late.commit(decider, true, prepared).unwrap_err().kind, FailureKind::Conflict);
     assert_eq!(query("SELECT a, count(*) AS n FROM t GROUP BY a"), "a,n\n1,2\n");
     // What comes from outside and does not fit is refused.
     let transaction = begin(&*decides, decider, 4);
@@ -165,7 +178,7 @@ fn what_is_in_doubt_becomes_what_was_decided() {
     let rows = NumberedRows { chunk: b"none".to_vec(), numbers: vec![1, 2] };
     assert!(transaction.insert("t", decider, rows).is_err());
     transaction.undo().unwrap();
-    transaction.commit(decider, false).unwrap();
-    assert!(transaction.commit(decider, false).is_err());
+    transaction.commit(decider, false, 0).unwrap();
+    assert!(transaction.commit(decider, false, 0).is_err());
     assert_eq!(query("SELECT count(*) AS n FROM t"), "n\n2\n");
 }

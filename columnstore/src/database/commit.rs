@@ -138,10 +138,7 @@ impl Database {
     }
 
     fn show(&self, catalog: &Arc<Catalog>) {
-        let mut visible = self.visible.write();
-        if visible.sequence < catalog.sequence {
-            *visible = Arc::clone(catalog);
-        }
+        self.shown.show(catalog);
     }
 
     /// Waits until a record is on disk that was written after so many failures, or syncs it for all that wait.
@@ -258,6 +255,7 @@ impl Database {
         head.catalog = Arc::clone(&before);
         head.forwards.retain(|(lsn, _)| *lsn <= before.sequence);
         self.tail.lock().cut(&before);
+        self.shown.cut(before.sequence);
         {
             let mut syncing = self.syncing.lock();
             syncing.synced = before.sequence;
@@ -322,7 +320,7 @@ impl Database {
     /// Forgets where rows went that no transaction can have seen at their old places.
     pub(super) fn prune_forwards(&self, head: &mut Head) {
         let writers = self.writers.lock();
-        let oldest = writers.values().min().copied().unwrap_or(u64::MAX).min(self.catalog().sequence);
+        let oldest = writers.values().min().copied().unwrap_or(u64::MAX).min(self.shown.oldest_lsn());
         head.forwards.retain(|(lsn, _)| oldest < *lsn);
     }
 

@@ -21,6 +21,7 @@ mod prepared;
 mod replica;
 mod replication;
 mod rewrite;
+mod shown;
 mod transaction;
 
 use std::any::Any;
@@ -28,8 +29,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex, RwLock};
+use parking_lot::{Condvar, Mutex};
 
 pub use backup::{BackupFile, BackupSource};
 pub(crate) use catalog::{Catalog, Files};
@@ -44,6 +46,7 @@ pub use manifest::{decode_definition, encode_definition};
 pub(crate) use manifest::{read_definition, write_definition};
 use replication::Tail;
 pub use replication::{LogRecord, Position, Replication};
+use shown::Shown;
 pub use transaction::{Savepoint, Transaction};
 
 use crate::alter::AlterTable;
@@ -60,7 +63,7 @@ pub struct Database {
     files: Arc<Files>,
     options: Options,
     /// What readers see: all of it is on disk.
-    visible: RwLock<Arc<Catalog>>,
+    shown: Shown,
     head: Mutex<Head>,
     syncing: Mutex<Syncing>,
     tail: Mutex<Tail>,
@@ -117,16 +120,16 @@ impl Database {
             next_table_id: AtomicU64::new(catalog.next_table_id),
             next_segment_id: AtomicU64::new(catalog.next_segment_id),
             files,
-            options,
             syncing: Mutex::new(Syncing::at(catalog.sequence)),
             tail: Mutex::new(Tail::after(&catalog)),
             synced: Condvar::new(),
             released: Condvar::new(),
-            visible: RwLock::new(Arc::clone(&catalog)),
+            shown: Shown::new(Arc::clone(&catalog), options.keep_shown),
             head: Mutex::new(Head::new(catalog, log, last_log + 1)),
             writers: Mutex::default(),
             next_writer: AtomicU64::new(0),
             maintenance: Maintenance::default(),
+            options,
             _lock: lock,
         }))
     }
@@ -176,6 +179,31 @@ impl Database {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         Snapshot(self.catalog())
+    }
+
+    /// All tables as they were at a moment ([`crate::Clock`]), for a reader that looks at several directories; 0: as they are now. Waits,
+    /// for so long at most, for transactions over several directories that may count by then ([`Database::resolve`]).
+    ///
+    /// # Errors
+    /// [`Error::Unsettled`] if one of them is still in doubt, [`Error::Passed`] if that state is not kept any more
+    /// ([`Options::keep_shown`]).
+    pub fn snapshot_at(&self, moment: u64, most: Duration) -> Result<Snapshot> {
+        Ok(Snapshot(self.catalog_at(moment, most)?))
+    }
+
+    fn catalog_at(&self, moment: u64, most: Duration) -> Result<Arc<Catalog>> {
+        if moment == 0 { Ok(self.catalog()) } else { self.shown.at(moment, most) }
+    }
+
+    /// The moment from which what is shown now counts, for readers of several directories.
+    #[must_use]
+    pub fn moment(&self) -> u64 {
+        self.shown.moment()
+    }
+
+    /// Lets go of states that readers of several directories will not ask for any more.
+    pub fn prune_states(&self) {
+        self.shown.prune();
     }
 
     /// Every view: its name as written, and its text.
@@ -311,7 +339,7 @@ impl Database {
     }
 
     fn catalog(&self) -> Arc<Catalog> {
-        Arc::clone(&self.visible.read())
+        self.shown.newest()
     }
 }
 
@@ -324,6 +352,12 @@ impl Snapshot {
     #[must_use]
     pub fn table(&self, name: &str) -> Option<Arc<Table>> {
         self.0.table(name).cloned()
+    }
+
+    /// Every table, by name.
+    #[must_use]
+    pub fn tables(&self) -> Vec<Arc<Table>> {
+        self.0.tables.values().cloned().collect()
     }
 }
 

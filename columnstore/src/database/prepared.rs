@@ -8,16 +8,23 @@
 //! What a prepared transaction will do cannot fail: until it is resolved nobody else may change the rows that it deletes, add the keys
 //! that it adds, or move the rows of its partitions.
 
+use std::cell::Cell;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::ArrayRef;
 
-use super::commit::added_segments;
+use super::commit::{Head, added_segments};
 use super::{Catalog, Database, Transaction};
 use crate::keys::SoughtKeys;
 use crate::log::{Change, encode_changes};
 use crate::table::{Partition, Table};
 use crate::{Error, Result};
+
+/// How long a decision waits for transactions that come before it: longer than somebody takes to settle what was left in doubt.
+const DECIDES_WITHIN: Duration = Duration::from_secs(5);
+/// How long one that was decided waits for them; who told of it tells it again.
+const SETTLES_WITHIN: Duration = Duration::from_secs(1);
 
 /// What a transaction may do yet.
 pub(crate) struct Prepared {
@@ -181,64 +188,99 @@ fn in_use(table: &Table) -> Error {
 impl Transaction {
     /// Makes the changes last without showing them: they are there once [`Database::resolve`] says so, whatever happens in between.
     /// `decider` is the ordinal of the partition that decides, for whoever finds the transaction in doubt. A transaction that changed
-    /// nothing need not be resolved.
+    /// nothing need not be resolved. Returns the earliest moment from which it may count, for the one that decides; 0: it changed nothing.
     ///
     /// # Errors
     /// As [`Transaction::commit`].
-    pub fn prepare(self, transaction: u64, decider: u32) -> Result<()> {
+    pub fn prepare(self, transaction: u64, decider: u32) -> Result<u64> {
         let inserted = self.inserted()?;
-        self.database.commit(|head| {
+        let since = self.database.shown.prepare(transaction);
+        let prepared = self.database.commit(|head| {
             let changes = self.changes(head, inserted)?;
             if changes.is_empty() {
-                return Ok((vec![], ()));
+                return Ok((vec![], false));
             }
             // What cannot be made now must not be promised.
             let mut made = Catalog::clone(&head.catalog);
             changes.iter().try_for_each(|change| made.apply(change))?;
-            Ok((vec![Change::Prepare { transaction, decider, changes }], ()))
-        })
+            Ok((vec![Change::Prepare { transaction, decider, changes }], true))
+        });
+        if !matches!(prepared, Ok(true)) {
+            self.database.shown.give_up(transaction);
+        }
+        Ok(if prepared? { since } else { 0 })
     }
 
-    /// Commits together with the decision that the transaction commits everywhere.
+    /// Commits together with the decision that the transaction commits everywhere. `prepared`: the latest of the moments that
+    /// [`Transaction::prepare`] gave, 0 if it changes nothing elsewhere. Returns the moment from which it counts, for those that prepared.
     ///
     /// # Errors
-    /// As [`Transaction::commit`], and [`Error::Conflict`] if it was decided before that it does not.
-    pub fn commit_deciding(self, transaction: u64) -> Result<()> {
+    /// As [`Transaction::commit`]; [`Error::Conflict`] if it was decided before that it does not; [`Error::Unsettled`] if others that
+    /// come before it stay in doubt.
+    pub fn commit_deciding(self, transaction: u64, prepared: u64) -> Result<u64> {
         let inserted = self.inserted()?;
-        self.database.commit(|head| {
+        let shown = &self.database.shown;
+        let moment = if prepared > 0 { shown.decide(transaction, prepared, DECIDES_WITHIN)? } else { 0 };
+        let plan = |head: &Head| {
             if head.catalog.decided.contains_key(&transaction) {
                 return Err(Error::Conflict(format!("transaction {transaction} was given up")));
             }
             let mut changes = self.changes(head, inserted)?;
             changes.push(Change::Decide { transaction, commit: true });
             Ok((changes, ()))
-        })
+        };
+        let ordered = |head: &mut Head| match moment {
+            0 => {}
+            moment => shown.order(transaction, moment, &head.catalog),
+        };
+        self.database.commit_then(plan, ordered).inspect_err(|_| shown.give_up(transaction))?;
+        Ok(if moment > 0 { moment } else { shown.moment() })
     }
 }
 
 impl Database {
-    /// Makes the changes of a prepared transaction, or drops them. Nothing happens if it is not prepared, or was resolved before.
+    /// Makes the changes of a prepared transaction, which count from a moment on, or drops them. Nothing happens if it is not prepared,
+    /// or was resolved before.
     ///
     /// # Errors
-    /// [`Error::Io`].
-    pub fn resolve(self: &Arc<Self>, transaction: u64, commit: bool) -> Result<()> {
-        let prepared = self.commit(|head| match head.catalog.prepared.get(&transaction) {
-            Some(prepared) => Ok((vec![Change::Resolve { transaction, commit }], Some(Arc::clone(prepared)))),
+    /// [`Error::Unsettled`] if others that come before it are in doubt; [`Error::Io`].
+    pub fn resolve(self: &Arc<Self>, transaction: u64, commit: Option<u64>) -> Result<()> {
+        if let Some(moment) = commit {
+            self.shown.wait_to_order(transaction, moment, SETTLES_WITHIN)?;
+        }
+        let resolves = Cell::new(false);
+        let plan = |head: &Head| match head.catalog.prepared.get(&transaction) {
+            Some(prepared) => {
+                resolves.set(true);
+                Ok((vec![Change::Resolve { transaction, commit: commit.is_some() }], Some(Arc::clone(prepared))))
+            }
             // Resolved just now: it is so only when that lasts.
             None if self.catalog().prepared.contains_key(&transaction) => Ok((vec![Change::Forget(vec![])], None)),
             None => Ok((vec![], None)),
-        })?;
-        if let Some(prepared) = prepared.filter(|_| !commit) {
+        };
+        let ordered = |head: &mut Head| {
+            if let Some(moment) = commit.filter(|_| resolves.get()) {
+                self.shown.order(transaction, moment, &head.catalog);
+            }
+        };
+        let prepared = self.commit_then(plan, ordered)?;
+        if let Some(prepared) = prepared.filter(|_| commit.is_none()) {
             added_segments(&prepared.changes).for_each(|segment| segment.set_doomed(true));
+            self.shown.give_up(transaction);
         }
         Ok(())
     }
 
-    /// Whether a transaction commits that this directory decides on. If that was not decided, it is from now on: it does not.
+    /// Whether a transaction commits that this directory decides on, and from which moment. If that was not decided, it is from now on: it
+    /// does not.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn outcome(self: &Arc<Self>, transaction: u64) -> Result<bool> {
+    pub fn outcome(self: &Arc<Self>, transaction: u64) -> Result<Option<u64>> {
+        Ok(if self.commits(transaction)? { Some(self.shown.moment_of(transaction)) } else { None })
+    }
+
+    fn commits(self: &Arc<Self>, transaction: u64) -> Result<bool> {
         // What is shown is on disk; what is not shown yet may still fail.
         if let Some(commit) = self.catalog().decided.get(&transaction) {
             return Ok(*commit);
@@ -264,6 +306,8 @@ impl Database {
         self.commit(|head| {
             let known: Vec<u64> = transactions.iter().copied().filter(|t| head.catalog.decided.contains_key(t)).collect();
             Ok((if known.is_empty() { vec![] } else { vec![Change::Forget(known)] }, ()))
-        })
+        })?;
+        self.shown.forget(transactions);
+        Ok(())
     }
 }

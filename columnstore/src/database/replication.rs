@@ -200,6 +200,7 @@ impl Database {
             }
         }
         head.role = Role::Master(replication);
+        self.shown.begin_anew();
         Ok(())
     }
 

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::{concat, take};
@@ -50,9 +51,22 @@ impl Database {
     /// Begins a transaction on the state that is shown now.
     #[must_use]
     pub fn begin(self: &Arc<Self>) -> Transaction {
+        self.begin_on(|| self.catalog())
+    }
+
+    /// Begins a transaction on the state of a moment, as [`Database::snapshot_at`] gives it.
+    ///
+    /// # Errors
+    /// As [`Database::snapshot_at`].
+    pub fn begin_at(self: &Arc<Self>, moment: u64, most: Duration) -> Result<Transaction> {
+        let state = self.catalog_at(moment, most)?;
+        Ok(self.begin_on(|| state))
+    }
+
+    fn begin_on(self: &Arc<Self>, state: impl FnOnce() -> Arc<Catalog>) -> Transaction {
         let number = self.next_writer.fetch_add(1, Ordering::Relaxed);
         let mut writers = self.writers.lock();
-        let snapshot = self.catalog();
+        let snapshot = state();
         writers.insert(number, snapshot.sequence);
         Transaction { database: Arc::clone(self), number, snapshot, changed: BTreeMap::new() }
     }

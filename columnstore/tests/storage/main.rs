@@ -4,6 +4,7 @@ mod alter;
 mod damage;
 mod directory;
 mod golden;
+mod moments;
 mod prepared;
 mod replication;
 mod rows;

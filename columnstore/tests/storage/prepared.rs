@@ -89,8 +89,8 @@ fn what_is_prepared_waits_for_the_outcome() {
                 // Nothing moves the row meanwhile.
                 database.optimize_table("t", true).unwrap();
                 database.optimize_table("t", false).unwrap();
-                database.resolve(7, commit).unwrap();
-                database.resolve(7, !commit).unwrap();
+                database.resolve(7, commit.then_some(1)).unwrap();
+                database.resolve(7, (!commit).then_some(1)).unwrap();
                 let expected = if commit { after(added.clone()) } else { (0..10).collect() };
                 assert_eq!((ids(&database), database.in_doubt()), (expected.clone(), vec![]));
                 let database = reopen(database, checkpoint);
@@ -124,7 +124,7 @@ fn others_do_not_come_in_between() {
     let conflict = |result: Result<(), Error>| assert!(matches!(result, Err(Error::Conflict(_))), "{result:?}");
     conflict(same_row.commit());
     conflict(same_key.commit());
-    conflict(again.prepare(8, 0));
+    conflict(again.prepare(8, 0).map(drop));
     conflict(database.drop_table("t", false).map(drop));
     conflict(database.truncate_table("t"));
     let mut writer = database.writer("t").unwrap();
@@ -133,7 +133,7 @@ fn others_do_not_come_in_between() {
     apart.commit().unwrap();
     database.flush_table("t").unwrap();
     assert_eq!(database.table("t").unwrap().rows_in_memory(), 11);
-    database.resolve(7, true).unwrap();
+    database.resolve(7, Some(1)).unwrap();
     assert_eq!(ids(&database), after(20..22).into_iter().chain([30]).collect::<Vec<_>>());
     database.flush_table("t").unwrap();
     assert_eq!(database.table("t").unwrap().rows_in_memory(), 0);
@@ -145,25 +145,25 @@ fn decisions_last_and_what_is_unknown_never_commits() {
     for checkpoint in [true, false] {
         let folder = tempfile::tempdir().unwrap();
         let database = create(folder.path());
-        begin(&database, 20..22).commit_deciding(7).unwrap();
+        begin(&database, 20..22).commit_deciding(7, 0).unwrap();
         let database = reopen(database, checkpoint);
         assert_eq!(ids(&database), after(20..22));
-        assert!(database.outcome(7).unwrap());
-        assert!(!database.outcome(8).unwrap());
+        assert!(database.outcome(7).unwrap().is_some());
+        assert!(database.outcome(8).unwrap().is_none());
         let database = reopen(database, checkpoint);
-        assert!(!database.outcome(8).unwrap());
+        assert!(database.outcome(8).unwrap().is_none());
         database.forget(&[7, 9]).unwrap();
         let database = reopen(database, checkpoint);
-        assert!(!database.outcome(7).unwrap());
+        assert!(database.outcome(7).unwrap().is_none());
     }
     let folder = tempfile::tempdir().unwrap();
     let database = create(folder.path());
     let late = begin(&database, 20..22);
-    assert!(!database.outcome(7).unwrap());
-    assert!(matches!(late.commit_deciding(7), Err(Error::Conflict(_))));
+    assert!(database.outcome(7).unwrap().is_none());
+    assert!(matches!(late.commit_deciding(7, 0), Err(Error::Conflict(_))));
     assert_eq!(ids(&database), (0..10).collect::<Vec<_>>());
-    database.begin().commit_deciding(9).unwrap();
-    assert!(database.outcome(9).unwrap());
+    database.begin().commit_deciding(9, 0).unwrap();
+    assert!(database.outcome(9).unwrap().is_some());
     database.begin().prepare(10, 0).unwrap();
     assert_eq!(database.in_doubt(), vec![]);
 }
@@ -178,10 +178,10 @@ fn states_that_are_held_together_are_of_one_moment() {
     let mut other = databases[0].begin();
     insert(&mut other, 40..41).unwrap();
     other.prepare(9, 1).unwrap();
-    begin(&databases[1], 20..22).commit_deciding(7).unwrap();
+    begin(&databases[1], 20..22).commit_deciding(7, 0).unwrap();
     let holds: Vec<Hold> = databases.iter().map(|database| database.hold(Duration::from_secs(60))).collect();
     let waiting = Arc::clone(&databases[0]);
-    let told = std::thread::spawn(move || waiting.resolve(7, true).unwrap());
+    let told = std::thread::spawn(move || waiting.resolve(7, Some(1)).unwrap());
     std::thread::sleep(Duration::from_millis(50));
     assert!(!told.is_finished() && ids(&databases[0]) == (0..10).collect::<Vec<_>>(), "readers do not wait, commits do");
     let sources: Vec<BackupSource> = holds.iter().map(|hold| hold.source().unwrap()).collect();

@@ -82,6 +82,8 @@ impl<'a> QueryOnLeaves<'a> {
         if placement.is_empty() {
             placement.extend(self.database.leaves.first().map(|address| (address.clone(), vec![])));
         }
+        // All leaves show what there is then: a transaction over several of them wholly or not at all.
+        let moment = self.shared.clock.tick();
         let begin = |(address, ordinals): (&String, &Vec<u32>)| {
             let service = self.shared.leaves.leaf(address)?;
             let setup = QuerySetup {
@@ -89,12 +91,13 @@ impl<'a> QueryOnLeaves<'a> {
                 database: self.database.name.clone(),
                 address: address.clone(),
                 ordinals: ordinals.clone(),
+                moment,
             };
             let query = match self.within {
                 Some(transaction) => transaction.leaf(address)?.query(self.number),
                 None => service.begin(setup),
             };
-            let query = query.map_err(|e| at(address, e))?;
+            let query = query.inspect_err(|e| self.shared.clock.hear(e.moment)).map_err(|e| at(address, e))?;
             Ok(OneLeaf { address: address.clone(), service, query, partitions: !ordinals.is_empty() })
         };
         Ok(in_parallel(&placement.iter().collect::<Vec<_>>(), |leaf| begin(*leaf))?)

@@ -115,7 +115,9 @@ fn resolve_one(shared: &Shared, address: &str, one: &InDoubt) {
         Ok(commit)
     });
     match told {
-        Ok(commit) => tracing::info!(transaction, ordinal, commit, leaf = address, "a transaction was in doubt"),
+        Ok(commit) => {
+            tracing::info!(transaction, ordinal, commit = commit.is_some(), leaf = address, "a transaction was in doubt")
+        }
         Err(failure) => tracing::debug!(transaction, %failure, "a transaction stays in doubt"),
     }
 }

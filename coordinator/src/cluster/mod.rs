@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use stoa_columnstore::{AlterTable, MergeStatus, Table, TableDef, encode_definition};
+use stoa_columnstore::{AlterTable, Clock, MergeStatus, Table, TableDef, encode_definition};
 use stoa_exec::{Admission, CancelToken, Progress, QueryContext, QueryResult, Settings, execute_on_leaves};
 use stoa_plan::distribute::{self, Net};
 use stoa_plan::{Query, TableStatistics};
@@ -151,6 +151,8 @@ pub struct Shared {
     pub numbers: Arc<QueryNumbers>,
     /// Plans that were made lately.
     pub plans: Arc<Plans>,
+    /// Moments at which queries see what there is, and from which transactions count.
+    pub clock: Arc<Clock>,
     /// Transactions that partitions may forget.
     pub transactions: Arc<Transactions>,
     /// For how long statements are run again when leaves under them fail.

@@ -1,19 +1,20 @@
 //! Transactions on a cluster.
 //!
-//! A leaf takes part from the moment that the transaction first asks it for something; what it sees there is what was committed then.
+//! What it sees is of one moment on all leaves, that of its first question. A commit counts from one moment too: the decision brings it,
+//! and others at that moment or later wait until a partition that prepared knows the decision ([`stoa_columnstore::Clock`]).
 //! A commit is decided by the first of the partitions that are changed: the others prepare, then that one commits together with the
 //! decision, then the others are told. From the decision on the transaction is committed, whoever fails; before it, it never happened.
 //! Who was not told asks ([`super::in_doubt`]). So does the coordinator when the answer to a commit is lost: what the deciding partition
 //! does not know never commits, so that a transaction of one partition carries its number too.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use parking_lot::Mutex;
-use stoa_columnstore::{RowNames, TableDef, conform, partition_of_address};
+use stoa_columnstore::{Clock, RowNames, TableDef, conform, partition_of_address};
 use stoa_exec::{CancelToken, Progress, QueryResult};
 use stoa_plan::Query;
 use stoa_rpc::ipc::{one_chunk, read_chunk};
@@ -38,6 +39,9 @@ pub(super) struct Participants {
     database: Arc<Database>,
     pool: Arc<LeafPool>,
     number: u64,
+    clock: Arc<Clock>,
+    /// What it sees is as it was then.
+    moment: OnceLock<u64>,
     open: Mutex<BTreeMap<String, Arc<dyn LeafTransaction>>>,
 }
 
@@ -53,8 +57,10 @@ impl Participants {
             database: self.database.name.clone(),
             address: address.to_owned(),
             ordinals: masters.filter(|(_, master)| master.as_deref() == Some(address)).map(|(ordinal, _)| ordinal).collect(),
+            moment: *self.moment.get_or_init(|| self.clock.tick()),
         };
-        let begun = self.pool.leaf(address)?.begin_transaction(setup).map_err(|e| at(address, e))?;
+        let begun = self.pool.leaf(address)?.begin_transaction(setup);
+        let begun = begun.inspect_err(|e| self.clock.hear(e.moment)).map_err(|e| at(address, e))?;
         // Whoever was first has it; nothing was done on the other one.
         Ok(self.open.lock().entry(address.to_owned()).or_insert(begun).clone())
     }
@@ -81,7 +87,8 @@ pub(super) struct ClusterTransaction {
 impl ClusterTransaction {
     pub fn new(database: Arc<Database>, shared: &Shared) -> ClusterTransaction {
         let number = shared.numbers.next(shared.control.node());
-        let participants = Participants { database, pool: shared.leaves.clone(), number, open: Mutex::default() };
+        let (pool, clock, moment) = (shared.leaves.clone(), shared.clock.clone(), OnceLock::new());
+        let participants = Participants { database, pool, number, clock, moment, open: Mutex::default() };
         ClusterTransaction { shared: shared.clone(), participants, touched: BTreeSet::new(), broken: None }
     }
 
@@ -195,6 +202,11 @@ impl Transaction for ClusterTransaction {
         self.shared.run(self.participants.database.clone(), query, Some(&self.participants), cancel, progress)
     }
 
+    fn look(&self) -> Result<()> {
+        let places: BTreeSet<String> = self.database().placement()?.into_keys().chain([self.home()?.0]).collect();
+        Ok(in_parallel(&places.into_iter().collect::<Vec<_>>(), |address| self.participants.leaf(address).map(drop)).map(drop)?)
+    }
+
     fn table(&self, name: &str) -> Option<Arc<TableDef>> {
         self.database().tables.get(&name.to_lowercase()).cloned()
     }
@@ -292,14 +304,20 @@ impl Transaction for ClusterTransaction {
         }
         let decider = self.decider()?;
         let others: Vec<Place> = self.touched.iter().filter(|place| **place != decider).cloned().collect();
-        if let Err(error) = self.prepare(&others, &decider).and_then(|leaf| self.decide(&*leaf, &decider, cancel)) {
-            // Where the outcome is not known, those that prepared wait for it.
-            if !matches!(error, Error::Unknown(_)) {
-                self.tell(&others, false);
+        let decided = self.prepare(&others, &decider).and_then(|(leaf, latest)| self.decide(&*leaf, &decider, latest, cancel));
+        let moment = match decided {
+            Ok(moment) => moment,
+            Err(error) => {
+                // Where the outcome is not known, those that prepared wait for it.
+                if !matches!(error, Error::Unknown(_)) {
+                    self.tell(&others, None);
+                }
+                return Err(error);
             }
-            return Err(error);
-        }
-        if self.tell_all(others, cancel) {
+        };
+        // Who asks this coordinator from now on sees it.
+        self.participants.clock.hear(moment);
+        if self.tell_all(others, moment, cancel) {
             self.shared.transactions.forget_later(&self.database().name, decider.1, self.participants.number);
         }
         Ok(())
@@ -307,9 +325,11 @@ impl Transaction for ClusterTransaction {
 }
 
 impl ClusterTransaction {
-    /// The partition that decides: one that is changed, or any if only REFERENCE tables are.
+    /// The partition that decides: the first one that is changed, so that those that decide do not wait for each other in a circle, or any
+    /// if only REFERENCE tables are.
     fn decider(&self) -> Result<Place> {
-        if let Some(place) = self.touched.iter().find(|(_, ordinal)| *ordinal != REFERENCE) {
+        let changed = self.touched.iter().filter(|(_, ordinal)| *ordinal != REFERENCE);
+        if let Some(place) = changed.min_by_key(|(_, ordinal)| *ordinal) {
             return Ok(place.clone());
         }
         let masters = (0u32..).zip(&self.database().masters);
@@ -317,30 +337,33 @@ impl ClusterTransaction {
         online.map_or_else(|| self.master(0), Ok)
     }
 
-    /// Makes the changes of these places last; the transaction on the leaf that decides.
-    fn prepare(&self, places: &[Place], decider: &Place) -> Result<Arc<dyn LeafTransaction>> {
+    /// Makes the changes of these places last; the transaction on the leaf that decides, and the latest of their moments.
+    fn prepare(&self, places: &[Place], decider: &Place) -> Result<(Arc<dyn LeafTransaction>, u64)> {
         let mut leaves: BTreeMap<&String, Vec<u32>> = BTreeMap::new();
         for (address, ordinal) in places {
             leaves.entry(address).or_default().push(*ordinal);
         }
         // Where nothing was begun nothing can be prepared: it is known now who is there.
         let decides = self.participants.leaf(&decider.0)?;
-        in_parallel(&leaves.into_iter().collect::<Vec<_>>(), |(address, ordinals)| {
+        let moments = in_parallel(&leaves.into_iter().collect::<Vec<_>>(), |(address, ordinals)| {
             self.participants.leaf(address)?.prepare(ordinals, decider.1).map_err(|e| at(address, e))
         })?;
-        Ok(decides)
+        Ok((decides, moments.into_iter().max().unwrap_or(0)))
     }
 
-    /// Has a partition commit its part, and with it everything. If its answer is lost it is asked what it decided, wherever it is by then.
-    fn decide(&self, leaf: &dyn LeafTransaction, decider: &Place, cancel: &CancelToken) -> Result<()> {
-        let Err(failure) = leaf.commit(decider.1, true) else { return Ok(()) };
-        let failure = at(&decider.0, failure);
+    /// Has a partition commit its part, and with it everything: the moment from which it counts. If its answer is lost it is asked what it
+    /// decided, wherever it is by then.
+    fn decide(&self, leaf: &dyn LeafTransaction, decider: &Place, prepared: u64, cancel: &CancelToken) -> Result<u64> {
+        let failure = match leaf.commit(decider.1, true, prepared) {
+            Ok(moment) => return Ok(moment),
+            Err(failure) => at(&decider.0, failure),
+        };
         if is_refusal(&failure) {
             return Err(failure.into());
         }
         match self.ask(decider.1, cancel) {
-            Some(true) => Ok(()),
-            Some(false) => Err(failure.into()),
+            Some(Some(moment)) => Ok(moment),
+            Some(None) => Err(failure.into()),
             None => Err(Error::Unknown(format!(
                 "whether the changes were committed is not known: partition {} of database '{}' decided, and does not answer                  ({failure}). They are there as a whole or not at all: when SHOW LEAVES says that all leaves are online, look for                  them before they are made again",
                 decider.1,
@@ -350,7 +373,7 @@ impl ClusterTransaction {
     }
 
     /// Asks for the outcome until it is known, for a while. Who is asked has decided then, if it had not.
-    fn ask(&self, decider: u32, cancel: &CancelToken) -> Option<bool> {
+    fn ask(&self, decider: u32, cancel: &CancelToken) -> Option<Option<u64>> {
         let began = Instant::now();
         loop {
             let master = self.address_now(&(String::new(), decider));
@@ -372,10 +395,10 @@ impl ClusterTransaction {
     }
 
     /// Tells those that prepared that the transaction commits, for a while: who was told shows it. Whether all were; who was not asks.
-    fn tell_all(&self, mut places: Vec<Place>, cancel: &CancelToken) -> bool {
+    fn tell_all(&self, mut places: Vec<Place>, moment: u64, cancel: &CancelToken) -> bool {
         let (began, all) = (Instant::now(), places.len());
         loop {
-            places = self.tell(&places, true);
+            places = self.tell(&places, Some(moment));
             // A copy of the REFERENCE tables that nobody reads now asks when it is back.
             let waits = places.iter().any(|place| place.1 != REFERENCE || self.address_now(place).is_some());
             if !waits || began.elapsed() > self.shared.retry_limit.0 || wait(ASK, cancel).is_err() {
@@ -389,8 +412,8 @@ impl ClusterTransaction {
         places.is_empty()
     }
 
-    /// Tells those that prepared what came of the transaction: who could not be told.
-    fn tell(&self, places: &[Place], commit: bool) -> Vec<Place> {
+    /// Tells those that prepared what came of the transaction, and from which moment it counts: who could not be told.
+    fn tell(&self, places: &[Place], commit: Option<u64>) -> Vec<Place> {
         let (mut leaves, mut untold) = (BTreeMap::<String, Vec<&Place>>::new(), Vec::new());
         for place in places {
             match self.address_now(place) {

@@ -61,7 +61,8 @@ impl Open {
                 Open::Going { transaction, used } => (transaction, used),
                 Open::Lost(why) => return Err(rolled_back(why, None)),
             };
-            match work(&mut **transaction) {
+            let looked = if *used { Ok(()) } else { transaction.look() };
+            match looked.and_then(|()| work(&mut **transaction)) {
                 Err(error) if error.is_altered() => {
                     if *used {
                         *self = Open::Lost(ALTERED);
