@@ -6,13 +6,14 @@
 //! not know what came of it asks the one that decides ([`Database::outcome`]), and what that one does not know never commits.
 //!
 //! What a prepared transaction will do cannot fail: until it is resolved nobody else may change the rows that it deletes, add the keys
-//! that it adds, or move the rows of its partitions.
+//! that it adds, change the tables that it empties, or move the rows of its partitions.
 
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
 
-use super::commit::added_segments;
+use super::commit::Head;
+use super::replica::gone;
 use super::{Catalog, Database, Transaction};
 use crate::keys::SoughtKeys;
 use crate::log::{Change, encode_changes};
@@ -23,7 +24,7 @@ use crate::{Error, Result};
 pub(crate) struct Prepared {
     /// The ordinal of the partition that decides.
     pub(crate) decider: u32,
-    /// Inserts, attached segments and deletes.
+    /// Inserts, attached segments, deletes and emptied tables.
     pub(crate) changes: Vec<Change>,
     /// The rows that it adds to each partition of a table.
     added: Vec<(u64, usize, Partition)>,
@@ -33,16 +34,22 @@ impl Prepared {
     /// Whether it changes a partition of a table; `None`: any.
     fn touches(&self, table: u64, partition: Option<usize>) -> bool {
         let mut places = self.changes.iter().filter_map(place_of);
-        places.any(|(t, p)| t == table && partition.is_none_or(|partition| p == partition))
+        places.any(|(t, p)| t == table && partition.is_none_or(|partition| p.is_none_or(|p| p == partition)))
+    }
+
+    /// Whether it removes all rows of a table.
+    fn empties(&self, table: u64) -> bool {
+        self.changes.iter().any(|change| matches!(change, Change::TruncateTable(id) if *id == table))
     }
 }
 
-/// The table and the partition whose rows a change concerns.
-fn place_of(change: &Change) -> Option<(u64, usize)> {
+/// The table and the partition whose rows a change concerns; `None`: all partitions.
+fn place_of(change: &Change) -> Option<(u64, Option<usize>)> {
     match change {
         Change::Insert { table, partition, .. }
         | Change::Attach { table, partition, .. }
-        | Change::Delete { table, partition, .. } => Some((*table, *partition)),
+        | Change::Delete { table, partition, .. } => Some((*table, Some(*partition))),
+        Change::TruncateTable(table) => Some((*table, None)),
         _ => None,
     }
 }
@@ -65,6 +72,11 @@ impl Catalog {
                     if self.prepared.values().any(|prepared| prepared.touches(*id, None)) =>
                 {
                     return Err(in_use(self.existing(*id)?));
+                }
+                Change::Insert { table, .. } | Change::Attach { table, .. } | Change::Delete { table, .. }
+                    if self.prepared.values().any(|prepared| prepared.empties(*table)) =>
+                {
+                    return Err(in_use(self.existing(*table)?));
                 }
                 Change::Delete { table, partition, rows } => {
                     let same = |other: &Change| match other {
@@ -112,8 +124,9 @@ impl Catalog {
             let Some((id, partition)) = place_of(change) else {
                 return Err(Error::Invalid("a transaction cannot prepare a change of this kind".into()));
             };
-            let mut part = Partition::default();
             let def = Arc::clone(&self.existing(id)?.def);
+            let Some(partition) = partition else { continue };
+            let mut part = Partition::default();
             match change {
                 Change::Insert { rows, .. } => part.memory.push(rows.columns(&def.schema()).map_err(Error::Invalid)?)?,
                 Change::Attach { segments, .. } => {
@@ -186,9 +199,7 @@ impl Transaction {
     /// # Errors
     /// As [`Transaction::commit`].
     pub fn prepare(self, transaction: u64, decider: u32) -> Result<()> {
-        let inserted = self.inserted()?;
-        self.database.commit(|head| {
-            let changes = self.changes(head, inserted)?;
+        let plan = |head: &Head, changes: Vec<Change>| {
             if changes.is_empty() {
                 return Ok((vec![], ()));
             }
@@ -196,7 +207,8 @@ impl Transaction {
             let mut made = Catalog::clone(&head.catalog);
             changes.iter().try_for_each(|change| made.apply(change))?;
             Ok((vec![Change::Prepare { transaction, decider, changes }], ()))
-        })
+        };
+        self.commit_as(plan, |_| ())
     }
 
     /// Commits together with the decision that the transaction commits everywhere.
@@ -204,15 +216,14 @@ impl Transaction {
     /// # Errors
     /// As [`Transaction::commit`], and [`Error::Conflict`] if it was decided before that it does not.
     pub fn commit_deciding(self, transaction: u64) -> Result<()> {
-        let inserted = self.inserted()?;
-        self.database.commit(|head| {
+        let plan = |head: &Head, mut changes: Vec<Change>| {
             if head.catalog.decided.contains_key(&transaction) {
                 return Err(Error::Conflict(format!("transaction {transaction} was given up")));
             }
-            let mut changes = self.changes(head, inserted)?;
             changes.push(Change::Decide { transaction, commit: true });
             Ok((changes, ()))
-        })
+        };
+        self.commit_as(plan, |_| ())
     }
 }
 
@@ -222,15 +233,17 @@ impl Database {
     /// # Errors
     /// [`Error::Io`].
     pub fn resolve(self: &Arc<Self>, transaction: u64, commit: bool) -> Result<()> {
-        let prepared = self.commit(|head| match head.catalog.prepared.get(&transaction) {
-            Some(prepared) => Ok((vec![Change::Resolve { transaction, commit }], Some(Arc::clone(prepared)))),
+        let removed = self.commit(|head| {
+            if head.catalog.prepared.contains_key(&transaction) {
+                let change = Change::Resolve { transaction, commit };
+                let removed = gone(&head.catalog, &change);
+                return Ok((vec![change], removed));
+            }
             // Resolved just now: it is so only when that lasts.
-            None if self.catalog().prepared.contains_key(&transaction) => Ok((vec![Change::Forget(vec![])], None)),
-            None => Ok((vec![], None)),
+            let just_now = self.catalog().prepared.contains_key(&transaction);
+            Ok((if just_now { vec![Change::Forget(vec![])] } else { vec![] }, vec![]))
         })?;
-        if let Some(prepared) = prepared.filter(|_| !commit) {
-            added_segments(&prepared.changes).for_each(|segment| segment.set_doomed(true));
-        }
+        removed.iter().for_each(|segment| segment.set_doomed(true));
         Ok(())
     }
 
