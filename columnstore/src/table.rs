@@ -127,6 +127,15 @@ impl Table {
         Ok(Table { ordinals: self.ordinals.clone(), ..Table::new(self.id, Arc::clone(&self.def), partitions) })
     }
 
+    /// This table without rows; those that come get numbers that no others had.
+    pub(crate) fn emptied(&self) -> Table {
+        let emptied = |part: &Arc<Partition>| {
+            Arc::new(Partition { memory: MemoryRows::starting_at(part.memory.next()), ..Partition::default() })
+        };
+        let partitions = self.partitions.iter().map(emptied).collect();
+        Table { ordinals: self.ordinals.clone(), ..Table::new(self.id, Arc::clone(&self.def), partitions) }
+    }
+
     /// This table with another definition, an altered one: no segment is written.
     pub(crate) fn with_definition(&self, def: &Arc<TableDef>) -> Result<Table> {
         if self.def.partitions != def.partitions {

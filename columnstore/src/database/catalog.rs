@@ -15,7 +15,6 @@ use crate::address::Place;
 use crate::definition::TableDef;
 use crate::disk::Disk;
 use crate::log::{Change, Entry, InsertedRows};
-use crate::memory::MemoryRows;
 use crate::segment::Segment;
 use crate::table::{Partition, Stored, Table};
 use crate::{Error, Result};
@@ -228,13 +227,8 @@ impl Catalog {
     }
 
     fn truncate(&mut self, id: u64) -> Result<()> {
-        let table = Arc::clone(self.existing(id)?);
-        let emptied = |part: &Arc<Partition>| {
-            Arc::new(Partition { memory: MemoryRows::starting_at(part.memory.next()), ..Partition::default() })
-        };
-        let partitions = table.partitions.iter().map(emptied).collect();
-        let emptied = Table::new(id, Arc::clone(&table.def), partitions);
-        self.tables.insert(table.name().to_lowercase(), Arc::new(emptied));
+        let emptied = self.existing(id)?.emptied();
+        self.tables.insert(emptied.name().to_lowercase(), Arc::new(emptied));
         self.stored += 1;
         Ok(())
     }

@@ -8,6 +8,7 @@
 //! ([`maintenance`]).
 
 mod backup;
+mod bulk;
 mod catalog;
 mod check;
 mod commit;

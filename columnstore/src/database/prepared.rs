@@ -6,7 +6,7 @@
 //! not know what came of it asks the one that decides ([`Database::outcome`]), and what that one does not know never commits.
 //!
 //! What a prepared transaction will do cannot fail: until it is resolved nobody else may change the rows that it deletes, add the keys
-//! that it adds, or move the rows of its partitions.
+//! that it adds, change the tables that it empties, or move the rows of its partitions.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -14,23 +14,23 @@ use std::time::Duration;
 
 use arrow::array::ArrayRef;
 
-use super::commit::{Head, added_segments};
+use super::bulk::Ending;
+use super::commit::Head;
+use super::replica::gone;
 use super::{Catalog, Database, Transaction};
 use crate::keys::SoughtKeys;
 use crate::log::{Change, encode_changes};
 use crate::table::{Partition, Table};
 use crate::{Error, Result};
 
-/// How long a decision waits for transactions that come before it: longer than somebody takes to settle what was left in doubt.
-const DECIDES_WITHIN: Duration = Duration::from_secs(5);
-/// How long one that was decided waits for them; who told of it tells it again.
+/// How long a transaction that was decided waits for those that come before it; who told of it tells it again.
 const SETTLES_WITHIN: Duration = Duration::from_secs(1);
 
 /// What a transaction may do yet.
 pub(crate) struct Prepared {
     /// The ordinal of the partition that decides.
     pub(crate) decider: u32,
-    /// Inserts, attached segments and deletes.
+    /// Inserts, attached segments, deletes and emptied tables.
     pub(crate) changes: Vec<Change>,
     /// The rows that it adds to each partition of a table.
     added: Vec<(u64, usize, Partition)>,
@@ -40,16 +40,22 @@ impl Prepared {
     /// Whether it changes a partition of a table; `None`: any.
     fn touches(&self, table: u64, partition: Option<usize>) -> bool {
         let mut places = self.changes.iter().filter_map(place_of);
-        places.any(|(t, p)| t == table && partition.is_none_or(|partition| p == partition))
+        places.any(|(t, p)| t == table && partition.is_none_or(|partition| p.is_none_or(|p| p == partition)))
+    }
+
+    /// Whether it removes all rows of a table.
+    fn empties(&self, table: u64) -> bool {
+        self.changes.iter().any(|change| matches!(change, Change::TruncateTable(id) if *id == table))
     }
 }
 
-/// The table and the partition whose rows a change concerns.
-fn place_of(change: &Change) -> Option<(u64, usize)> {
+/// The table and the partition whose rows a change concerns; `None`: all partitions.
+fn place_of(change: &Change) -> Option<(u64, Option<usize>)> {
     match change {
         Change::Insert { table, partition, .. }
         | Change::Attach { table, partition, .. }
-        | Change::Delete { table, partition, .. } => Some((*table, *partition)),
+        | Change::Delete { table, partition, .. } => Some((*table, Some(*partition))),
+        Change::TruncateTable(table) => Some((*table, None)),
         _ => None,
     }
 }
@@ -72,6 +78,11 @@ impl Catalog {
                     if self.prepared.values().any(|prepared| prepared.touches(*id, None)) =>
                 {
                     return Err(in_use(self.existing(*id)?));
+                }
+                Change::Insert { table, .. } | Change::Attach { table, .. } | Change::Delete { table, .. }
+                    if self.prepared.values().any(|prepared| prepared.empties(*table)) =>
+                {
+                    return Err(in_use(self.existing(*table)?));
                 }
                 Change::Delete { table, partition, rows } => {
                     let same = |other: &Change| match other {
@@ -119,8 +130,9 @@ impl Catalog {
             let Some((id, partition)) = place_of(change) else {
                 return Err(Error::Invalid("a transaction cannot prepare a change of this kind".into()));
             };
-            let mut part = Partition::default();
             let def = Arc::clone(&self.existing(id)?.def);
+            let Some(partition) = partition else { continue };
+            let mut part = Partition::default();
             match change {
                 Change::Insert { rows, .. } => part.memory.push(rows.columns(&def.schema()).map_err(Error::Invalid)?)?,
                 Change::Attach { segments, .. } => {
@@ -193,22 +205,7 @@ impl Transaction {
     /// # Errors
     /// As [`Transaction::commit`].
     pub fn prepare(self, transaction: u64, decider: u32) -> Result<u64> {
-        let inserted = self.inserted()?;
-        let since = self.database.shown.prepare(transaction);
-        let prepared = self.database.commit(|head| {
-            let changes = self.changes(head, inserted)?;
-            if changes.is_empty() {
-                return Ok((vec![], false));
-            }
-            // What cannot be made now must not be promised.
-            let mut made = Catalog::clone(&head.catalog);
-            changes.iter().try_for_each(|change| made.apply(change))?;
-            Ok((vec![Change::Prepare { transaction, decider, changes }], true))
-        });
-        if !matches!(prepared, Ok(true)) {
-            self.database.shown.give_up(transaction);
-        }
-        Ok(if prepared? { since } else { 0 })
+        self.end(&Ending::Prepare { transaction, decider })
     }
 
     /// Commits together with the decision that the transaction commits everywhere. `prepared`: the latest of the moments that
@@ -218,23 +215,7 @@ impl Transaction {
     /// As [`Transaction::commit`]; [`Error::Conflict`] if it was decided before that it does not; [`Error::Unsettled`] if others that
     /// come before it stay in doubt.
     pub fn commit_deciding(self, transaction: u64, prepared: u64) -> Result<u64> {
-        let inserted = self.inserted()?;
-        let shown = &self.database.shown;
-        let moment = if prepared > 0 { shown.decide(transaction, prepared, DECIDES_WITHIN)? } else { 0 };
-        let plan = |head: &Head| {
-            if head.catalog.decided.contains_key(&transaction) {
-                return Err(Error::Conflict(format!("transaction {transaction} was given up")));
-            }
-            let mut changes = self.changes(head, inserted)?;
-            changes.push(Change::Decide { transaction, commit: true });
-            Ok((changes, ()))
-        };
-        let ordered = |head: &mut Head| match moment {
-            0 => {}
-            moment => shown.order(transaction, moment, &head.catalog),
-        };
-        self.database.commit_then(plan, ordered).inspect_err(|_| shown.give_up(transaction))?;
-        Ok(if moment > 0 { moment } else { shown.moment() })
+        self.end(&Ending::Decide { transaction, prepared })
     }
 }
 
@@ -249,23 +230,25 @@ impl Database {
             self.shown.wait_to_order(transaction, moment, SETTLES_WITHIN)?;
         }
         let resolves = Cell::new(false);
-        let plan = |head: &Head| match head.catalog.prepared.get(&transaction) {
-            Some(prepared) => {
+        let plan = |head: &Head| {
+            if head.catalog.prepared.contains_key(&transaction) {
                 resolves.set(true);
-                Ok((vec![Change::Resolve { transaction, commit: commit.is_some() }], Some(Arc::clone(prepared))))
+                let change = Change::Resolve { transaction, commit: commit.is_some() };
+                let removed = gone(&head.catalog, &change);
+                return Ok((vec![change], removed));
             }
             // Resolved just now: it is so only when that lasts.
-            None if self.catalog().prepared.contains_key(&transaction) => Ok((vec![Change::Forget(vec![])], None)),
-            None => Ok((vec![], None)),
+            let just_now = self.catalog().prepared.contains_key(&transaction);
+            Ok((if just_now { vec![Change::Forget(vec![])] } else { vec![] }, vec![]))
         };
         let ordered = |head: &mut Head| {
             if let Some(moment) = commit.filter(|_| resolves.get()) {
                 self.shown.order(transaction, moment, &head.catalog);
             }
         };
-        let prepared = self.commit_then(plan, ordered)?;
-        if let Some(prepared) = prepared.filter(|_| commit.is_none()) {
-            added_segments(&prepared.changes).for_each(|segment| segment.set_doomed(true));
+        let removed = self.commit_then(plan, ordered)?;
+        removed.iter().for_each(|segment| segment.set_doomed(true));
+        if resolves.get() && commit.is_none() {
             self.shown.give_up(transaction);
         }
         Ok(())

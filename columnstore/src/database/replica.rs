@@ -31,7 +31,7 @@ pub(super) fn added_paths(files: &Files, changes: &[Change]) -> Vec<(PathBuf, u6
 }
 
 /// The segments that are not in use any more after a change, of the state before it.
-fn gone(before: &Catalog, change: &Change) -> Vec<Arc<Segment>> {
+pub(super) fn gone(before: &Catalog, change: &Change) -> Vec<Arc<Segment>> {
     let of_table = |id: &u64| before.table_of(*id).map(|table| table.segments().cloned().collect()).unwrap_or_default();
     match change {
         Change::DropTable(id) | Change::TruncateTable(id) => of_table(id),
@@ -40,9 +40,13 @@ fn gone(before: &Catalog, change: &Change) -> Vec<Arc<Segment>> {
             segments.retain(|segment| removed.contains(&segment.id()));
             segments
         }
-        Change::Resolve { transaction, commit: false } => {
-            let prepared = before.prepared.get(transaction);
-            prepared.map(|prepared| added_segments(&prepared.changes).cloned().collect()).unwrap_or_default()
+        Change::Resolve { transaction, commit } => {
+            let prepared = before.prepared.get(transaction).map(|prepared| &prepared.changes[..]).unwrap_or_default();
+            if *commit {
+                prepared.iter().flat_map(|change| gone(before, change)).collect()
+            } else {
+                added_segments(prepared).cloned().collect()
+            }
         }
         _ => vec![],
     }

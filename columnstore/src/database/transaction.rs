@@ -12,6 +12,7 @@ use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::{concat, take};
 use roaring::RoaringTreemap;
 
+use super::bulk::Ending;
 use super::commit::Head;
 use super::{Catalog, Database};
 use crate::address::Place;
@@ -20,7 +21,7 @@ use crate::keys::{SoughtKeys, read_rows};
 use crate::log::{Change, Entry, InsertedRows};
 use crate::sharding::rows_by_partition;
 use crate::table::{OWN_ROWS, Partition, Table};
-use crate::writer::{RowNumbers, canonical_columns, sorted};
+use crate::writer::{Load, RowNumbers, canonical_columns, sorted};
 use crate::{Error, Result};
 
 /// Reads and changes tables. Dropped without [`Transaction::commit`], it changed nothing.
@@ -29,22 +30,29 @@ pub struct Transaction {
     number: u64,
     snapshot: Arc<Catalog>,
     /// The tables that it changed, by number.
-    changed: BTreeMap<u64, Changed>,
+    pub(super) changed: BTreeMap<u64, Changed>,
+    /// Rows that were loaded into other tables.
+    pub(super) loads: Vec<Load>,
 }
 
 /// What a transaction had changed at some point of it.
 #[derive(Clone)]
-pub struct Savepoint(BTreeMap<u64, Changed>);
+pub struct Savepoint {
+    changed: BTreeMap<u64, Changed>,
+    loads: usize,
+}
 
 /// Rows that a transaction added to a partition, and the change that adds them.
 pub(super) type Inserted = (usize, Vec<ArrayRef>, Change);
 
 /// A table as the transaction changed it.
 #[derive(Clone)]
-struct Changed {
+pub(super) struct Changed {
     table: Arc<Table>,
+    /// It removes all rows that others added.
+    pub(super) truncated: bool,
     /// By partition, the addresses of rows of others that it deleted.
-    deleted: Vec<RoaringTreemap>,
+    pub(super) deleted: Vec<RoaringTreemap>,
 }
 
 impl Database {
@@ -68,7 +76,7 @@ impl Database {
         let mut writers = self.writers.lock();
         let snapshot = state();
         writers.insert(number, snapshot.sequence);
-        Transaction { database: Arc::clone(self), number, snapshot, changed: BTreeMap::new() }
+        Transaction { database: Arc::clone(self), number, snapshot, changed: BTreeMap::new(), loads: vec![] }
     }
 }
 
@@ -83,16 +91,21 @@ impl Transaction {
     /// What it has changed so far, to come back to.
     #[must_use]
     pub fn savepoint(&self) -> Savepoint {
-        Savepoint(self.changed.clone())
+        Savepoint { changed: self.changed.clone(), loads: self.loads.len() }
     }
 
     /// Undoes what came after a savepoint of this transaction.
     pub fn undo(&mut self, savepoint: Savepoint) {
-        self.changed = savepoint.0;
+        self.changed = savepoint.changed;
+        self.loads.truncate(savepoint.loads);
     }
 
     pub(super) fn existing(&self, name: &str) -> Result<Arc<Table>> {
-        self.table(name).ok_or_else(|| Error::NoSuchTable(name.into()))
+        let table = self.table(name).ok_or_else(|| Error::NoSuchTable(name.into()))?;
+        if self.loads.iter().any(|load| load.table() == table.id) {
+            return Err(Error::Invalid(format!("the transaction loads table '{name}' and does nothing else with it")));
+        }
+        Ok(table)
     }
 
     /// Adds rows; how many. Columns are matched by position and cast to the table's types if they have others.
@@ -227,8 +240,9 @@ impl Transaction {
         parts.into_iter().map(column).collect()
     }
 
-    fn change(&mut self, before: &Arc<Table>, table: Table) -> &mut Changed {
-        let new = || Changed { table: Arc::clone(before), deleted: vec![RoaringTreemap::new(); before.partitions.len()] };
+    pub(super) fn change(&mut self, before: &Arc<Table>, table: Table) -> &mut Changed {
+        let deleted = || vec![RoaringTreemap::new(); before.partitions.len()];
+        let new = || Changed { table: Arc::clone(before), truncated: false, deleted: deleted() };
         let changed = self.changed.entry(before.id).or_insert_with(new);
         changed.table = Arc::new(table);
         changed
@@ -240,8 +254,7 @@ impl Transaction {
     /// [`Error::Conflict`] if another transaction changed the same rows first, and [`Error::NoSuchTable`] if the table is gone;
     /// [`Error::Io`]. Nothing was changed then.
     pub fn commit(self) -> Result<()> {
-        let inserted = self.inserted()?;
-        self.database.commit(|head| Ok((self.changes(head, inserted)?, ())))
+        self.end(&Ending::Commit).map(drop)
     }
 
     /// The rows that it added, as changes; large ones are written as segments.
@@ -272,11 +285,17 @@ impl Transaction {
     /// The changes as they are on the newest state.
     pub(super) fn changes(&self, head: &Head, inserted: Vec<Inserted>) -> Result<Vec<Change>> {
         let mut changes = Vec::new();
+        for load in &self.loads {
+            changes.extend(load.changes(&head.catalog)?);
+        }
         for (id, changed) in &self.changed {
             let name = changed.table.name();
             let now = head.catalog.table_of(*id).ok_or_else(|| Error::NoSuchTable(name.into()))?;
             if now.def != changed.table.def {
                 return Err(Error::Conflict(format!("table '{name}' was altered")));
+            }
+            if changed.truncated {
+                changes.push(Change::TruncateTable(*id));
             }
             for (partition, rows) in changed.deleted.iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {
                 let rows = moved(head, now, partition, rows)?;
@@ -301,6 +320,7 @@ impl Transaction {
         let ordinal = now.ordinal(partition);
         let deletes = |place: Place| {
             changes.iter().any(|change| match change {
+                Change::TruncateTable(table) => *table == now.id,
                 Change::Delete { table, rows, .. } => *table == now.id && rows.contains(place.address(ordinal)),
                 _ => false,
             })

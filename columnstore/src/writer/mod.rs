@@ -3,16 +3,15 @@
 
 mod buffer;
 mod flush;
+mod load;
 mod prepare;
 mod unique;
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
 
 use crate::database::Database;
-use crate::log::{Change, Entry};
 use crate::segment::Segment;
 use crate::sharding::rows_by_partition;
 use crate::table::Table;
@@ -20,6 +19,7 @@ use crate::{Error, MAX_SEGMENT_ROWS, Result};
 use buffer::{RowBuffer, Rows};
 pub(crate) use flush::sorted;
 use flush::{Flush, Flushes};
+pub(crate) use load::Load;
 pub use prepare::{RowNames, RowNumbers, conform};
 pub(crate) use prepare::{canonical_column, canonical_columns};
 
@@ -166,12 +166,13 @@ impl TableWriter {
                 self.flush(partition, rows)?;
             }
         }
-        self.prepared.extend(self.flushes.finish()?);
-        self.prepared.sort_by_key(|(partition, segment)| (*partition, segment.id()));
+        let written = self.flushes.finish()?;
         if self.database.options().fsync {
-            let partitions: std::collections::BTreeSet<usize> = self.prepared.iter().map(|(partition, _)| *partition).collect();
+            let partitions: std::collections::BTreeSet<usize> = written.iter().map(|(partition, _)| *partition).collect();
             partitions.into_iter().try_for_each(|partition| self.database.sync_partition(self.table.id, partition))?;
         }
+        self.prepared.extend(written);
+        self.prepared.sort_by_key(|(partition, segment)| (*partition, segment.id()));
         Ok(())
     }
 
@@ -180,30 +181,13 @@ impl TableWriter {
     /// # Errors
     /// As [`TableWriter::finish`].
     pub fn commit(self) -> Result<u64> {
-        let table = &self.table;
-        let checked = unique::check(table, &self.database.table(table.name()), &self.prepared)?;
-        self.database.commit(|head| {
-            let (mut changes, mut prepared) = (Vec::new(), Cow::Borrowed(&self.prepared[..]));
-            if self.creates {
-                head.catalog.check_free(table.name())?;
-                changes.push(Change::CreateTable { id: table.id, def: Arc::clone(&table.def) });
-            } else {
-                let now = head.catalog.table_of(table.id);
-                let now = now.ok_or_else(|| Error::NoSuchTable(table.name().into()))?;
-                if now.def != table.def {
-                    // Its segments are read as those from before it was altered.
-                    let altered =
-                        |(partition, segment): &(usize, Arc<Segment>)| (*partition, Arc::new(segment.altered(&now.def)));
-                    prepared = Cow::Owned(prepared.iter().map(altered).collect());
-                }
-                checked.again(now, &prepared)?;
-            }
-            for part in prepared.chunk_by(|a, b| a.0 == b.0) {
-                let segments = part.iter().map(|(_, segment)| Entry::of(segment, Default::default())).collect();
-                changes.push(Change::Attach { table: table.id, partition: part[0].0, segments });
-            }
-            Ok((changes, ()))
-        })?;
-        Ok(self.rows)
+        let load = Load::of(self)?;
+        load.commit()
+    }
+
+    /// Makes all rows durable, as [`TableWriter::prepare`] does, for a transaction that commits them.
+    pub(crate) fn load(mut self) -> Result<Load> {
+        self.prepare()?;
+        Load::of(self)
     }
 }

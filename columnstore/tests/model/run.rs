@@ -114,6 +114,11 @@ impl Run {
         Arc::clone(self.database.as_ref().expect("open"))
     }
 
+    /// Whether the disk fails now.
+    pub fn has_faults(&self) -> bool {
+        self.faults.is_some()
+    }
+
     /// Whether an error may come of the disk's faults.
     fn is_fault(&self, error: &Error) -> bool {
         match error {

@@ -17,6 +17,8 @@ const MOST_ROWS: usize = 700;
 pub struct OpenTransaction {
     transaction: Transaction,
     view: State,
+    /// Tables that it emptied.
+    truncated: BTreeSet<u64>,
     /// By table, the rows of others that it deleted.
     deleted: BTreeMap<u64, BTreeSet<i64>>,
     /// By table, the rows that it added and did not delete again.
@@ -28,7 +30,7 @@ type Picked = (String, Arc<ModelTable>, Vec<(u64, Row)>);
 
 impl OpenTransaction {
     fn tables(&self) -> BTreeSet<u64> {
-        self.deleted.keys().chain(self.inserted.keys()).copied().collect()
+        self.deleted.keys().chain(self.inserted.keys()).chain(&self.truncated).copied().collect()
     }
 
     /// What a commit makes of a state, and how it must end.
@@ -39,6 +41,9 @@ impl OpenTransaction {
                 expected.push("NoSuchTable");
                 continue;
             };
+            if self.truncated.contains(&uid) {
+                table.rows.clear();
+            }
             for serial in self.deleted.get(&uid).into_iter().flatten() {
                 if table.rows.remove(serial).is_none() {
                     expected.push("Conflict");
@@ -183,7 +188,8 @@ impl Run {
         let transaction = self.database().begin();
         let view = self.model.clone();
         self.note(format!("{what} ({})", self.transactions.len()));
-        self.transactions.push(OpenTransaction { transaction, view, deleted: BTreeMap::new(), inserted: BTreeMap::new() });
+        let (truncated, deleted, inserted) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
+        self.transactions.push(OpenTransaction { transaction, view, truncated, deleted, inserted });
     }
 
     fn some_transaction(&mut self) -> Option<usize> {
@@ -193,10 +199,11 @@ impl Run {
 
     fn change_in_transaction(&mut self) {
         let Some(at) = self.some_transaction() else { return self.begin() };
-        match self.rng.random_range(0..10) {
-            0..5 => self.insert(at),
-            5..8 => self.delete(at),
-            8 => self.replace(at),
+        match self.rng.random_range(0..40) {
+            0..20 => self.insert(at),
+            20..31 => self.delete(at),
+            31..35 => self.replace(at),
+            35 => self.truncate_in(at),
             _ => self.verify_transaction(at),
         }
     }
@@ -274,6 +281,19 @@ impl Run {
         true
     }
 
+    fn truncate_in(&mut self, at: usize) {
+        let view = self.transactions[at].view.clone();
+        let Some((name, table)) = self.some_table(&view) else { return };
+        self.note(format!("truncate {name} ({at})"));
+        let open = &mut self.transactions[at];
+        let result = open.transaction.truncate(&name);
+        open.view.by_uid_mut(table.uid).expect("seen").rows.clear();
+        open.truncated.insert(table.uid);
+        open.deleted.remove(&table.uid);
+        open.inserted.remove(&table.uid);
+        self.statement(result, &vec![]);
+    }
+
     /// Deletes rows and adds others with the same keys.
     fn replace(&mut self, at: usize) {
         let Some((name, table, rows)) = self.picked(at, 5) else { return };
@@ -303,8 +323,35 @@ impl Run {
         let open = self.transactions.remove(at);
         self.note(format!("commit ({at})"));
         let (after, expected) = open.apply(&self.model);
+        // Who prepares knows what came of it only without faults.
+        if !self.has_faults() && self.chance(0.3) {
+            return self.commit_in_two(open.transaction, &expected, after);
+        }
         let result = open.transaction.commit();
         self.commit(result, &expected, after);
+    }
+
+    /// Prepares, now and then loses the process, and then commits or gives up.
+    fn commit_in_two(&mut self, transaction: Transaction, expected: &Expected, after: State) {
+        let number = self.number() as u64;
+        self.note(format!("  prepare {number}"));
+        let prepared = transaction.prepare(number, 0).map(drop);
+        let before = self.model.clone();
+        if !self.commit(prepared, expected, before) {
+            return;
+        }
+        match self.rng.random_range(0..4) {
+            0 => self.crash(true),
+            1 => self.reopen(),
+            2 => self.verify(),
+            _ => {}
+        }
+        let commit = self.chance(0.7);
+        self.note(format!("  resolve {number} ({commit})"));
+        // One that changed nothing is not there.
+        let after = if commit && !self.database().in_doubt().is_empty() { after } else { self.model.clone() };
+        let resolved = self.database().resolve(number, commit.then_some(1));
+        self.commit(resolved, &vec![], after);
     }
 
     fn drop_transaction(&mut self) {

@@ -103,6 +103,133 @@ fn what_is_prepared_waits_for_the_outcome() {
     }
 }
 
+/// A transaction that loads rows.
+fn load(database: &Arc<Database>, added: std::ops::Range<i64>) -> Transaction {
+    let mut writer = database.writer("t").unwrap();
+    writer.push(&rows(added)).unwrap();
+    let mut transaction = database.begin();
+    transaction.attach(writer).unwrap();
+    transaction
+}
+
+/// A transaction that empties the table and adds rows.
+fn empty(database: &Arc<Database>, added: std::ops::Range<i64>) -> Transaction {
+    let mut transaction = database.begin();
+    let three = address(&transaction, 3);
+    transaction.delete("t", &[three]).unwrap();
+    transaction.truncate("t").unwrap();
+    assert_eq!(transaction.table("t").unwrap().rows(), 0);
+    insert(&mut transaction, added).unwrap();
+    transaction
+}
+
+#[test]
+fn loads_and_emptied_tables_wait_for_the_outcome() {
+    for empties in [true, false] {
+        for commit in [true, false] {
+            for checkpoint in [true, false] {
+                let folder = tempfile::tempdir().unwrap();
+                let database = create(folder.path());
+                database.flush_table("t").unwrap();
+                // The key of a row that goes is free.
+                let (transaction, committed) = match empties {
+                    true => (empty(&database, 9..12), (9..12).collect::<Vec<_>>()),
+                    false => (load(&database, 20..200), (0..10).chain(20..200).collect()),
+                };
+                transaction.prepare(7, 5).unwrap();
+                assert_eq!(ids(&database), (0..10).collect::<Vec<_>>());
+                let database = reopen(database, checkpoint);
+                assert_eq!((ids(&database), database.in_doubt()), ((0..10).collect(), vec![(7, 5)]));
+                database.optimize_table("t", true).unwrap();
+                database.resolve(7, commit.then_some(1)).unwrap();
+                database.resolve(7, (!commit).then_some(1)).unwrap();
+                let expected = if commit { committed } else { (0..10).collect() };
+                assert_eq!((ids(&database), database.in_doubt()), (expected.clone(), vec![]));
+                assert_eq!(segments(folder.path()), database.table("t").unwrap().segments().count());
+                let database = reopen(database, checkpoint);
+                assert_eq!((ids(&database), database.in_doubt()), (expected, vec![]));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_one_that_decides_commits_loads_and_emptied_tables() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = create(folder.path());
+    load(&database, 20..200).commit_deciding(7, 0).unwrap();
+    let database = reopen(database, false);
+    assert_eq!((ids(&database), database.outcome(7).unwrap().is_some()), ((0..10).chain(20..200).collect(), true));
+    assert!(database.outcome(8).unwrap().is_none());
+    assert!(matches!(empty(&database, 0..1).commit_deciding(8, 0), Err(Error::Conflict(_))));
+    empty(&database, 0..1).commit_deciding(9, 0).unwrap();
+    assert_eq!(segments(folder.path()), 0);
+    let database = reopen(database, true);
+    assert_eq!(ids(&database), [0]);
+    // What is given up leaves no files.
+    drop(load(&database, 20..200));
+    let mut writer = database.writer("t").unwrap();
+    writer.push(&rows(0..5)).unwrap();
+    assert!(matches!(database.begin().attach(writer), Err(Error::DuplicateKey(_))));
+    assert_eq!((ids(&database), segments(folder.path())), (vec![0], 0));
+}
+
+#[test]
+fn a_load_goes_alone_and_can_be_undone() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = create(folder.path());
+    let mut transaction = database.begin();
+    let before = transaction.savepoint();
+    let writer = |added: std::ops::Range<i64>| {
+        let mut writer = database.writer("t").unwrap();
+        writer.push(&rows(added)).unwrap();
+        writer
+    };
+    transaction.attach(writer(20..30)).unwrap();
+    let refused = |result: Result<(), Error>| assert!(matches!(result, Err(Error::Invalid(_))), "{result:?}");
+    refused(transaction.attach(writer(40..50)));
+    refused(insert(&mut transaction, 25..26).map(drop));
+    refused(transaction.truncate("t"));
+    transaction.undo(before);
+    insert(&mut transaction, 25..26).unwrap();
+    refused(transaction.attach(writer(40..50)));
+    transaction.commit().unwrap();
+    assert_eq!(ids(&database), (0..10).chain([25]).collect::<Vec<_>>());
+}
+
+#[test]
+fn nobody_changes_a_table_that_is_about_to_be_empty() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = create(folder.path());
+    let mut added = database.begin();
+    insert(&mut added, 30..31).unwrap();
+    let mut deleted = database.begin();
+    let four = address(&deleted, 4);
+    deleted.delete("t", &[four]).unwrap();
+    let mut later = database.begin();
+    insert(&mut later, 40..41).unwrap();
+    empty(&database, 20..22).prepare(7, 0).unwrap();
+    let conflict = |result: Result<(), Error>| assert!(matches!(result, Err(Error::Conflict(_))), "{result:?}");
+    conflict(added.commit());
+    conflict(deleted.commit());
+    conflict(later.prepare(8, 0).map(drop));
+    conflict(database.drop_table("t", false).map(drop));
+    conflict(database.truncate_table("t"));
+    // One that would do the same waits a little.
+    let began = Instant::now();
+    conflict(empty(&database, 50..51).prepare(8, 0).map(drop));
+    assert!(began.elapsed() >= Duration::from_millis(500), "{:?}", began.elapsed());
+    // A load waits longer: its rows were written already.
+    let loading = Arc::clone(&database);
+    let load = std::thread::spawn(move || load(&loading, 100..200).prepare(9, 0));
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(!load.is_finished());
+    database.resolve(7, Some(1)).unwrap();
+    load.join().unwrap().unwrap();
+    database.resolve(9, Some(1)).unwrap();
+    assert_eq!(ids(&database), (20..22).chain(100..200).collect::<Vec<_>>());
+}
+
 /// Segment files in a folder.
 fn segments(folder: &Path) -> usize {
     std::fs::read_dir(folder.join("tables/0/0")).map_or(0, Iterator::count)
