@@ -139,7 +139,7 @@ impl Client {
     /// If there is no such table.
     pub fn describe(&self, table: &str) -> Result<SchemaRef> {
         let session = self.session()?;
-        Ok(read_chunk(&told(&session, session.describe(table))?)?.0)
+        Ok(read_chunk(told(&session, session.describe(table))?)?.0)
     }
 
     /// Names of tables and views.
@@ -160,7 +160,7 @@ impl Client {
         match told(&session, session.admin(command, &Cancelled::default()))? {
             AdminReply::Said(text) => Ok(Output::Text(text)),
             AdminReply::Listing(rows) => {
-                let (schema, batches) = read_chunk(&rows)?;
+                let (schema, batches) = read_chunk(rows)?;
                 Ok(Output::Rows(Rows { schema, batches }))
             }
         }
@@ -269,7 +269,7 @@ impl Answer for Outputs<'_> {
     fn part(&mut self, part: AnswerPart) -> Result<()> {
         match part {
             AnswerPart::Rows(chunk) => {
-                let (_, batches) = read_chunk(&chunk)?;
+                let (_, batches) = read_chunk(chunk)?;
                 if let Some(rows) = &mut self.rows {
                     rows.batches.extend(batches);
                 }
@@ -277,7 +277,7 @@ impl Answer for Outputs<'_> {
             }
             AnswerPart::Columns(chunk) => {
                 self.flush()?;
-                let (schema, _): (Arc<Schema>, _) = read_chunk(&chunk)?;
+                let (schema, _): (Arc<Schema>, _) = read_chunk(chunk)?;
                 self.rows = Some(Rows { schema, batches: vec![] });
                 Ok(())
             }

@@ -25,6 +25,8 @@ const NODE_FILE: &str = "node.json";
 const LOG_FOLDER: &str = "catalog";
 /// How long a coordinator that joins looks for a leader.
 const JOIN: Duration = Duration::from_secs(60);
+/// How often one without a part in a cluster looks again.
+const WITHOUT_PART: Duration = Duration::from_millis(50);
 
 /// A coordinator's part in its cluster.
 pub struct Membership {
@@ -235,6 +237,14 @@ impl Membership {
     #[must_use]
     pub fn catalog(&self) -> Arc<Catalog> {
         self.consensus.read().as_ref().map(|consensus| consensus.catalog()).unwrap_or_default()
+    }
+
+    /// Waits until the catalog is of another version, at most so long.
+    pub fn wait_for_change(&self, version: u64, limit: Duration) {
+        match self.consensus() {
+            Ok(consensus) => consensus.wait_for_change(version, limit),
+            Err(_) => std::thread::sleep(limit.min(WITHOUT_PART)),
+        }
     }
 
     /// Changes the catalog; only the leader can.

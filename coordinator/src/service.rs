@@ -235,7 +235,7 @@ struct ClientLoad(Option<Box<dyn Rows>>);
 impl TableLoad for ClientLoad {
     fn write(&mut self, chunk: Vec<u8>) -> Result<()> {
         let rows = self.0.as_mut().ok_or_else(over)?;
-        let (_, batches) = read_chunk(&chunk)?;
+        let (_, batches) = read_chunk(chunk)?;
         let pushed = batches.iter().try_for_each(|batch| rows.push(batch)).map_err(Error::into_failure);
         if pushed.is_err() {
             // What came before this row does not stay without it.

@@ -33,6 +33,8 @@ pub struct Fragment {
     pub query: Query,
     /// It reads nothing that is partitioned: one leaf runs it. Otherwise every leaf does, over its partitions.
     pub once: bool,
+    /// It is all that leaves do for its query.
+    pub only: bool,
     /// Where its rows go.
     pub destination: Destination,
     /// The run-time filters that it may use and this process has published.
@@ -168,6 +170,8 @@ pub(crate) struct Leaves<'a> {
     next: AtomicU32,
     /// Shared subplans whose rows the leaves have.
     given: Mutex<HashSet<u32>>,
+    /// Exchanges of the query.
+    exchanges: usize,
 }
 
 impl<'a> Leaves<'a> {
@@ -176,7 +180,10 @@ impl<'a> Leaves<'a> {
             SubplanKind::Shared(number) | SubplanKind::Received(number) => Some(number.saturating_add(1)),
             SubplanKind::Scalar(_) | SubplanKind::Filter(_) => None,
         });
-        Leaves { fragments, next: AtomicU32::new(shared.max().unwrap_or(0)), given: Mutex::default() }
+        let mut exchanges = 0;
+        let mut count = |plan: &Plan| exchanges += usize::from(matches!(plan.node, Node::Exchange { .. }));
+        query.plans().into_iter().for_each(|plan| plan.walk(&mut count));
+        Leaves { fragments, next: AtomicU32::new(shared.max().unwrap_or(0)), given: Mutex::default(), exchanges }
     }
 
     /// The rows of the fragment below `exchange`.
@@ -205,7 +212,8 @@ impl<'a> Leaves<'a> {
         let filters = bind(&mut root, exec, &mut subplans);
         let mut query = Query { subplans, root, output };
         number_subplans(&mut query);
-        Ok(Fragment { query, once: !runs_per_partition(input), destination, filters })
+        let only = self.exchanges == 1 && self.given.lock().is_empty();
+        Ok(Fragment { query, once: !runs_per_partition(input), only, destination, filters })
     }
 
     /// A plan without exchanges: the rows below each are sent first, and read where it was.

@@ -21,7 +21,7 @@ use crate::pipeline::{Pipeline, Rounds, Sink, run_in_rounds};
 use crate::profile::Profile;
 use crate::query::{Storage, guarded, record_batches};
 use crate::remote::fragment_executor;
-use crate::{Batch, Layout, QueryContext, Received, Reservation, Result};
+use crate::{Batch, Error, Layout, QueryContext, Received, Reservation, Result};
 
 /// Bytes of rows that end a round.
 const ROUND_BYTES: usize = 8 << 20;
@@ -41,14 +41,19 @@ pub fn stream_fragment(
 ) -> Result<Profile> {
     guarded(|| {
         let started = Instant::now();
-        let exec = pool.install(|| fragment_executor(query, storage, received, ctx))?;
-        if flows(&query.root) {
-            stream(&exec, query, pool, each)?;
-        } else {
-            let rows = pool.install(|| exec.fragment_rows(&query.root))?;
-            let (_, batches) = pool.install(|| record_batches(&query.output, &rows, &ctx.cancel))?;
-            drop(rows.batches);
-            each(&batches)?;
+        let flows = flows(&query.root);
+        let (exec, rows) = pool.install(|| {
+            let exec = fragment_executor(query, storage, received, ctx)?;
+            let rows = if flows { None } else { Some(exec.fragment_rows(&query.root)?) };
+            let sent = rows.as_ref().map(|rows| record_batches(&query.output, rows, &ctx.cancel)).transpose()?;
+            Ok::<_, Error>((exec, rows.zip(sent)))
+        })?;
+        match rows {
+            None => stream(&exec, query, pool, each)?,
+            Some((rows, (_, batches))) => {
+                drop(rows.batches);
+                each(&batches)?;
+            }
         }
         Ok(exec.recorder.finish(started.elapsed(), ctx.memory.peak()))
     })

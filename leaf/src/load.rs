@@ -30,7 +30,7 @@ fn over() -> Failure {
 impl Load for PartitionLoad {
     fn write(&mut self, chunk: Vec<u8>) -> Result<()> {
         let writer = self.writer.as_mut().ok_or_else(over)?;
-        let (_, batches) = read_chunk(&chunk)?;
+        let (_, batches) = read_chunk(chunk)?;
         let push = || {
             batches.iter().try_for_each(|batch| {
                 writer.table().def.check_rows(batch)?;

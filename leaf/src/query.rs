@@ -12,7 +12,7 @@ use stoa_exec::profile::Profile;
 use stoa_exec::{MemoryBudget, Pass, QueryContext, QueryResult, Reservation, execute_fragment, stream_fragment};
 use stoa_plan::FilterId;
 use stoa_plan::codec::decode;
-use stoa_rpc::ipc::write_chunks;
+use stoa_rpc::ipc::{CHUNK_BYTES, row_bytes, write_chunks};
 use stoa_rpc::leaf::{
     Delivery, Filter, FilterMembers, FragmentRequest, LeafQuery, NodeProfile, QuerySetup, RowDestination, RunProfile,
 };
@@ -139,11 +139,12 @@ impl Query {
             }
         }
         let mut sent = 0;
-        if !others.is_empty() {
+        if let Some((last, rest)) = others.split_last_mut() {
             write_chunks(batches, &mut |chunk| {
                 self.context.cancel.check().map_err(failure)?;
-                sent += (chunk.len() * others.len()) as u64;
-                others.iter_mut().try_for_each(|other| other.write(chunk.clone()))
+                sent += (chunk.len() * (rest.len() + 1)) as u64;
+                rest.iter_mut().try_for_each(|other| other.write(chunk.clone()))?;
+                last.write(chunk)
             })?;
         }
         others.iter_mut().try_for_each(|other| other.finish())?;
@@ -154,28 +155,54 @@ impl Query {
 impl Query {
     /// Sends each row to the leaf that it belongs to: the bytes that went out.
     fn shuffle(self: &Arc<Self>, number: u32, addresses: &[String], routes: &Routes, batches: &[RecordBatch]) -> Result<u64> {
-        let mut sent = 0;
         let mut own = Incoming::new(self.clone(), number);
-        let mut others: Vec<Option<Box<dyn Delivery>>> = Vec::new();
+        let mut others: Vec<Option<Together>> = Vec::new();
         for address in addresses {
             let here = *address == self.setup.address;
-            others.push(if here { None } else { Some(self.peers.leaf(address)?.receive(self.setup.query, number)?) });
+            let to = || self.peers.leaf(address)?.receive(self.setup.query, number);
+            others.push(if here { None } else { Some(Together { to: to()?, waiting: vec![], bytes: 0, sent: 0 }) });
         }
         for group in batches.chunk_by(|a, _| a.num_rows() < SHUFFLED) {
             self.context.cancel.check().map_err(failure)?;
             for (other, rows) in others.iter_mut().zip(routes.split(group)?) {
                 match other {
                     None => own.take(&rows)?,
-                    Some(other) => write_chunks(&rows, &mut |chunk| {
-                        sent += chunk.len() as u64;
-                        other.write(chunk)
-                    })?,
+                    Some(other) => other.take(rows)?,
                 }
             }
         }
         own.finish()?;
-        others.iter_mut().flatten().try_for_each(|other| other.finish())?;
-        Ok(sent)
+        others.iter_mut().flatten().try_for_each(Together::finish)?;
+        Ok(others.iter().flatten().map(|other| other.sent).sum())
+    }
+}
+
+/// Rows for another leaf, which go out when they fill a chunk.
+struct Together {
+    to: Box<dyn Delivery>,
+    waiting: Vec<RecordBatch>,
+    bytes: usize,
+    sent: u64,
+}
+
+impl Together {
+    fn take(&mut self, rows: Vec<RecordBatch>) -> Result<()> {
+        self.bytes += rows.iter().map(row_bytes).sum::<usize>();
+        self.waiting.extend(rows);
+        if self.bytes >= CHUNK_BYTES { self.send() } else { Ok(()) }
+    }
+
+    fn send(&mut self) -> Result<()> {
+        self.bytes = 0;
+        write_chunks(&std::mem::take(&mut self.waiting), &mut |chunk| {
+            self.sent += chunk.len() as u64;
+            self.to.write(chunk)
+        })
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        self.send()?;
+        self.to.finish()
     }
 }
 
@@ -236,5 +263,49 @@ fn profile(profile: &Profile, sent_bytes: u64) -> RunProfile {
         wall: profile.wall,
         peak_memory: profile.peak_memory,
         sent_bytes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use arrow::array::{ArrayRef, Int64Array};
+    use stoa_rpc::ipc::read_chunk;
+
+    use super::*;
+
+    /// Counts chunks, and the rows in them.
+    struct Counted(Arc<[AtomicUsize; 2]>);
+
+    impl ChunkSink for Counted {
+        fn write(&mut self, chunk: Vec<u8>) -> Result<()> {
+            let rows = read_chunk(chunk)?.1.iter().map(RecordBatch::num_rows).sum();
+            self.0[0].fetch_add(1, Ordering::Relaxed);
+            self.0[1].fetch_add(rows, Ordering::Relaxed);
+            Ok(())
+        }
+    }
+
+    impl Delivery for Counted {
+        fn finish(&mut self) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn small_batches_of_a_shuffle_go_out_together() {
+        let counts = Arc::<[AtomicUsize; 2]>::default();
+        let mut together = Together { to: Box::new(Counted(counts.clone())), waiting: vec![], bytes: 0, sent: 0 };
+        let column: ArrayRef = Arc::new(Int64Array::from_iter_values(0..1000));
+        let batch = RecordBatch::try_from_iter([("a", column)]).unwrap();
+        for _ in 0..1000 {
+            together.take(vec![batch.clone()]).unwrap();
+        }
+        assert!(counts[1].load(Ordering::Relaxed) > 800_000, "rows that fill chunks wait for the end");
+        together.finish().unwrap();
+        let [chunks, rows] = [0, 1].map(|i: usize| counts[i].load(Ordering::Relaxed));
+        assert_eq!(rows, 1_000_000);
+        assert!(chunks <= 16 && together.sent > 8_000_000, "{chunks} chunks of {} bytes", together.sent);
     }
 }

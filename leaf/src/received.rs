@@ -40,7 +40,7 @@ impl ChunkSink for Incoming {
         if self.query.is_cancelled() {
             return Err(Failure::cancelled());
         }
-        let (_, batches) = read_chunk(&chunk)?;
+        let (_, batches) = read_chunk(chunk)?;
         self.take(&batches)
     }
 }

@@ -30,7 +30,8 @@ impl Routes {
         let all = concat_batches(&first.schema(), batches).map_err(|e| malformed(&e))?;
         let key = |key: &usize| all.columns().get(*key).cloned().ok_or_else(|| malformed("it is by a column that is not there"));
         let keys: Vec<ArrayRef> = self.keys.iter().map(key).collect::<Result<_>>()?;
-        let mut rows_of: Vec<Vec<u32>> = vec![Vec::new(); self.leaves];
+        let about = all.num_rows() / self.leaves * 5 / 4;
+        let mut rows_of: Vec<Vec<u32>> = (0..self.leaves).map(|_| Vec::with_capacity(about)).collect();
         for (row, hash) in (0u32..).zip(shard_hashes(&keys)) {
             rows_of[self.owners[partition_of(hash, self.owners.len())]].push(row);
         }

@@ -109,17 +109,17 @@ impl Transaction {
     }
 
     /// The one batch of a chunk, with as many numbers as rows.
-    fn batch(&self, rows: &NumberedRows) -> Result<RecordBatch> {
-        let batch = one_batch(&rows.chunk)?;
-        if batch.num_rows() != rows.numbers.len() {
-            let what = format!("{} rows came with {} numbers", batch.num_rows(), rows.numbers.len());
+    fn batch(&self, chunk: Vec<u8>, numbers: &[u32]) -> Result<RecordBatch> {
+        let batch = one_batch(chunk)?;
+        if batch.num_rows() != numbers.len() {
+            let what = format!("{} rows came with {} numbers", batch.num_rows(), numbers.len());
             return Err(Failure::new(FailureKind::User, what));
         }
         Ok(batch)
     }
 }
 
-fn one_batch(chunk: &[u8]) -> Result<RecordBatch> {
+fn one_batch(chunk: Vec<u8>) -> Result<RecordBatch> {
     let (_, mut batches) = read_chunk(chunk)?;
     match (batches.pop(), batches.is_empty()) {
         (Some(batch), true) => Ok(batch),
@@ -146,12 +146,13 @@ impl LeafTransaction for Transaction {
     }
 
     fn insert(&self, table: &str, ordinal: u32, rows: NumberedRows) -> Result<()> {
-        let batch = self.batch(&rows)?;
+        let NumberedRows { chunk, numbers } = rows;
+        let batch = self.batch(chunk, &numbers)?;
         self.memory.lock().grow(batch.get_array_memory_size()).map_err(failure)?;
         let insert = |state: &mut State| {
             state.check_rows(table, &batch)?;
             state.rows += batch.num_rows();
-            let inserted = self.runner.pool.install(|| state.transaction.insert(table, &batch, &rows.numbers[..]));
+            let inserted = self.runner.pool.install(|| state.transaction.insert(table, &batch, &numbers[..]));
             inserted.map_err(|e| storage_failure(&e))
         };
         self.part(ordinal)?.with(insert).map(drop)
@@ -164,7 +165,7 @@ impl LeafTransaction for Transaction {
     }
 
     fn delete_rows(&self, table: &str, ordinal: u32, chunk: Vec<u8>) -> Result<()> {
-        let batch = one_batch(&chunk)?;
+        let batch = one_batch(chunk)?;
         let delete = |state: &mut State| {
             state.check_rows(table, &batch)?;
             let found = self.runner.pool.install(|| state.transaction.locate(table, &batch));
@@ -174,10 +175,11 @@ impl LeafTransaction for Transaction {
     }
 
     fn duplicates(&self, table: &str, ordinal: u32, rows: NumberedRows) -> Result<Vec<(u32, u64)>> {
-        let batch = self.batch(&rows)?;
+        let NumberedRows { chunk, numbers } = rows;
+        let batch = self.batch(chunk, &numbers)?;
         let find = |state: &mut State| {
             state.check_rows(table, &batch)?;
-            let found = self.runner.pool.install(|| state.transaction.duplicates(table, &batch, &rows.numbers[..]));
+            let found = self.runner.pool.install(|| state.transaction.duplicates(table, &batch, &numbers[..]));
             found.map_err(|e| storage_failure(&e))
         };
         let whole = if ordinal == REFERENCE { 0 } else { ordinal };

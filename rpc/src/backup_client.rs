@@ -9,7 +9,7 @@ use stoa_schema::leaf_capnp::{backup, backup_begun, backup_place, committed, cop
 use crate::backup::{BackupPlace, BackupSetup, Copied, FrozenPartition, LeafBackup};
 use crate::client::Remote;
 use crate::done;
-use crate::leaf_client::silent;
+use crate::query_client::silent;
 use crate::{Failure, FailureKind, Io, Result};
 
 /// How long the copy of one partition may take.

@@ -17,7 +17,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio_util::compat::{TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
 
 use crate::io::gone;
-use crate::{Failure, Io, MAJOR, MAX_MESSAGE_BYTES, MINOR, Result, Security};
+use crate::{Failure, Io, MAJOR, MAX_MESSAGE_BYTES, MINOR, Result, Security, transport};
 
 /// How long a connection stays that was given up: what waits for it learns it meanwhile.
 const HUNG_UP: Duration = Duration::from_secs(5);
@@ -179,7 +179,7 @@ pub(crate) async fn connect<C: capnp::capability::FromClientHook>(
     let _ = stream.set_nodelay(true);
     let late = |_| Err(Failure::unreachable(address, "no answer to the TLS handshake"));
     let stream = tokio::time::timeout(CONNECT, security.tls.to_server(stream, address)).await.unwrap_or_else(late)?;
-    let (reader, writer) = tokio::io::split(stream);
+    let (reader, writer) = transport::split(stream);
     let mut network = twoparty::VatNetwork::new(reader.compat(), writer.compat_write(), Side::Client, reader_options());
     network.set_window_size(WINDOW);
     let mut system = RpcSystem::new(Box::new(network), None);

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use tokio::runtime::{Builder, Handle};
+use tokio::runtime::Builder;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::LocalSet;
 
@@ -18,7 +18,6 @@ const CALLS: usize = 2048;
 #[derive(Clone)]
 pub struct Io {
     jobs: UnboundedSender<Job>,
-    handle: Handle,
 }
 
 impl Io {
@@ -34,7 +33,6 @@ impl Io {
             .thread_name(format!("{name}-call"))
             .build()
             .map_err(fail)?;
-        let handle = runtime.handle().clone();
         let (jobs, mut queue) = unbounded_channel::<Job>();
         let run = move || {
             let local = LocalSet::new();
@@ -47,7 +45,7 @@ impl Io {
             runtime.shutdown_background();
         };
         std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(fail)?;
-        Ok(Io { jobs, handle })
+        Ok(Io { jobs })
     }
 
     /// Starts a task on the thread. False if the thread is gone.
@@ -70,11 +68,6 @@ impl Io {
             let _ = sender.send(make().await);
         });
         receiver.blocking_recv().unwrap_or_else(|_| Err(gone()))
-    }
-
-    /// Waits for a future that any thread may poll, with the timers of this one.
-    pub(crate) fn wait<F: Future>(&self, future: F) -> F::Output {
-        self.handle.block_on(future)
     }
 }
 

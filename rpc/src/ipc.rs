@@ -1,5 +1,6 @@
 //! Rows on the wire: chunks that each are a whole Arrow IPC stream, so that every one can be read without those before it.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
@@ -12,7 +13,10 @@ use arrow::ipc::writer::StreamWriter;
 use crate::{Failure, FailureKind, Result};
 
 /// Bytes that a chunk aims at: big enough that calls cost nothing beside it, small enough that several may wait.
-const CHUNK_BYTES: usize = 1 << 20;
+pub const CHUNK_BYTES: usize = 1 << 20;
+
+/// Bytes that a chunk has beside its rows, about.
+const ABOUT: usize = 1 << 10;
 
 /// Writes batches as chunks, each handed to `each`.
 ///
@@ -22,7 +26,7 @@ pub fn write_chunks(batches: &[RecordBatch], each: &mut dyn FnMut(Vec<u8>) -> Re
     let mut waiting: Vec<RecordBatch> = Vec::new();
     let mut bytes = 0;
     for batch in batches {
-        let size = row_bytes(batch).max(1);
+        let size = row_bytes(batch).div_ceil(batch.num_rows().max(1)).max(1);
         let step = (CHUNK_BYTES / size).max(1);
         for first in (0..batch.num_rows()).step_by(step) {
             let part = compact(&batch.slice(first, step.min(batch.num_rows() - first)))?;
@@ -54,7 +58,8 @@ pub fn one_chunk(batch: &RecordBatch) -> Result<Vec<u8>> {
 /// # Errors
 /// Fatal if a type has no form in Arrow IPC.
 pub fn chunk(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<u8>> {
-    let mut writer = StreamWriter::try_new(Vec::new(), schema).map_err(unsendable)?;
+    let rows = batches.iter().map(row_bytes).sum::<usize>();
+    let mut writer = StreamWriter::try_new(Vec::with_capacity(rows + rows / 8 + ABOUT), schema).map_err(unsendable)?;
     for batch in batches {
         writer.write(batch).map_err(unsendable)?;
     }
@@ -66,18 +71,19 @@ fn unsendable(error: ArrowError) -> Failure {
     Failure::new(FailureKind::Fatal, format!("rows cannot be sent: {error}"))
 }
 
-/// The columns and the batches of a chunk. Its bytes may come from anyone: all lengths, offsets and text are checked.
+/// The columns and the batches of a chunk, whose bytes they share. They may come from anyone: all lengths, offsets and text are checked.
 ///
 /// # Errors
 /// The sender's fault, if it is no Arrow IPC stream.
-pub fn read_chunk(bytes: &[u8]) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+pub fn read_chunk(bytes: impl Into<Buffer>) -> Result<(SchemaRef, Vec<RecordBatch>)> {
     let refused =
         |why: String| Failure::new(FailureKind::User, format!("rows that came from another process cannot be read: {why}"));
     let bad = |e: ArrowError| refused(e.to_string());
     // The decoder validates lengths and text and allocates nothing that a length in the bytes asks for, but a hostile schema may
     // still make it panic: that is an error like any other.
-    let read = std::panic::catch_unwind(|| {
-        let (mut decoder, mut rest) = (StreamDecoder::new(), Buffer::from(bytes));
+    let mut rest = bytes.into();
+    let read = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        let mut decoder = StreamDecoder::new();
         let mut batches = Vec::new();
         while !rest.is_empty() {
             batches.extend(decoder.decode(&mut rest).map_err(bad)?);
@@ -85,19 +91,17 @@ pub fn read_chunk(bytes: &[u8]) -> Result<(SchemaRef, Vec<RecordBatch>)> {
         decoder.finish().map_err(bad)?;
         let schema = decoder.schema().ok_or_else(|| bad(ArrowError::IpcError("it names no columns".into())))?;
         Ok((schema, batches))
-    });
+    }));
     read.unwrap_or_else(|_| Err(refused("they are damaged".into())))
 }
 
-/// About how many bytes a row of a batch takes.
-fn row_bytes(batch: &RecordBatch) -> usize {
-    let rows = batch.num_rows().max(1);
+/// About how many bytes the rows of a batch take, without what their buffers have besides.
+#[must_use]
+pub fn row_bytes(batch: &RecordBatch) -> usize {
+    let rows = batch.num_rows();
     let column = |array: &ArrayRef| match array.data_type() {
-        DataType::Utf8View => {
-            let long: usize = array.as_string_view().lengths().filter(|l| *l > 12).map(|l| l as usize).sum();
-            16 + long / rows
-        }
-        ty => ty.primitive_width().unwrap_or_else(|| array.get_array_memory_size() / rows),
+        DataType::Utf8View => 16 * rows + array.as_string_view().lengths().filter(|l| *l > 12).map(|l| l as usize).sum::<usize>(),
+        ty => ty.primitive_width().map_or_else(|| array.get_array_memory_size(), |width| width * rows),
     };
     batch.columns().iter().map(column).sum()
 }
@@ -142,9 +146,9 @@ mod tests {
         })
         .unwrap();
         assert!(chunks.len() > 4 && chunks.iter().all(|c| c.len() < 2 * CHUNK_BYTES), "{} chunks", chunks.len());
-        let back: Vec<RecordBatch> = chunks.iter().flat_map(|c| read_chunk(c).unwrap().1).collect();
+        let back: Vec<RecordBatch> = chunks.into_iter().flat_map(|c| read_chunk(c).unwrap().1).collect();
         assert_eq!(arrow::compute::concat_batches(&all.schema(), &back).unwrap(), all);
-        let (schema, none) = read_chunk(&chunk(&all.schema(), &[]).unwrap()).unwrap();
+        let (schema, none) = read_chunk(chunk(&all.schema(), &[]).unwrap()).unwrap();
         assert_eq!((schema, none.len()), (all.schema(), 0));
     }
 
@@ -159,9 +163,9 @@ mod tests {
             for bit in 0..8 {
                 let mut damaged = bytes.clone();
                 damaged[at] ^= 1 << bit;
-                let _ = read_chunk(&damaged);
+                let _ = read_chunk(damaged);
             }
         }
-        assert!(read_chunk(b"none").is_err());
+        assert!(read_chunk(&b"none"[..]).is_err());
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::backup::{BackupPlace, BackupSetup, LeafBackup};
 use crate::replication::{FedCopy, Holdings, Orders, Position, Report};
-use crate::{ChunkSink, Result};
+use crate::{ChunkSink, Result, Running};
 
 /// A leaf.
 pub trait LeafService: Send + Sync {
@@ -20,6 +20,14 @@ pub trait LeafService: Send + Sync {
     /// # Errors
     /// If the database is not here or the leaf has no room for another query.
     fn begin(&self, setup: QuerySetup) -> Result<Arc<dyn LeafQuery>>;
+
+    /// Begins a query, starts the only fragment that it has here, and ends it with that.
+    ///
+    /// # Errors
+    /// As [`LeafService::begin`].
+    fn query(&self, setup: QuerySetup, fragment: FragmentRequest) -> Result<Running> {
+        Ok(self.begin(setup)?.start(fragment))
+    }
 
     /// Takes rows of another fragment for a query that has begun here; they count once [`Delivery::finish`] was called.
     ///
@@ -257,12 +265,17 @@ pub struct MergeStatus {
 }
 
 /// A query on a leaf. Calls may come from several threads at once.
-pub trait LeafQuery: Send + Sync {
+pub trait LeafQuery: Send + Sync + 'static {
     /// Runs a fragment; its rows go to `sink` or to other leaves. Returns when they are there.
     ///
     /// # Errors
     /// Those of the fragment, of the other leaves, of the sink.
     fn run(&self, fragment: FragmentRequest, sink: &mut dyn ChunkSink) -> Result<RunProfile>;
+
+    /// Starts a fragment: several are waited for by [`crate::gather`].
+    fn start(self: Arc<Self>, fragment: FragmentRequest) -> Running {
+        Running::beside(move |sink| self.run(fragment, sink))
+    }
 
     /// Stops what runs, soon.
     fn cancel(&self);

@@ -1,29 +1,31 @@
 //! Leaves elsewhere, as the [`LeafService`] that they are.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use capnp_rpc::new_client;
-use stoa_schema::common_capnp::{node_profile, row_sink};
-use stoa_schema::leaf_capnp::{
-    begun, decision, entered, fragment, gate, leaf, load, loading, query, ran, received, statistics, transaction_begun,
-};
+use capnp::capability::FromClientHook;
+use futures_util::future::Either;
+use stoa_schema::common_capnp::row_sink;
+use stoa_schema::leaf_capnp::{decision, entered, gate, leaf, load, loading, received, statistics, transaction_begun};
 
 use crate::backup::{BackupPlace, BackupSetup, LeafBackup};
 use crate::backup_client;
 use crate::client::{Connection, Connections, LONG, Line, Remote, SHORT, answer, connect, say_hello};
 use crate::done;
 use crate::leaf::{
-    Change, DatabaseStatus, Delivery, FilterMembers, FragmentRequest, InDoubt, LeafQuery, LeafService, LeafTransaction, Load,
-    MergeStatus, NodeProfile, OptimizeHow, QuerySetup, RowDestination, RunProfile, TransactionSetup,
+    Change, DatabaseStatus, Delivery, FragmentRequest, InDoubt, LeafQuery, LeafService, LeafTransaction, Load, MergeStatus,
+    OptimizeHow, QuerySetup, TransactionSetup,
 };
+use crate::query_client::{RemoteQuery, read_ran, start, unless_silent, write_fragment, write_setup};
 use crate::replication::{FedCopy, Holdings, Orders, Position, Report};
 use crate::replication_client;
+use crate::running::within;
 use crate::transaction_client::{self, RemoteTransaction};
-use crate::{ChunkSink, Failure, FailureKind, Io, Result, Security, pump};
+use crate::{ChunkSink, Failure, FailureKind, Io, Result, Running, Security, pump};
 
-/// How long a call may take to learn that its connection has ended.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+/// The minor version from which on leaves know the call that is a whole query.
+const QUERY: u16 = 1;
 /// Leaves may always be silent for so long.
 const LEAST_SILENCE: Duration = Duration::from_millis(100);
 
@@ -70,6 +72,8 @@ struct RemoteLeaf {
 struct OpenLeaf {
     remote: Remote<leaf::Client>,
     line: Arc<Line>,
+    /// Its minor version.
+    minor: u16,
 }
 
 impl Connection for OpenLeaf {
@@ -81,11 +85,12 @@ impl Connection for OpenLeaf {
             let mut request = gate.enter_request();
             say_hello(request.get().init_hello(), &security);
             let response = answer(&to, &security, request.send().promise).await?;
-            let leaf = match response.get()?.get_result()?.which().map_err(capnp::Error::from)? {
+            let entered = response.get()?.get_result()?;
+            let leaf = match entered.which().map_err(capnp::Error::from)? {
                 entered::Leaf(leaf) => leaf?,
                 entered::Failure(failure) => return Err(Failure::read(failure?)?),
             };
-            Ok(OpenLeaf { remote: Remote::new(own, leaf), line })
+            Ok(OpenLeaf { remote: Remote::new(own, leaf), line, minor: entered.get_minor() })
         })
     }
 
@@ -114,31 +119,50 @@ impl LeafService for RemoteLeaf {
         let (io, silence) = (self.open.remote.io().clone(), self.silence);
         let query = self.open.remote.call(self.silence, move |leaf| async move {
             let mut request = leaf.begin_request();
-            let mut to = request.get().init_setup();
-            to.set_query(setup.query);
-            to.set_moment(setup.moment);
-            to.set_database(&setup.database);
-            to.set_address(&setup.address);
-            to.reborrow().set_ordinals(&setup.ordinals[..])?;
+            write_setup(&setup, request.get().init_setup())?;
             let response = request.send().promise.await?;
             RemoteQuery::begun(response.get()?.get_result()?, io, leaf, silence)
         })?;
         Ok(Arc::new(query))
     }
 
+    fn query(&self, setup: QuerySetup, fragment: FragmentRequest) -> Result<Running> {
+        if self.open.minor < QUERY {
+            return Ok(self.begin(setup)?.start(fragment));
+        }
+        let silence = self.silence;
+        Ok(start(&self.open.remote, move |leaf, sink| async move {
+            let mut request = leaf.query_request();
+            write_setup(&setup, request.get().init_setup())?;
+            write_fragment(&fragment, request.get().init_fragment())?;
+            request.get().set_sink(sink);
+            let response = unless_silent(&leaf, silence, request.send().promise).await?;
+            read_ran(response.get()?.get_result()?)
+        }))
+    }
+
     fn receive(&self, query: u64, number: u32) -> Result<Box<dyn Delivery>> {
-        let io = self.open.remote.io().clone();
-        let delivery = self.open.remote.call(self.silence, move |leaf| async move {
+        let (queue, chunks) = pump::queue();
+        let (silence, together) = (self.silence, self.open.minor >= QUERY);
+        let sent = self.open.remote.start(move |leaf| async move {
             let mut request = leaf.receive_request();
             request.get().set_query(query);
             request.get().set_number(number);
-            let response = request.send().promise.await?;
-            match response.get()?.get_result()?.which().map_err(capnp::Error::from)? {
-                received::Sink(sink) => Ok(RemoteDelivery::start(io, sink?)),
-                received::Failure(failure) => Err(Failure::read(failure?)?),
+            // The rows follow at once, to the sink that the answer will have: the first pointer of `Received`, the first of the results.
+            let call = request.hook.send();
+            let sink = row_sink::Client::new(call.pipeline.get_pointer_field(0).get_pointer_field(0).as_cap());
+            let rows = std::pin::pin!(pump::deliver(chunks, &sink, together));
+            let taken = std::pin::pin!(taken(call.promise, silence));
+            match futures_util::future::select(taken, rows).await {
+                Either::Left((taken, rows)) => {
+                    taken?;
+                    rows.await
+                }
+                // What became of the call tells more than what became of the rows.
+                Either::Right((rows, taken)) => taken.await.and(rows),
             }
-        })?;
-        Ok(Box::new(delivery))
+        });
+        Ok(Box::new(RemoteDelivery { queue: Some(queue), sent: Some(sent) }))
     }
 
     fn change(&self, change: Change) -> Result<()> {
@@ -301,94 +325,33 @@ impl LeafService for RemoteLeaf {
     }
 }
 
-pub(crate) struct RemoteQuery {
-    /// The query, and the leaf that runs it.
-    remote: Remote<(query::Client, leaf::Client)>,
+/// Whether a leaf takes rows.
+async fn taken(
+    answer: impl Future<Output = capnp::Result<capnp::capability::Response<capnp::any_pointer::Owned>>>,
     silence: Duration,
-}
-
-impl RemoteQuery {
-    /// The query that began on a leaf, or why it did not; call it on the I/O thread.
-    pub(crate) fn begun(from: begun::Reader<'_>, io: Io, leaf: leaf::Client, silence: Duration) -> Result<RemoteQuery> {
-        match from.which().map_err(capnp::Error::from)? {
-            begun::Query(query) => Ok(RemoteQuery { remote: Remote::new(io, (query?, leaf)), silence }),
-            begun::Failure(failure) => Err(Failure::read(failure?)?),
-        }
-    }
-}
-
-impl LeafQuery for RemoteQuery {
-    fn run(&self, fragment: FragmentRequest, sink: &mut dyn ChunkSink) -> Result<RunProfile> {
-        let (server, chunks) = pump::sink_queue();
-        let silence = self.silence;
-        let outcome = self.remote.start(move |(query, leaf)| async move {
-            let mut request = query.run_request();
-            write_fragment(&fragment, request.get().init_fragment())?;
-            let sink: row_sink::Client = new_client(server);
-            request.get().set_sink(sink);
-            let sent = request.send();
-            let response = tokio::select! {
-                response = sent.promise => response?,
-                () = silent(&leaf, silence) => {
-                    let why = format!("it runs a part of the query and has said nothing for {silence:?}; try again");
-                    return Err(Failure::new(FailureKind::Retryable, why));
-                }
-            };
-            read_ran(response.get()?.get_result()?)
-        });
-        pump::drain(self.remote.io(), chunks, outcome, &mut |chunk| match chunk {
-            Some(chunk) => sink.write(chunk),
-            None => sink.poll(),
-        })
-    }
-
-    fn cancel(&self) {
-        self.remote.tell(|(query, _)| async move {
-            let _ = query.cancel_request().send().promise.await;
-        });
-    }
-}
-
-/// Asks a leaf for its status again and again; ends when it has not answered for so long.
-pub(crate) async fn silent(leaf: &leaf::Client, limit: Duration) {
-    loop {
-        tokio::time::sleep(limit / 4).await;
-        match tokio::time::timeout(limit, leaf.status_request().send().promise).await {
-            Ok(Ok(_)) => {}
-            // The connection has ended: the call that runs learns it too, and says why; one that began after the end does not.
-            Ok(Err(_)) => return tokio::time::sleep(LAST_WORDS).await,
-            Err(_) => return,
-        }
+) -> Result<()> {
+    let late = |_| Failure::new(FailureKind::Retryable, format!("no answer within {silence:?}"));
+    let response = tokio::time::timeout(silence, answer).await.map_err(late)??;
+    let results: leaf::receive_results::Reader<'_> = response.get()?.get_as()?;
+    match results.get_result()?.which().map_err(capnp::Error::from)? {
+        received::Sink(_) => Ok(()),
+        received::Failure(failure) => Err(Failure::read(failure?)?),
     }
 }
 
 /// Chunks to another leaf: a task sends them while the thread makes the next.
 struct RemoteDelivery {
-    io: Io,
     queue: Option<pump::QueueSink>,
     sent: Option<tokio::sync::oneshot::Receiver<Result<()>>>,
 }
 
 impl RemoteDelivery {
-    fn start(io: Io, sink: row_sink::Client) -> RemoteDelivery {
-        let (queue, chunks) = pump::queue();
-        let (sender, sent) = tokio::sync::oneshot::channel();
-        tokio::task::spawn_local(async move {
-            let send = async {
-                pump::send(chunks, &sink).await?;
-                sink.done_request().send().promise.await.map(drop).map_err(Failure::from)
-            };
-            let _ = sender.send(send.await);
-        });
-        RemoteDelivery { io, queue: Some(queue), sent: Some(sent) }
-    }
-
     fn outcome(&mut self) -> Result<()> {
         self.queue = None;
         let broke = || Failure::new(FailureKind::Retryable, "the connection to another leaf broke");
-        let sent = self.sent.take().ok_or_else(broke)?;
-        let late = |_| Err(Failure::new(FailureKind::Retryable, "another leaf does not take its rows"));
-        self.io.wait(async { tokio::time::timeout(LONG, sent).await.map_or_else(late, |r| r.unwrap_or_else(|_| Err(broke()))) })
+        let mut sent = self.sent.take().ok_or_else(broke)?;
+        let late = || Err(Failure::new(FailureKind::Retryable, "another leaf does not take its rows"));
+        within(LONG, |cx| Pin::new(&mut sent).poll(cx)).map_or_else(late, |sent| sent.unwrap_or_else(|_| Err(broke())))
     }
 }
 
@@ -435,42 +398,6 @@ impl Load for RemoteLoad {
     }
 }
 
-fn write_fragment(from: &FragmentRequest, mut to: fragment::Builder<'_>) -> capnp::Result<()> {
-    to.set_plan(&from.plan);
-    let mut filters = to.reborrow().init_filters(from.filters.len() as u32);
-    for (i, filter) in (0u32..).zip(&from.filters) {
-        let mut to = filters.reborrow().get(i);
-        to.set_id(filter.id);
-        to.set_min(filter.min);
-        to.set_max(filter.max);
-        to.set_keys(filter.keys);
-        let mut members = to.init_members();
-        match &filter.members {
-            FilterMembers::All => members.set_all(()),
-            FilterMembers::Bits(words) => members.set_bits(&words[..])?,
-            FilterMembers::Bloom(words) => members.set_bloom(&words[..])?,
-        }
-    }
-    match &from.destination {
-        RowDestination::Caller => to.init_destination().set_caller(()),
-        RowDestination::Leaves { number, addresses } => {
-            let mut to = to.init_destination().init_leaves();
-            to.set_number(*number);
-            let mut list = to.init_addresses(addresses.len() as u32);
-            (0u32..).zip(addresses).for_each(|(i, address)| list.set(i, address));
-        }
-        RowDestination::Shuffle { number, keys, addresses, owners } => {
-            let mut to = to.init_destination().init_shuffle();
-            to.set_shuffle_number(*number);
-            to.set_keys(&keys[..])?;
-            to.set_owners(&owners[..])?;
-            let mut list = to.init_to(addresses.len() as u32);
-            (0u32..).zip(addresses).for_each(|(i, address)| list.set(i, address));
-        }
-    }
-    Ok(())
-}
-
 fn write_change(change: &Change, to: stoa_schema::leaf_capnp::change::Builder<'_>) -> capnp::Result<()> {
     let mut to = to;
     match change {
@@ -502,42 +429,4 @@ fn write_change(change: &Change, to: stoa_schema::leaf_capnp::change::Builder<'_
         }
     }
     Ok(())
-}
-
-fn read_ran(from: ran::Reader<'_>) -> Result<RunProfile> {
-    let profile = match from.which().map_err(capnp::Error::from)? {
-        ran::Profile(profile) => profile,
-        ran::Failure(failure) => return Err(Failure::read(failure?)?),
-    };
-    let nodes = profile.get_nodes()?.iter().map(read_node).collect::<capnp::Result<_>>()?;
-    let wall = Duration::from_nanos(profile.get_wall_nanos());
-    Ok(RunProfile { nodes, wall, peak_memory: profile.get_peak_memory(), sent_bytes: profile.get_sent_bytes() })
-}
-
-fn read_node(from: node_profile::Reader<'_>) -> capnp::Result<NodeProfile> {
-    let scan = if from.has_scan() {
-        let scan = from.get_scan()?;
-        Some([
-            scan.get_segments(),
-            scan.get_segments_skipped(),
-            scan.get_blocks(),
-            scan.get_blocks_skipped(),
-            scan.get_blocks_by_index(),
-            scan.get_rows(),
-            scan.get_rows_selected(),
-            scan.get_values_decoded(),
-        ])
-    } else {
-        None
-    };
-    let notes = from.get_notes()?.iter().map(|n| Ok(n?.to_string()?)).collect::<capnp::Result<_>>()?;
-    Ok(NodeProfile {
-        node: from.get_node(),
-        rows: from.get_rows(),
-        batches: from.get_batches(),
-        cpu: Duration::from_nanos(from.get_nanos()),
-        memory: from.get_memory(),
-        scan,
-        notes,
-    })
 }

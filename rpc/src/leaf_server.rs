@@ -5,20 +5,18 @@ use std::sync::Arc;
 use capnp::capability::Rc;
 use capnp_rpc::new_client;
 use parking_lot::Mutex;
-use stoa_schema::common_capnp::{node_profile, row_sink};
-use stoa_schema::leaf_capnp::{change, filter, fragment, gate, leaf, load, query, ran};
+use stoa_schema::common_capnp::row_sink;
+use stoa_schema::leaf_capnp::{change, gate, leaf, load};
 
 use crate::backup_server::{self, BackupServer};
 use crate::done;
 use crate::io::blocking;
-use crate::leaf::{
-    Change, Delivery, Filter, FilterMembers, FragmentRequest, LeafQuery, LeafService, Load, NodeProfile, OptimizeHow, QuerySetup,
-    RowDestination, RunProfile,
-};
+use crate::leaf::{Change, Delivery, LeafService, Load, OptimizeHow};
 use crate::listen::{Door, Limits, Listener, listen};
+use crate::query_server::{self, Guard, QueryServer};
 use crate::replication_server::{self, FedCopyServer};
 use crate::transaction_server::{self, TransactionServer};
-use crate::{FailureKind, Io, MAJOR, MINOR, Result, Security, pump};
+use crate::{Io, MAJOR, MINOR, Result, Security};
 
 /// Serves a leaf on a port.
 ///
@@ -78,21 +76,23 @@ impl leaf::Server for LeafServer {
     }
 
     async fn begin(self: Rc<Self>, params: leaf::BeginParams, mut results: leaf::BeginResults) -> capnp::Result<()> {
-        let setup = params.get()?.get_setup()?;
-        let setup = QuerySetup {
-            query: setup.get_query(),
-            database: setup.get_database()?.to_string()?,
-            address: setup.get_address()?.to_string()?,
-            ordinals: setup.get_ordinals()?.iter().collect(),
-            moment: setup.get_moment(),
-        };
+        let setup = query_server::read_setup(params.get()?.get_setup()?)?;
         let service = self.service.clone();
         let mut result = results.get().init_result();
         match blocking(move || service.begin(setup)).await {
-            Ok(query) => result.set_query(new_client(QueryServer { query })),
+            Ok(query) => result.set_query(new_client(QueryServer(query))),
             Err(failure) => failure.write(result.init_failure()),
         }
         Ok(())
+    }
+
+    async fn query(self: Rc<Self>, params: leaf::QueryParams, mut results: leaf::QueryResults) -> capnp::Result<()> {
+        let params = params.get()?;
+        let setup = query_server::read_setup(params.get_setup()?)?;
+        let (service, guard) = (self.service.clone(), Guard::default());
+        let begun = guard.begun();
+        let begin = move || begun.keep(service.begin(setup)?);
+        query_server::run(params.get_fragment()?, params.get_sink()?, begin, results.get().init_result()).await
     }
 
     async fn receive(self: Rc<Self>, params: leaf::ReceiveParams, mut results: leaf::ReceiveResults) -> capnp::Result<()> {
@@ -290,41 +290,6 @@ impl leaf::Server for LeafServer {
     }
 }
 
-pub(crate) struct QueryServer {
-    pub(crate) query: Arc<dyn LeafQuery>,
-}
-
-/// Nobody can ask for this query any more: what still runs of it stops.
-impl Drop for QueryServer {
-    fn drop(&mut self) {
-        self.query.cancel();
-    }
-}
-
-impl query::Server for QueryServer {
-    async fn run(self: Rc<Self>, params: query::RunParams, mut results: query::RunResults) -> capnp::Result<()> {
-        let request = read_fragment(params.get()?.get_fragment()?)?;
-        let to: row_sink::Client = params.get()?.get_sink()?;
-        let (mut sink, chunks) = pump::queue();
-        let query = self.query.clone();
-        let run = blocking(move || query.run(request, &mut sink));
-        // The two run together: the rows go out while the fragment runs, and if they cannot, the fragment ends by it.
-        let (ran, sent) = futures_util::future::join(run, pump::send(chunks, &to)).await;
-        let ran = match (ran, sent) {
-            (Err(failure), Err(sent)) if failure.kind == FailureKind::Cancelled => Err(sent),
-            (Ok(_), Err(sent)) => Err(sent),
-            (ran, _) => ran,
-        };
-        write_ran(ran, results.get().init_result());
-        Ok(())
-    }
-
-    async fn cancel(self: Rc<Self>, _: query::CancelParams, _: query::CancelResults) -> capnp::Result<()> {
-        self.query.cancel();
-        Ok(())
-    }
-}
-
 struct DeliveryServer(Arc<Mutex<Box<dyn Delivery>>>);
 
 impl row_sink::Server for DeliveryServer {
@@ -334,9 +299,17 @@ impl row_sink::Server for DeliveryServer {
         Ok(blocking(move || delivery.lock().write(chunk)).await?)
     }
 
-    async fn done(self: Rc<Self>, _: row_sink::DoneParams, _: row_sink::DoneResults) -> capnp::Result<()> {
+    async fn done(self: Rc<Self>, params: row_sink::DoneParams, _: row_sink::DoneResults) -> capnp::Result<()> {
+        let last = params.get()?.get_chunk()?.to_vec();
         let delivery = self.0.clone();
-        Ok(blocking(move || delivery.lock().finish()).await?)
+        let finish = move || {
+            let mut delivery = delivery.lock();
+            if !last.is_empty() {
+                delivery.write(last)?;
+            }
+            delivery.finish()
+        };
+        Ok(blocking(finish).await?)
     }
 }
 
@@ -383,69 +356,4 @@ fn read_change(from: change::Reader<'_>) -> capnp::Result<Change> {
             Change::AlterTable { database: from.get_database()?.to_string()?, definition: from.get_definition()?.to_vec() }
         }
     })
-}
-
-fn read_fragment(from: fragment::Reader<'_>) -> capnp::Result<FragmentRequest> {
-    let destination = match from.get_destination().which()? {
-        fragment::destination::Caller(()) => RowDestination::Caller,
-        fragment::destination::Leaves(to) => {
-            let addresses = to.get_addresses()?.iter().map(|a| Ok(a?.to_string()?)).collect::<capnp::Result<_>>()?;
-            RowDestination::Leaves { number: to.get_number(), addresses }
-        }
-        fragment::destination::Shuffle(to) => RowDestination::Shuffle {
-            number: to.get_shuffle_number(),
-            keys: to.get_keys()?.iter().collect(),
-            addresses: to.get_to()?.iter().map(|a| Ok(a?.to_string()?)).collect::<capnp::Result<_>>()?,
-            owners: to.get_owners()?.iter().collect(),
-        },
-    };
-    let filters = from.get_filters()?.iter().map(read_filter).collect::<capnp::Result<_>>()?;
-    Ok(FragmentRequest { plan: from.get_plan()?.to_vec(), destination, filters })
-}
-
-fn read_filter(from: filter::Reader<'_>) -> capnp::Result<Filter> {
-    let members = match from.get_members().which()? {
-        filter::members::All(()) => FilterMembers::All,
-        filter::members::Bits(words) => FilterMembers::Bits(words?.iter().collect()),
-        filter::members::Bloom(words) => FilterMembers::Bloom(words?.iter().collect()),
-    };
-    Ok(Filter { id: from.get_id(), min: from.get_min(), max: from.get_max(), keys: from.get_keys(), members })
-}
-
-fn write_ran(ran: Result<RunProfile>, to: ran::Builder<'_>) {
-    let profile = match ran {
-        Ok(profile) => profile,
-        Err(failure) => return failure.write(to.init_failure()),
-    };
-    let mut to = to.init_profile();
-    to.set_wall_nanos(profile.wall.as_nanos() as u64);
-    to.set_peak_memory(profile.peak_memory);
-    to.set_sent_bytes(profile.sent_bytes);
-    let mut nodes = to.init_nodes(profile.nodes.len() as u32);
-    for (i, node) in (0u32..).zip(&profile.nodes) {
-        write_node(node, nodes.reborrow().get(i));
-    }
-}
-
-fn write_node(node: &NodeProfile, mut to: node_profile::Builder<'_>) {
-    to.set_node(node.node);
-    to.set_rows(node.rows);
-    to.set_batches(node.batches);
-    to.set_nanos(node.cpu.as_nanos() as u64);
-    to.set_memory(node.memory);
-    let mut notes = to.reborrow().init_notes(node.notes.len() as u32);
-    for (i, note) in (0u32..).zip(&node.notes) {
-        notes.set(i, note);
-    }
-    if let Some(scan) = node.scan {
-        let mut to = to.init_scan();
-        to.set_segments(scan[0]);
-        to.set_segments_skipped(scan[1]);
-        to.set_blocks(scan[2]);
-        to.set_blocks_skipped(scan[3]);
-        to.set_blocks_by_index(scan[4]);
-        to.set_rows(scan[5]);
-        to.set_rows_selected(scan[6]);
-        to.set_values_decoded(scan[7]);
-    }
 }

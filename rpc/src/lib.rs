@@ -28,15 +28,19 @@ pub mod peer;
 mod peer_client;
 mod peer_server;
 mod pump;
+mod query_client;
+mod query_server;
 pub mod replication;
 mod replication_client;
 mod replication_server;
+mod running;
 mod security;
 pub mod session;
 mod session_client;
 mod session_server;
 mod transaction_client;
 mod transaction_server;
+mod transport;
 
 pub use failure::{Failure, FailureKind, Result};
 pub use http::{Page, Pages, serve_pages};
@@ -45,6 +49,7 @@ pub use leaf_client::LeafPool;
 pub use leaf_server::serve_leaf;
 pub use listen::{Limits, Listener};
 pub use peer_client::PeerPool;
+pub use running::{Running, gather};
 pub use security::{Security, Tls, TlsFiles};
 pub use session_client::SessionClient;
 pub use session_server::serve_coordinator;
@@ -52,7 +57,7 @@ pub use session_server::serve_coordinator;
 /// Major version of the interfaces: nodes of different ones do not talk to each other.
 pub const MAJOR: u16 = 1;
 /// Minor version: it only adds.
-pub const MINOR: u16 = 0;
+pub const MINOR: u16 = 1;
 /// Bytes of a message; rows come in chunks that are far smaller.
 pub const MAX_MESSAGE_BYTES: usize = 256 << 20;
 

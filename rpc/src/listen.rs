@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio_util::compat::{TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
 
 use crate::client::reader_options;
-use crate::{Failure, FailureKind, Io, MAJOR, MINOR, Result, Security, Tls};
+use crate::{Failure, FailureKind, Io, MAJOR, MINOR, Result, Security, Tls, transport};
 
 /// How long a connection may take to say who it is.
 const ENTRY: Duration = Duration::from_secs(10);
@@ -203,7 +203,7 @@ async fn accept<F: Future<Output = ()> + 'static>(
 async fn serve(stream: TcpStream, tls: Tls, client: capnp::capability::Client, passed: Arc<AtomicBool>) {
     let _ = stream.set_nodelay(true);
     let Ok(Some(stream)) = tokio::time::timeout(ENTRY, tls.to_client(stream)).await else { return };
-    let (reader, writer) = tokio::io::split(stream);
+    let (reader, writer) = transport::split(stream);
     let network = twoparty::VatNetwork::new(reader.compat(), writer.compat_write(), Side::Server, reader_options());
     let mut system = std::pin::pin!(RpcSystem::new(Box::new(network), Some(client)));
     // How a connection ends is its client's business; what it held is released with it.

@@ -87,7 +87,7 @@ impl PeerService for RemotePeer {
             }
         });
         let (_, nothing) = mpsc::channel::<()>(1);
-        pump::drain(self.remote.io(), nothing, outcome, &mut |_| match cancelled.load(Ordering::Relaxed) {
+        pump::drain(nothing, outcome, &mut |_| match cancelled.load(Ordering::Relaxed) {
             true => Err(Failure::cancelled()),
             false => Ok(()),
         })

@@ -7,7 +7,7 @@ use stoa_schema::leaf_capnp::{fed, fed_copy, heartbeat, holdings, leaf, orders, 
 
 use crate::client::{LONG, Remote};
 use crate::done;
-use crate::leaf_client::silent;
+use crate::query_client::silent;
 use crate::replication::{
     CopyOrder, CopyReport, CopyRole, FedCopy, FedReport, FedState, HeldCopy, Holdings, Orders, Position, Record, Report,
     RoleOrder,

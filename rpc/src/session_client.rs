@@ -90,7 +90,7 @@ impl SessionService for SessionClient {
             let response = sent.promise.await?;
             done::read(response.get()?.get_result()?)
         });
-        drain(self.remote.io(), parts, outcome, answer, cancelled)
+        drain(parts, outcome, answer, cancelled)
     }
 
     fn execute_plan(&self, plan: &[u8], answer: &mut dyn Answer, cancelled: &Cancelled) -> Result<()> {
@@ -104,7 +104,7 @@ impl SessionService for SessionClient {
             let response = sent.promise.await?;
             done::read(response.get()?.get_result()?)
         });
-        drain(self.remote.io(), parts, outcome, answer, cancelled)
+        drain(parts, outcome, answer, cancelled)
     }
 
     fn prepare(&self, sql: &str) -> Result<Arc<dyn PreparedService>> {
@@ -166,7 +166,7 @@ impl SessionService for SessionClient {
             crate::admin_client::call(admin, command).await
         });
         let (_, nothing) = mpsc::channel::<()>(1);
-        pump::drain(self.remote.io(), nothing, outcome, &mut |_| match cancelled.load(Ordering::Relaxed) {
+        pump::drain(nothing, outcome, &mut |_| match cancelled.load(Ordering::Relaxed) {
             true => Err(Failure::cancelled()),
             false => Ok(()),
         })
@@ -195,18 +195,17 @@ impl PreparedService for RemoteStatement {
             let response = request.send().promise.await?;
             done::read(response.get()?.get_result()?)
         });
-        drain(self.remote.io(), parts, outcome, answer, cancelled)
+        drain(parts, outcome, answer, cancelled)
     }
 }
 
 fn drain(
-    io: &Io,
     parts: mpsc::Receiver<AnswerPart>,
     outcome: tokio::sync::oneshot::Receiver<Result<()>>,
     answer: &mut dyn Answer,
     cancelled: &Cancelled,
 ) -> Result<()> {
-    pump::drain(io, parts, outcome, &mut |part| match part {
+    pump::drain(parts, outcome, &mut |part| match part {
         _ if cancelled.load(Ordering::Relaxed) => Err(Failure::cancelled()),
         Some(part) => answer.part(part),
         None => Ok(()),

@@ -11,7 +11,7 @@ use stoa_schema::leaf_capnp::{
 use crate::client::{LONG, Remote};
 use crate::done;
 use crate::leaf::{InDoubt, LeafQuery, LeafTransaction, MergeStatus, NumberedRows, TransactionSetup};
-use crate::leaf_client::{RemoteQuery, silent};
+use crate::query_client::{RemoteQuery, silent};
 use crate::{Failure, FailureKind, Io, Result};
 
 /// A transaction, and the leaf that it is on.

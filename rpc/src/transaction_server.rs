@@ -9,7 +9,7 @@ use stoa_schema::leaf_capnp::{duplicates, merge_status, numbered_rows, rows_read
 use crate::done;
 use crate::io::blocking;
 use crate::leaf::{LeafTransaction, MergeStatus, NumberedRows, TransactionSetup};
-use crate::leaf_server::QueryServer;
+use crate::query_server::QueryServer;
 use crate::{Failure, FailureKind, Result};
 
 pub(crate) struct TransactionServer {
@@ -37,7 +37,7 @@ impl transaction::Server for TransactionServer {
         let query = params.get()?.get_query();
         let mut result = results.get().init_result();
         match self.call(move |transaction| transaction.query(query)).await {
-            Ok(query) => result.set_query(new_client(QueryServer { query })),
+            Ok(query) => result.set_query(new_client(QueryServer(query))),
             Err(failure) => failure.write(result.init_failure()),
         }
         Ok(())

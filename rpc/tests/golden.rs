@@ -129,6 +129,17 @@ fn leaves() -> Vec<(&'static str, Vec<u8>)> {
         to.set_owners(&[0, 1][..]).unwrap();
         to.init_to(2).set(1, "b:2");
     });
+    let in_answer = message(|m| {
+        let mut to: fragment::Builder<'_> = m.init_root();
+        to.set_rows_in_answer(true);
+        to.init_destination().set_caller(());
+    });
+    let with_rows = message(|m| m.init_root::<ran::Builder<'_>>().init_profile().set_rows(&[16, 17]));
+    let query = message(|m| {
+        let mut to: leaf::query_params::Builder<'_> = m.init_root();
+        to.reborrow().init_setup().set_query(18);
+        to.init_fragment().set_plan(b"plan");
+    });
     let ran = message(|m| {
         let mut to = m.init_root::<ran::Builder<'_>>().init_profile();
         to.set_wall_nanos(10);
@@ -151,7 +162,10 @@ fn leaves() -> Vec<(&'static str, Vec<u8>)> {
         ("leaf-setup", setup),
         ("leaf-fragment-broadcast", broadcast),
         ("leaf-fragment-shuffle", shuffle),
+        ("leaf-fragment-in-answer", in_answer),
+        ("leaf-query", query),
         ("leaf-ran", ran),
+        ("leaf-ran-rows", with_rows),
         ("leaf-change", change),
         ("leaf-status", status),
     ]

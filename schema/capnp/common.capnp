@@ -39,7 +39,9 @@ struct Done {
 # Takes rows. The next chunk may be sent before the last was answered; a receiver that falls behind answers late.
 interface RowSink {
   write @0 (chunk :Data) -> ();  # an Arrow IPC stream: schema and record batches
-  done @1 () -> ();              # no more will come; unless this is called, the rows are not complete
+  # No more will come but the rows of `chunk`, if it is not empty; unless this is called, the rows are not complete. Only nodes since
+  # version 1.1 look at `chunk`.
+  done @1 (chunk :Data) -> ();
 }
 
 # What a plan node did.

@@ -78,6 +78,9 @@ interface Leaf {
 
   # All that a catalog can be made of again.
   holdings @18 () -> (result :Holdings);
+
+  # Begins a query, runs the only fragment that it has here, and ends it. Since version 1.1.
+  query @19 (setup :QuerySetup, fragment :Fragment, sink :RowSink) -> (result :Ran);
 }
 
 struct Holdings {
@@ -426,6 +429,7 @@ struct Fragment {
     }
   }
   filters @4 :List(Filter);  # results are right without them
+  rowsInAnswer @9 :Bool;     # the last rows may come in the answer, if they are few
 }
 
 # The keys of a run-time filter.
@@ -448,6 +452,7 @@ struct Ran {
       wallNanos @1 :UInt64;
       peakMemory @2 :UInt64;
       sentBytes @4 :UInt64;  # of rows, to wherever they went
+      rows @5 :Data;         # an Arrow IPC stream: the last rows, those that the sink did not get; empty: none
     }
     failure @3 :Failure;
   }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::Shared;
 use crate::catalog::LeafState;
 
-/// How often somebody looks whether the catalog has changed.
-const LOOK: Duration = Duration::from_millis(50);
+/// How often it is looked whether this is to end.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Gives up every leaf that goes offline, until it is told to end. A leaf that died breaks its connections itself; one that hangs, or
 /// that the network cut off, keeps whoever called it waiting.
@@ -22,6 +22,6 @@ pub(super) fn give_up(shared: &Shared, ended: &AtomicBool) {
             online.difference(&now).for_each(|address: &String| shared.leaves.hang_up(address));
             (version, online) = (catalog.version, now);
         }
-        std::thread::sleep(LOOK);
+        shared.control.wait_for_change(version, LOOK);
     }
 }

@@ -9,11 +9,11 @@ use parking_lot::Mutex;
 use stoa_columnstore::KeySet;
 use stoa_columnstore::predicate::KeyMembers;
 use stoa_exec::profile::{Profile, ScanCounters};
-use stoa_exec::{CancelToken, Destination, Fragment, Fragments, QueryContext};
+use stoa_exec::{Destination, Fragment, Fragments, QueryContext};
 use stoa_plan::codec::encode;
 use stoa_rpc::ipc::{read_chunk, write_chunks};
 use stoa_rpc::leaf::{Filter, FilterMembers, FragmentRequest, LeafQuery, LeafService, QuerySetup, RowDestination, RunProfile};
-use stoa_rpc::{ChunkSink, Failure, FailureKind};
+use stoa_rpc::{Failure, FailureKind, Running};
 
 use super::transaction::Participants;
 use super::{Database, Shared};
@@ -24,6 +24,8 @@ pub(super) struct QueryOnLeaves<'a> {
     number: u64,
     database: Arc<Database>,
     shared: &'a Shared,
+    /// What it reads is as it was then.
+    moment: u64,
     /// The transaction that it is a part of.
     within: Option<&'a Participants>,
     begun: Mutex<Option<Arc<Vec<OneLeaf>>>>,
@@ -41,7 +43,8 @@ struct OneLeaf {
 
 impl<'a> QueryOnLeaves<'a> {
     pub fn new(database: Arc<Database>, shared: &'a Shared, number: u64, within: Option<&'a Participants>) -> QueryOnLeaves<'a> {
-        QueryOnLeaves { number, database, shared, within, begun: Mutex::default(), failure: Mutex::default() }
+        let moment = shared.clock.tick();
+        QueryOnLeaves { number, database, shared, moment, within, begun: Mutex::default(), failure: Mutex::default() }
     }
 
     /// An error of the query, as the failure of the leaf if it comes from one.
@@ -54,15 +57,18 @@ impl<'a> QueryOnLeaves<'a> {
 
     /// A failure of a leaf as the executor takes it.
     fn failed(&self, failure: Failure) -> stoa_exec::Error {
+        self.shared.clock.hear(failure.moment);
         *self.failure.lock() = Some(failure.clone());
         remote(failure)
     }
 
-    /// A leaf of the query that is not online any more: nobody waits for it, nor for those that send it rows.
-    fn lost(&self, leaves: &[OneLeaf]) -> Option<Failure> {
-        let now = self.shared.control.database(&self.database.name).ok()?;
-        let gone = leaves.iter().find(|leaf| !now.leaves.contains(&leaf.address))?;
-        Some(Failure::new(FailureKind::Retryable, format!("leaf {} is not online any more", gone.address)))
+    /// Fails if a leaf of the query is not online any more: nobody waits for it, nor for those that send it rows.
+    fn lost(&self, leaves: &[String]) -> Result<(), Failure> {
+        let Ok(now) = self.shared.control.database(&self.database.name) else { return Ok(()) };
+        match leaves.iter().find(|leaf| !now.leaves.contains(leaf)) {
+            Some(gone) => Err(Failure::new(FailureKind::Retryable, format!("leaf {gone} is not online any more"))),
+            None => Ok(()),
+        }
     }
 
     /// The leaves of the query; begins on them if it has not.
@@ -76,31 +82,102 @@ impl<'a> QueryOnLeaves<'a> {
         Ok(leaves)
     }
 
-    /// Begins on every leaf that is the master of a partition; without any, on one leaf for the REFERENCE tables.
-    fn begin(&self) -> crate::Result<Vec<OneLeaf>> {
+    /// Every leaf that is the master of a partition; without any, one leaf for the REFERENCE tables.
+    fn placement(&self) -> crate::Result<BTreeMap<String, Vec<u32>>> {
         let mut placement: BTreeMap<String, Vec<u32>> = self.database.placement()?;
         if placement.is_empty() {
             placement.extend(self.database.leaves.first().map(|address| (address.clone(), vec![])));
         }
-        // All leaves show what there is then: a transaction over several of them wholly or not at all.
-        let moment = self.shared.clock.tick();
+        Ok(placement)
+    }
+
+    fn setup(&self, address: &str, ordinals: &[u32]) -> QuerySetup {
+        QuerySetup {
+            query: self.number,
+            database: self.database.name.clone(),
+            address: address.to_owned(),
+            ordinals: ordinals.to_vec(),
+            // All leaves show what there is then: a transaction over several of them wholly or not at all.
+            moment: self.moment,
+        }
+    }
+
+    /// Begins on every leaf.
+    fn begin(&self) -> crate::Result<Vec<OneLeaf>> {
         let begin = |(address, ordinals): (&String, &Vec<u32>)| {
             let service = self.shared.leaves.leaf(address)?;
-            let setup = QuerySetup {
-                query: self.number,
-                database: self.database.name.clone(),
-                address: address.clone(),
-                ordinals: ordinals.clone(),
-                moment,
-            };
             let query = match self.within {
                 Some(transaction) => transaction.leaf(address)?.query(self.number),
-                None => service.begin(setup),
+                None => service.begin(self.setup(address, ordinals)),
             };
-            let query = query.inspect_err(|e| self.shared.clock.hear(e.moment)).map_err(|e| at(address, e))?;
+            let query = query.map_err(|e| at(address, e))?;
             Ok(OneLeaf { address: address.clone(), service, query, partitions: !ordinals.is_empty() })
         };
-        Ok(in_parallel(&placement.iter().collect::<Vec<_>>(), |leaf| begin(*leaf))?)
+        Ok(in_parallel(&self.placement()?.iter().collect::<Vec<_>>(), |leaf| begin(*leaf))?)
+    }
+}
+
+/// A fragment that runs on leaves, each by its address.
+struct Started {
+    addresses: Vec<String>,
+    running: Vec<Running>,
+    queries: Vec<Arc<dyn LeafQuery>>,
+}
+
+impl QueryOnLeaves<'_> {
+    /// Starts a fragment on the leaves that run it.
+    fn start(&self, fragment: &Fragment) -> stoa_exec::Result<Started> {
+        let plan = encode(&fragment.query).map_err(|e| stoa_exec::Error::Internal(e.to_string()))?;
+        let filters: Vec<Filter> = fragment.filters.iter().map(|(id, keys)| filter(id.0, keys)).collect();
+        let request = |destination| FragmentRequest { plan: plan.clone(), destination, filters: filters.clone() };
+        if fragment.only && self.within.is_none() && self.begun.lock().is_none() {
+            return self.start_only(fragment, &request).map_err(|e| self.failed(e.into_failure()));
+        }
+        let all = self.leaves()?;
+        let destination = self.destination(&fragment.destination, &all);
+        let leaves = all.iter().filter(|leaf| fragment.once || leaf.partitions).take(if fragment.once { 1 } else { all.len() });
+        let mut started = Started { addresses: vec![], running: vec![], queries: vec![] };
+        for leaf in leaves {
+            started.addresses.push(leaf.address.clone());
+            started.running.push(leaf.query.clone().start(request(destination.clone())));
+            started.queries.push(leaf.query.clone());
+        }
+        Ok(started)
+    }
+
+    /// Starts a fragment that is all that its query does on leaves: it begins and ends with it.
+    fn start_only(&self, fragment: &Fragment, request: &dyn Fn(RowDestination) -> FragmentRequest) -> crate::Result<Started> {
+        let placement = self.placement()?;
+        let leaves = placement.iter().filter(|(_, ordinals)| fragment.once || !ordinals.is_empty());
+        let mut started = Started { addresses: vec![], running: vec![], queries: vec![] };
+        for (address, ordinals) in leaves.take(if fragment.once { 1 } else { placement.len() }) {
+            let running = self
+                .shared
+                .leaves
+                .leaf(address)
+                .and_then(|leaf| leaf.query(self.setup(address, ordinals), request(RowDestination::Caller)));
+            started.running.push(running.map_err(|e| at(address, e))?);
+            started.addresses.push(address.clone());
+        }
+        Ok(started)
+    }
+
+    /// Waits for a fragment: the rows of each leaf, and what it did there.
+    fn gather(&self, started: Started, ctx: &QueryContext) -> Result<(Vec<Vec<RecordBatch>>, Vec<RunProfile>), Failure> {
+        let Started { addresses, running, queries } = started;
+        let mut rows: Vec<Vec<RecordBatch>> = addresses.iter().map(|_| vec![]).collect();
+        let check = || ctx.cancel.check().map_err(|_| Failure::cancelled());
+        let mut take = |leaf: usize, chunk: Vec<u8>| {
+            check()?;
+            rows[leaf].extend(read_chunk(chunk)?.1);
+            Ok(())
+        };
+        let mut poll = || check().and_then(|()| self.lost(&addresses));
+        // The others need not finish what nobody will read.
+        let mut give_up = || queries.iter().for_each(|query| query.cancel());
+        let ended = stoa_rpc::gather(running, &mut take, &mut poll, &mut give_up);
+        let named = ended.into_iter().zip(&addresses).map(|(ran, address)| ran.map_err(|e| at(address, e)));
+        Ok((rows, all_or_worst(named)?))
     }
 }
 
@@ -127,34 +204,16 @@ impl QueryOnLeaves<'_> {
 
 impl Fragments for QueryOnLeaves<'_> {
     fn run(&self, fragment: &Fragment, ctx: &QueryContext) -> stoa_exec::Result<(Vec<Vec<RecordBatch>>, Profile)> {
-        let all = self.leaves()?;
-        let plan = encode(&fragment.query).map_err(|e| stoa_exec::Error::Internal(e.to_string()))?;
-        let destination = self.destination(&fragment.destination, &all);
-        let leaves: Vec<&OneLeaf> =
-            if fragment.once { all.iter().take(1).collect() } else { all.iter().filter(|leaf| leaf.partitions).collect() };
-        let filters: Vec<Filter> = fragment.filters.iter().map(|(id, keys)| filter(id.0, keys)).collect();
-        let failed = CancelToken::default();
-        let run = |leaf: &&OneLeaf| {
-            let request = FragmentRequest { plan: plan.clone(), destination: destination.clone(), filters: filters.clone() };
-            let lost = || self.lost(&all);
-            let mut gathered = Gather { batches: vec![], cancel: &ctx.cancel, failed: &failed, lost: &lost };
-            let ran = leaf.query.run(request, &mut gathered);
-            let ran = ran.inspect_err(|_| {
-                // The others need not finish what nobody will read.
-                failed.cancel();
-                leaf.query.cancel();
-            });
-            ran.map(|profile| (gathered.batches, profile)).map_err(|e| at(&leaf.address, e))
-        };
-        let (rows_of_leaves, profiles): (Vec<_>, Vec<_>) =
-            in_parallel(&leaves, run).map_err(|e| self.failed(e))?.into_iter().unzip();
+        let started = self.start(fragment)?;
+        let addresses = started.addresses.clone();
+        let (rows_of_leaves, profiles) = self.gather(started, ctx).map_err(|e| self.failed(e))?;
         let mut profile = Profile::default();
         let rows: Vec<u64> = profiles.iter().map(rows_of_root).collect();
         let root = profiles.iter().filter_map(root).min();
-        leaves.iter().zip(profiles).for_each(|(leaf, ran)| add(&mut profile, &leaf.address, leaves.len(), ran));
+        addresses.iter().zip(profiles).for_each(|(address, ran)| add(&mut profile, address, addresses.len(), ran));
         if let Some(entry) = root.and_then(|root| profile.nodes.get_mut(&root))
             && let (Some(most), all @ 1..) = (rows.iter().max(), rows.iter().sum::<u64>())
-            && leaves.len() > 1
+            && addresses.len() > 1
         {
             entry.notes.push(format!("skew {:.2}", *most as f64 * rows.len() as f64 / all as f64));
         }
@@ -188,35 +247,13 @@ fn filter(id: u32, keys: &KeySet) -> Filter {
     Filter { id, min: keys.min, max: keys.max, keys: keys.keys as u64, members }
 }
 
-/// Gathers the rows of one leaf; ends when the query is cancelled, another leaf has failed, or one is lost.
-struct Gather<'a> {
-    batches: Vec<RecordBatch>,
-    cancel: &'a CancelToken,
-    failed: &'a CancelToken,
-    lost: &'a (dyn Fn() -> Option<Failure> + Sync),
-}
-
-impl ChunkSink for Gather<'_> {
-    fn write(&mut self, chunk: Vec<u8>) -> Result<(), Failure> {
-        self.poll()?;
-        let (_, batches) = read_chunk(&chunk)?;
-        self.batches.extend(batches);
-        Ok(())
-    }
-
-    fn poll(&mut self) -> Result<(), Failure> {
-        let stopped = self.cancel.check().is_err() || self.failed.check().is_err();
-        if stopped { Err(Failure::cancelled()) } else { (self.lost)().map_or(Ok(()), Err) }
-    }
-}
-
 /// The failure with the leaf that it is of; the user's own mistakes are the same everywhere.
 pub(crate) fn at(address: &str, failure: Failure) -> Failure {
     match failure.kind {
         FailureKind::User | FailureKind::Cancelled | FailureKind::Memory => failure,
         FailureKind::Conflict | FailureKind::DuplicateKey | FailureKind::Altered => failure,
         _ if failure.message.contains(address) => failure,
-        kind => Failure::new(kind, format!("leaf {address}: {}", failure.message)),
+        _ => Failure { message: format!("leaf {address}: {}", failure.message), ..failure },
     }
 }
 
@@ -236,16 +273,20 @@ pub(crate) fn in_parallel<T: Sync, R: Send>(
     items: &[T],
     each: impl Fn(&T) -> Result<R, Failure> + Sync,
 ) -> Result<Vec<R>, Failure> {
-    let results: Vec<Result<R, Failure>> = match items {
-        [only] => vec![each(only)],
-        _ => std::thread::scope(|scope| {
-            let threads: Vec<_> = items.iter().map(|item| scope.spawn(|| each(item))).collect();
-            let defect = |_| Err(Failure::new(FailureKind::Fatal, "a defect stopped a call to a leaf"));
-            threads.into_iter().map(|thread| thread.join().unwrap_or_else(defect)).collect()
-        }),
-    };
+    let Some((first, others)) = items.split_first() else { return Ok(vec![]) };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = others.iter().map(|item| scope.spawn(|| each(item))).collect();
+        let defect = |_| Err(Failure::new(FailureKind::Fatal, "a defect stopped a call to a leaf"));
+        let of_first = each(first);
+        let of_others = threads.into_iter().map(|thread| thread.join().unwrap_or_else(defect));
+        all_or_worst(std::iter::once(of_first).chain(of_others))
+    })
+}
+
+/// All results, or the error that tells most.
+fn all_or_worst<R>(results: impl Iterator<Item = Result<R, Failure>>) -> Result<Vec<R>, Failure> {
     let mut failures = Vec::new();
-    let all = results.into_iter().filter_map(|result| result.map_err(|failure| failures.push(failure)).ok()).collect();
+    let all = results.filter_map(|result| result.map_err(|failure| failures.push(failure)).ok()).collect();
     failures.into_iter().min_by_key(consequence).map_or(Ok(all), Err)
 }
 

@@ -137,7 +137,7 @@ impl ClusterTransaction {
         let mut batches = Vec::new();
         for part in addresses.chunks(ROWS_AT_ONCE) {
             let chunk = leaf.read(&def.name, place.1, part).map_err(|e| at(&place.0, e))?;
-            batches.extend(read_chunk(&chunk)?.1);
+            batches.extend(read_chunk(chunk)?.1);
         }
         if batches.iter().any(|rows| def.check_rows(rows).is_err()) {
             return Err(Failure::new(FailureKind::Altered, format!("table '{}' was altered meanwhile", def.name)));

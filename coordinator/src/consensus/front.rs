@@ -32,7 +32,7 @@ pub struct Consensus {
     address: String,
     options: Options,
     pub(super) raft: Raft,
-    catalog: Published,
+    catalog: Arc<Published>,
     runtime: Handle,
     thread: Mutex<Option<Running>>,
 }
@@ -124,7 +124,12 @@ impl Consensus {
     /// The catalog as this node knows it: a moment old, perhaps, but never with a change that is not acknowledged by a majority.
     #[must_use]
     pub fn catalog(&self) -> Arc<Catalog> {
-        self.catalog.read().clone()
+        self.catalog.catalog()
+    }
+
+    /// Waits until the catalog on this node is of another version, at most so long.
+    pub fn wait_for_change(&self, version: u64, limit: Duration) {
+        self.catalog.wait_for_change(version, limit);
     }
 
     /// Makes sure that this node leads and that its catalog has every change acknowledged so far, by asking a majority, again and again

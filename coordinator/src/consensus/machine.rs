@@ -2,10 +2,11 @@
 
 use std::io::Cursor;
 use std::sync::Arc;
+use std::time::Duration;
 
 use openraft::storage::RaftStateMachine;
 use openraft::{AnyError, EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, StorageIOError};
-use parking_lot::RwLock;
+use parking_lot::{Condvar, Mutex};
 
 use super::journal::unreadable;
 use super::store::{Entry, Store, StoreError};
@@ -13,7 +14,23 @@ use super::{LogId, Reply, SnapshotMeta, StorageError, StoredMembership, Types};
 use crate::catalog::Catalog;
 
 /// The catalog as everybody on the node may read it.
-pub(super) type Published = Arc<RwLock<Arc<Catalog>>>;
+#[derive(Default)]
+pub(super) struct Published {
+    catalog: Mutex<Arc<Catalog>>,
+    changed: Condvar,
+}
+
+impl Published {
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.catalog.lock().clone()
+    }
+
+    /// Waits until the catalog is of another version, at most so long.
+    pub fn wait_for_change(&self, version: u64, limit: Duration) {
+        let same = |catalog: &mut Arc<Catalog>| catalog.version == version;
+        self.changed.wait_while_for(&mut self.catalog.lock(), same, limit);
+    }
+}
 
 /// The state machine. It is in memory; what was applied since the last snapshot is applied again from the log at start.
 #[derive(Clone)]
@@ -22,13 +39,13 @@ pub(super) struct Machine {
     catalog: Arc<Catalog>,
     applied: Option<LogId>,
     membership: StoredMembership,
-    published: Published,
+    published: Arc<Published>,
 }
 
 impl Machine {
     /// The machine as of the last snapshot.
     pub fn open(store: Arc<Store>) -> Result<Machine, StoreError> {
-        let published = Published::default();
+        let published = Arc::default();
         let mut machine =
             Machine { store, catalog: Arc::default(), applied: None, membership: StoredMembership::default(), published };
         if let Some((meta, data)) = machine.store.snapshot()? {
@@ -39,7 +56,7 @@ impl Machine {
     }
 
     /// Where the catalog can be read.
-    pub fn published(&self) -> Published {
+    pub fn published(&self) -> Arc<Published> {
         self.published.clone()
     }
 
@@ -51,7 +68,8 @@ impl Machine {
     }
 
     fn publish(&self) {
-        *self.published.write() = self.catalog.clone();
+        *self.published.catalog.lock() = self.catalog.clone();
+        self.published.changed.notify_all();
     }
 }
 

@@ -186,6 +186,26 @@ fn commands_reach_every_node_and_only_the_leader_takes_them() {
 }
 
 #[test]
+fn who_waits_for_a_change_hears_of_it_at_once() {
+    let cluster = Cluster::of(1, options());
+    let node = cluster.nodes[&1].clone();
+    let version = node.catalog().version;
+    node.wait_for_change(version, Duration::from_millis(1));
+    assert_eq!(node.catalog().version, version);
+    let began = Instant::now();
+    thread::scope(|scope| {
+        let waits = scope.spawn(|| {
+            node.wait_for_change(version, Duration::from_secs(60));
+            node.catalog().version
+        });
+        cluster.propose(&add_leaf(1));
+        assert_eq!(waits.join().unwrap(), version + 1);
+    });
+    node.wait_for_change(version, Duration::from_secs(60));
+    assert!(began.elapsed() < Duration::from_secs(30));
+}
+
+#[test]
 fn a_lost_leader_is_replaced_and_nothing_acknowledged_is_lost() {
     let mut cluster = Cluster::of(3, options());
     for n in 0..10 {

@@ -97,8 +97,12 @@ impl Control {
 
     fn wait_for(&self, version: u64) {
         let began = Instant::now();
-        while self.catalog().version < version && began.elapsed() < BEHIND {
-            std::thread::sleep(Duration::from_millis(2));
+        loop {
+            let (now, left) = (self.catalog().version, BEHIND.saturating_sub(began.elapsed()));
+            if now >= version || left.is_zero() {
+                return;
+            }
+            self.wait_for_change(now, left);
         }
     }
 }

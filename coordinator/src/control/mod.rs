@@ -70,6 +70,11 @@ impl Control {
         self.membership.catalog()
     }
 
+    /// Waits until the catalog is of another version, at most so long.
+    pub(crate) fn wait_for_change(&self, version: u64, limit: Duration) {
+        self.membership.wait_for_change(version, limit);
+    }
+
     /// The number of this coordinator; 0 without a part in a cluster.
     pub(crate) fn node(&self) -> u64 {
         self.membership.consensus().map_or(0, |consensus| consensus.id().0)

@@ -32,8 +32,6 @@ pub(crate) use moves::{Progress, progress};
 
 /// How often a leaf is asked.
 const BEAT: Duration = Duration::from_millis(200);
-/// How often somebody looks whether the catalog has changed.
-const NEWS: Duration = Duration::from_millis(10);
 /// How often somebody looks who is gone.
 const LOOK: Duration = Duration::from_millis(50);
 /// A call that fails within this time was refused; after it, it was not answered.
@@ -220,10 +218,7 @@ impl Watch {
                 }
             }
             // A leaf hears at once of a catalog that changed.
-            let until = Instant::now() + BEAT;
-            while Instant::now() < until && self.shared.control.catalog().version == catalog.version {
-                std::thread::sleep(NEWS);
-            }
+            self.shared.control.wait_for_change(catalog.version, BEAT);
         }
     }
 
