@@ -3,11 +3,12 @@
 //! A [`KeyIndex`] is the hashes of a unit's keys in order, each with its row. A unit is a run in memory or a segment; the zone maps of
 //! a segment are asked first, so that keys that only grow never make an index of old segments.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, UInt32Array};
 use arrow::compute::{concat, take};
-use arrow::row::{Row, RowConverter, SortField};
+use arrow::row::{RowConverter, Rows, SortField};
 
 use crate::address::Place;
 use crate::definition::{TableDef, UniqueKey};
@@ -36,6 +37,19 @@ impl KeyIndex {
         KeyIndex { hashes, rows }
     }
 
+    /// The index of two indexed units, the second behind the first, which has so many rows.
+    pub(crate) fn joined(&self, rows: u32, other: &KeyIndex) -> KeyIndex {
+        let pairs = |index: &KeyIndex, first: u32| -> Vec<(u64, u32)> {
+            index.hashes.iter().copied().zip(index.rows.iter().map(|row| first + row)).collect()
+        };
+        let mut all = pairs(self, 0);
+        all.extend(pairs(other, rows));
+        // Two sorted runs are merged.
+        all.sort();
+        let (hashes, rows) = all.into_iter().unzip();
+        KeyIndex { hashes, rows }
+    }
+
     /// The rows whose key has this hash.
     fn rows(&self, hash: u64) -> &[u32] {
         let start = self.hashes.partition_point(|h| *h < hash);
@@ -49,33 +63,35 @@ fn has_key(columns: &[ArrayRef], row: usize) -> bool {
     columns.iter().all(|c| c.is_valid(row))
 }
 
-/// Keys of rows that are looked for: hashes to find them, bytes to compare them.
+/// Keys of rows that are looked for: hashes to find them, bytes to compare those of the same hash, bounds to leave segments out. Few
+/// need more than the hashes.
 pub(crate) struct SoughtKeys {
     columns: Vec<ArrayRef>,
     hashes: Vec<u64>,
-    converter: RowConverter,
-    encoded: arrow::row::Rows,
+    encoded: OnceCell<(RowConverter, Rows)>,
     /// The least and the greatest value of each column.
-    zones: Vec<Zone>,
+    zones: OnceCell<Vec<Zone>>,
 }
 
 impl SoughtKeys {
     /// The keys that rows of a table have for one of its unique keys.
-    pub(crate) fn new(key: &UniqueKey, rows: &[ArrayRef]) -> Result<SoughtKeys> {
+    pub(crate) fn new(key: &UniqueKey, rows: &[ArrayRef]) -> SoughtKeys {
         SoughtKeys::of_key(key.columns.iter().map(|c| Arc::clone(&rows[*c as usize])).collect())
     }
 
     /// The keys that these columns are.
-    pub(crate) fn of_key(columns: Vec<ArrayRef>) -> Result<SoughtKeys> {
-        let fields = columns.iter().map(|c| SortField::new(c.data_type().clone())).collect();
-        let converter = RowConverter::new(fields)?;
-        let encoded = converter.convert_columns(&columns)?;
-        let zones = columns.iter().map(|c| summarize(c, 0).zone).collect();
-        Ok(SoughtKeys { hashes: shard_hashes(&columns), columns, converter, encoded, zones })
+    pub(crate) fn of_key(columns: Vec<ArrayRef>) -> SoughtKeys {
+        SoughtKeys { hashes: shard_hashes(&columns), columns, encoded: OnceCell::new(), zones: OnceCell::new() }
     }
 
-    fn row(&self, row: usize) -> Row<'_> {
-        self.encoded.row(row)
+    fn encoded(&self) -> Result<&(RowConverter, Rows)> {
+        if let Some(encoded) = self.encoded.get() {
+            return Ok(encoded);
+        }
+        let fields = self.columns.iter().map(|c| SortField::new(c.data_type().clone())).collect();
+        let converter = RowConverter::new(fields)?;
+        let rows = converter.convert_columns(&self.columns)?;
+        Ok(self.encoded.get_or_init(|| (converter, rows)))
     }
 
     /// A key for people.
@@ -85,13 +101,17 @@ impl SoughtKeys {
     }
 
     /// A row whose key another row before it has, and that one.
-    pub(crate) fn repeated(&self) -> Option<(usize, usize)> {
+    pub(crate) fn repeated(&self) -> Result<Option<(usize, usize)>> {
+        if self.hashes.len() < 2 {
+            return Ok(None);
+        }
         let mut order: Vec<usize> = (0..self.hashes.len()).filter(|row| has_key(&self.columns, *row)).collect();
         order.sort_unstable_by_key(|row| (self.hashes[*row], *row));
         let mut found: Option<(usize, usize)> = None;
         for same in order.chunk_by(|a, b| self.hashes[*a] == self.hashes[*b]).filter(|same| same.len() > 1) {
+            let (_, keys) = self.encoded()?;
             for (i, later) in same.iter().enumerate() {
-                let earlier = same[..i].iter().find(|earlier| self.row(**earlier) == self.row(*later));
+                let earlier = same[..i].iter().find(|earlier| keys.row(**earlier) == keys.row(*later));
                 if let Some(earlier) = earlier
                     && found.is_none_or(|(row, _)| *later < row)
                 {
@@ -99,7 +119,7 @@ impl SoughtKeys {
                 }
             }
         }
-        found
+        Ok(found)
     }
 
     /// Which of the keys are in a partition: pairs of a sought row and the place of the live row that has its key.
@@ -113,7 +133,7 @@ impl SoughtKeys {
                     let rows = UInt32Array::from(rows.to_vec());
                     Ok(columns.iter().map(|c| take(c, &rows, None)).collect::<std::result::Result<_, _>>()?)
                 };
-                for (sought, row) in self.matches(&run.keys(def)[number], &read)? {
+                for (sought, row) in self.matches(run.key(def, number), &read)? {
                     let place = run.first + u64::from(row);
                     if memory.is_live(place) {
                         found.push((sought, Place::Memory(place)));
@@ -145,7 +165,8 @@ impl SoughtKeys {
 
     /// Whether the segment's zone maps let any of the keys be in it.
     fn may_be_in(&self, key: &UniqueKey, segment: &Segment) -> Result<bool> {
-        for (column, zone) in key.columns.iter().zip(&self.zones) {
+        let zones = self.zones.get_or_init(|| self.columns.iter().map(|c| summarize(c, 0).zone).collect());
+        for (column, zone) in key.columns.iter().zip(zones) {
             let bound = |bound: &Option<Datum>| bound.clone().map(|value| (value, true));
             let range = Predicate::Range { low: bound(&zone.min), high: bound(&zone.max) };
             if segment.verdict(*column as usize, &range)? == Verdict::None {
@@ -166,9 +187,10 @@ impl SoughtKeys {
             return Ok(candidates);
         }
         let rows: Vec<u32> = candidates.iter().map(|(_, row)| *row).collect();
-        let there = self.converter.convert_columns(&read(&rows)?)?;
+        let (converter, keys) = self.encoded()?;
+        let there = converter.convert_columns(&read(&rows)?)?;
         let mut candidate = 0..;
-        candidates.retain(|(sought, _)| candidate.next().is_some_and(|i| there.row(i) == self.row(*sought)));
+        candidates.retain(|(sought, _)| candidate.next().is_some_and(|i| there.row(i) == keys.row(*sought)));
         Ok(candidates)
     }
 }

@@ -37,8 +37,8 @@ pub(crate) struct Run {
     pub(crate) columns: Arc<[ArrayRef]>,
     bytes: usize,
     segment: OnceLock<Arc<Segment>>,
-    /// By unique key, in the order of the definition.
-    keys: OnceLock<Vec<KeyIndex>>,
+    /// By unique key, in the order of the definition: ordinals of its columns, and their index.
+    keys: OnceLock<Vec<(Vec<u32>, KeyIndex)>>,
 }
 
 impl Run {
@@ -57,15 +57,28 @@ impl Run {
         Ok(self.segment.get_or_init(|| made))
     }
 
-    /// The index of each unique key.
-    pub(crate) fn keys(&self, def: &TableDef) -> &[KeyIndex] {
-        self.keys.get_or_init(|| {
-            let key = |key: &crate::UniqueKey| {
-                let columns: Vec<ArrayRef> = key.columns.iter().map(|c| Arc::clone(&self.columns[*c as usize])).collect();
-                KeyIndex::of(&columns)
-            };
-            def.unique_keys.iter().map(key).collect()
-        })
+    /// The index of a unique key, by its number.
+    pub(crate) fn key(&self, def: &TableDef, number: usize) -> &KeyIndex {
+        let of = |key: &crate::UniqueKey| (key.columns.clone(), self.index(&key.columns));
+        &self.keys.get_or_init(|| def.unique_keys.iter().map(of).collect())[number].1
+    }
+
+    fn index(&self, key: &[u32]) -> KeyIndex {
+        let columns: Vec<ArrayRef> = key.iter().map(|c| Arc::clone(&self.columns[*c as usize])).collect();
+        KeyIndex::of(&columns)
+    }
+
+    /// This run and the next one as one, with the indexes that this one has.
+    fn joined(&self, next: &Run) -> Result<Run> {
+        let columns = self.columns.iter().zip(next.columns.iter()).map(|(a, b)| join(a, b)).collect::<Result<Vec<_>>>()?;
+        let joined = Run::new(self.first, columns.into());
+        if let Some(keys) = self.keys.get() {
+            let theirs = next.keys.get_or_init(|| keys.iter().map(|(key, _)| (key.clone(), next.index(key))).collect());
+            let both = keys.iter().zip(theirs);
+            let both = both.map(|((key, ours), (_, theirs))| (key.clone(), ours.joined(self.rows as u32, theirs)));
+            let _ = joined.keys.set(both.collect());
+        }
+        Ok(joined)
     }
 
     fn end(&self) -> u64 {
@@ -133,8 +146,7 @@ impl MemoryRows {
             && previous.rows <= last.rows
             && previous.rows + last.rows <= JOINED_ROWS
         {
-            let joined = previous.columns.iter().zip(last.columns.iter()).map(|(a, b)| join(a, b)).collect::<Result<Vec<_>>>()?;
-            last = Arc::new(Run::new(previous.first, joined.into()));
+            last = Arc::new(previous.joined(&last)?);
             self.runs.pop();
         }
         self.runs.push(last);

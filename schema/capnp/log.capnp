@@ -41,8 +41,9 @@ struct Outcome {
 struct Rows {
   table @0 :UInt64;
   partition @1 :UInt32;
-  batch @2 :Data;                        # the message of an Arrow IPC record batch of the table's columns, without schema
-  body @3 :Data;                         # its body
+  batch @2 :Data;                        # before version 3: the message of an Arrow IPC record batch of the table's columns, without schema
+  body @3 :Data;                         # and its body
+  rows @4 :Data;                         # the table's columns, as docs/format.md draws them; batch and body are empty then
 }
 
 struct Segments {

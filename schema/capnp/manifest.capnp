@@ -57,10 +57,11 @@ struct Partition {
   deleted @3 :Data;          # a Roaring bitmap of the numbers of deleted rows in memory
 }
 
-# Consecutive rows in memory: an Arrow IPC record batch of the table's columns, without schema.
+# Consecutive rows in memory, as log.capnp has rows.
 struct MemoryRows {
   batch @0 :Data;
   body @1 :Data;
+  rows @2 :Data;
 }
 
 struct SegmentEntry {

@@ -170,7 +170,6 @@ fn changes_of(catalog: &Catalog) -> Result<Vec<Change>> {
     let mut changes = Vec::new();
     for table in catalog.tables.values() {
         changes.push(Change::CreateTable { id: table.id, def: Arc::clone(&table.def) });
-        let schema = table.def.schema();
         for (partition, part) in table.partitions.iter().enumerate() {
             let entry = |stored: &crate::table::Stored| {
                 Entry::of(&stored.segment, stored.deleted.as_ref().map(|deleted| (**deleted).clone()).unwrap_or_default())
@@ -181,7 +180,7 @@ fn changes_of(catalog: &Catalog) -> Result<Vec<Change>> {
             }
             if part.memory.rows() > 0 {
                 let (columns, _) = part.memory.live(u64::MAX)?;
-                let rows = InsertedRows::new(&schema, columns.into())?;
+                let rows = InsertedRows::new(columns.into())?;
                 changes.push(Change::Insert { table: table.id, partition, rows });
             }
         }

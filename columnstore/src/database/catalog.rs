@@ -201,7 +201,7 @@ impl Catalog {
     }
 
     fn insert(&mut self, table: u64, partition: usize, rows: &InsertedRows) -> Result<()> {
-        let columns = rows.columns(&self.existing(table)?.def.schema()).map_err(Error::Invalid)?;
+        let columns = rows.columns(&self.existing(table)?.def).map_err(Error::Invalid)?;
         self.change(table, partition, |part| part.memory.push(columns))
     }
 

@@ -182,7 +182,7 @@ fn look_at_shard(table: &Table, partition: usize, segment: &Segment) -> Result<(
 
 fn look_at_unique(table: &Arc<Table>, partition: usize, stored: &Stored) -> Result<()> {
     for (number, key) in table.def.unique_keys.iter().enumerate() {
-        let sought = crate::keys::SoughtKeys::of_key(stored.segment.whole(&key.columns)?)?;
+        let sought = crate::keys::SoughtKeys::of_key(stored.segment.whole(&key.columns)?);
         let mut seen = std::collections::HashMap::new();
         for (row, place) in sought.find(&table.def, number, &table.partitions[partition])? {
             if !stored.is_deleted(row as u32) && seen.insert(row, place).is_some_and(|other| other != place) {

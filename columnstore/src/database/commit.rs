@@ -5,6 +5,10 @@
 //! log on a manifest of what had been shown.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::Thread;
+
+use parking_lot::MutexGuard;
 
 use super::folder::remove_logs;
 use super::hold::Holds;
@@ -44,6 +48,42 @@ pub(crate) struct Syncing {
     pub(super) fenced: Option<String>,
     /// By failure that is over, the last LSN that outlived it, and how those after it ended.
     pub(super) over: Vec<(u64, Lost)>,
+    /// Who waits for a record.
+    waiting: Vec<Waiting>,
+}
+
+/// Somebody who waits until it is known how a record ended.
+struct Waiting {
+    lsn: u64,
+    failures: usize,
+    waiter: Arc<Waiter>,
+}
+
+/// A thread that sleeps until it is called.
+struct Waiter {
+    thread: Thread,
+    called: AtomicBool,
+}
+
+impl Waiter {
+    /// That of this thread.
+    fn of_this_thread() -> Arc<Waiter> {
+        thread_local! {
+            static WAITER: Arc<Waiter> = Arc::new(Waiter { thread: std::thread::current(), called: AtomicBool::new(false) });
+        }
+        WAITER.with(Arc::clone)
+    }
+
+    fn sleep(&self) {
+        while !self.called.swap(false, Ordering::Acquire) {
+            std::thread::park();
+        }
+    }
+
+    fn call(&self) {
+        self.called.store(true, Ordering::Release);
+        self.thread.unpark();
+    }
 }
 
 /// Why a record does not count.
@@ -57,7 +97,7 @@ pub(super) enum Lost {
 
 impl Syncing {
     pub(crate) fn at(lsn: u64) -> Syncing {
-        Syncing { synced: lsn, running: false, failed: None, fenced: None, over: Vec::new() }
+        Syncing { synced: lsn, running: false, failed: None, fenced: None, over: Vec::new(), waiting: Vec::new() }
     }
 
     /// How a record ended that was written after so many failures; `None`: it is not decided.
@@ -80,6 +120,16 @@ impl Syncing {
     pub(super) fn get_over(&mut self, lost: Lost) {
         self.over.push((self.synced, lost));
         (self.failed, self.fenced) = (None, None);
+    }
+
+    /// Those who need not wait any more, and before them one of those who have to: he is to sync, if nobody does.
+    fn take_called(&mut self) -> Vec<Arc<Waiter>> {
+        let waiting = std::mem::take(&mut self.waiting);
+        let (done, mut still): (Vec<_>, Vec<_>) =
+            waiting.into_iter().partition(|waiting| self.outcome(waiting.lsn, waiting.failures).is_some());
+        let next = (!self.running && !still.is_empty()).then(|| still.remove(0));
+        self.waiting = still;
+        next.into_iter().chain(done).map(|waiting| waiting.waiter).collect()
     }
 }
 
@@ -146,14 +196,15 @@ impl Database {
         loop {
             {
                 let mut syncing = self.syncing.lock();
-                loop {
-                    if let Some(outcome) = syncing.outcome(lsn, failures) {
-                        return outcome.map_err(|lost| self.lost(lost));
-                    }
-                    if !syncing.running {
-                        break;
-                    }
-                    self.synced.wait(&mut syncing);
+                if let Some(outcome) = syncing.outcome(lsn, failures) {
+                    return outcome.map_err(|lost| self.lost(lost));
+                }
+                if syncing.running {
+                    let waiter = Waiter::of_this_thread();
+                    syncing.waiting.push(Waiting { lsn, failures, waiter: Arc::clone(&waiter) });
+                    drop(syncing);
+                    waiter.sleep();
+                    continue;
                 }
             }
             let (file, catalog, role) = {
@@ -169,15 +220,28 @@ impl Database {
             if result.is_ok() {
                 self.show(&catalog);
             }
-            let mut syncing = self.syncing.lock();
-            syncing.running = false;
-            match result {
-                Ok(()) => syncing.synced = syncing.synced.max(catalog.sequence),
-                Err(Lost::NotSynced(why)) => syncing.failed = Some(why),
-                Err(Lost::NotMaster(why)) => syncing.fenced = Some(why),
-            }
-            self.synced.notify_all();
+            self.end_sync(catalog.sequence, result);
         }
+    }
+
+    /// A sync up to a record has ended: those whom it concerns go on, and the next one begins.
+    fn end_sync(&self, lsn: u64, result: std::result::Result<(), Lost>) {
+        let mut syncing = self.syncing.lock();
+        syncing.running = false;
+        match result {
+            Ok(()) => syncing.synced = syncing.synced.max(lsn),
+            Err(Lost::NotSynced(why)) => syncing.failed = Some(why),
+            Err(Lost::NotMaster(why)) => syncing.fenced = Some(why),
+        }
+        self.call_waiting(syncing);
+    }
+
+    /// Lets those go on who wait for what has just been set.
+    pub(super) fn call_waiting(&self, mut syncing: MutexGuard<'_, Syncing>) {
+        let called = syncing.take_called();
+        self.synced.notify_all();
+        drop(syncing);
+        called.iter().for_each(|waiter| waiter.call());
     }
 
     /// Waits until the log is on disk, and up to a record on every copy that must have it.
@@ -276,17 +340,10 @@ impl Database {
         syncing.running = true;
         drop(syncing);
         let result = self.make_last(&head.log.file(), &head.role, head.catalog.sequence);
-        let mut syncing = self.syncing.lock();
-        syncing.running = false;
-        match result {
-            Ok(()) => {
-                self.show(&head.catalog);
-                syncing.synced = head.catalog.sequence;
-            }
-            Err(Lost::NotSynced(why)) => syncing.failed = Some(why),
-            Err(Lost::NotMaster(why)) => syncing.fenced = Some(why),
+        if result.is_ok() {
+            self.show(&head.catalog);
         }
-        self.synced.notify_all();
+        self.end_sync(head.catalog.sequence, result);
     }
 
     fn next_log(&self, head: &Head) -> Result<(u64, LogWriter)> {
@@ -322,6 +379,7 @@ impl Database {
         let writers = self.writers.lock();
         let oldest = writers.values().min().copied().unwrap_or(u64::MAX).min(self.shown.oldest_lsn());
         head.forwards.retain(|(lsn, _)| oldest < *lsn);
+        self.forwards.store(!head.forwards.is_empty(), Ordering::Release);
     }
 
     /// Bytes of the log since the last checkpoint.
@@ -365,5 +423,26 @@ mod tests {
         assert_eq!((syncing.outcome(4, 0), syncing.outcome(5, 1)), (Some(Ok(())), None));
         syncing.synced = 5;
         assert_eq!((syncing.outcome(5, 0).is_some_and(|o| o.is_err()), syncing.outcome(5, 1)), (true, Some(Ok(()))));
+    }
+
+    #[test]
+    fn whom_a_sync_covers_is_called_and_one_of_the_others_to_sync() {
+        let mut syncing = Syncing::at(4);
+        let waits = |syncing: &mut Syncing, lsn| {
+            let waiter = Arc::new(Waiter { thread: std::thread::current(), called: AtomicBool::new(false) });
+            syncing.waiting.push(Waiting { lsn, failures: 0, waiter: Arc::clone(&waiter) });
+            waiter
+        };
+        let [a, b, c, d] = [5, 7, 6, 8].map(|lsn| waits(&mut syncing, lsn));
+        let are = |called: Vec<Arc<Waiter>>, expected: &[&Arc<Waiter>]| {
+            assert_eq!(called.len(), expected.len());
+            assert!(called.iter().zip(expected).all(|(called, expected)| Arc::ptr_eq(called, expected)));
+        };
+        syncing.synced = 6;
+        are(syncing.take_called(), &[&b, &a, &c]);
+        syncing.running = true;
+        are(syncing.take_called(), &[]);
+        syncing.failed = Some("it is full".into());
+        are(syncing.take_called(), &[&d]);
     }
 }

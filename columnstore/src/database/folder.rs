@@ -13,8 +13,9 @@ use crate::log;
 use crate::segment::{corrupt, io_error};
 use crate::{Error, Result};
 
-/// Version of the data directory as a whole. Version 1 had no log; it is read, and becomes this one.
-pub const FORMAT_VERSION: u32 = 2;
+/// Version of the data directory as a whole. Version 1 had no log, version 2 had rows in it as Arrow IPC; both are read, and become this
+/// one.
+pub const FORMAT_VERSION: u32 = 3;
 const OLDEST_VERSION: u32 = 1;
 
 const VERSION_FILE: &str = "stoa.version";

@@ -148,14 +148,15 @@ impl Database {
 
     /// Waits, by flushing, while tables have too many rows in memory.
     pub(crate) fn make_room(self: &Arc<Self>, tables: &[u64]) -> Result<()> {
-        let full = |table: &Arc<Table>| {
+        let full = |table: &Table| {
             let over = |part: &Arc<Partition>| {
                 part.memory.rows() as usize >= self.options.flush_rows.saturating_mul(FULL)
                     || part.memory.bytes() >= self.options.flush_bytes.saturating_mul(FULL)
             };
-            tables.contains(&table.id) && table.partitions.iter().any(over)
+            table.partitions.iter().any(over)
         };
-        for table in self.tables().into_iter().filter(full) {
+        let catalog = self.catalog();
+        for table in tables.iter().filter_map(|id| catalog.table_of(*id)).filter(|table| full(table)) {
             self.flush_table(table.name())?;
         }
         Ok(())

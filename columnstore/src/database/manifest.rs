@@ -15,6 +15,7 @@ use crate::alter::{Layout, StoredColumn};
 use crate::checksum::checksum;
 use crate::database::catalog::{Catalog, Files};
 use crate::definition::{BitmapIndex, ColumnDef, TableDef, UniqueKey};
+use crate::encoding::write_rows;
 use crate::log::{self, Entry, InsertedRows, read_entry, treemap_bytes, write_entry};
 use crate::memory::MemoryRows;
 use crate::segment::{corrupt, io_error};
@@ -194,7 +195,6 @@ pub(crate) fn write_definition(def: &TableDef, mut to: table::Builder<'_>) {
 fn write_table(from: &Table, mut to: table::Builder<'_>) -> Result<()> {
     to.set_id(from.id);
     write_definition(&from.def, to.reborrow());
-    let schema = from.def.schema();
     let mut partitions = to.init_partitions(from.partitions.len() as u32);
     for (i, partition) in from.partitions.iter().enumerate() {
         let mut out = partitions.reborrow().get(i as u32);
@@ -210,11 +210,7 @@ fn write_table(from: &Table, mut to: table::Builder<'_>) -> Result<()> {
         }
         let mut runs = out.init_memory(memory.runs().len() as u32);
         for (j, run) in memory.runs().iter().enumerate() {
-            let rows = InsertedRows::new(&schema, Arc::clone(&run.columns))?;
-            let (batch, body) = rows.encoded();
-            let mut out = runs.reborrow().get(j as u32);
-            out.set_batch(batch);
-            out.set_body(body);
+            runs.reborrow().get(j as u32).set_rows(&write_rows(&run.columns)?);
         }
     }
     Ok(())
@@ -295,9 +291,8 @@ fn read_partition(
             Err(what) => return Ok(Err(format!("table '{}': {what}", def.name))),
         }
     }
-    let schema = def.schema();
     for run in from.get_memory()? {
-        let rows = InsertedRows::encoded_as(run.get_batch()?, run.get_body()?).columns(&schema);
+        let rows = InsertedRows::stored(run.get_rows()?, run.get_batch()?, run.get_body()?).columns(def);
         if let Err(what) = rows.and_then(|rows| partition.memory.push(rows).map_err(|e| e.to_string())) {
             return Ok(Err(format!("table '{}': {what}", def.name)));
         }

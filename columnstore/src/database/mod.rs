@@ -29,7 +29,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -76,6 +76,8 @@ pub struct Database {
     /// Transactions that may write, by number: the LSN of what they see.
     writers: Mutex<BTreeMap<u64, u64>>,
     next_writer: AtomicU64,
+    /// Whether there are [`Head::forwards`], which the end of a transaction may make superfluous.
+    forwards: AtomicBool,
     maintenance: Maintenance,
     /// Locked as long as it is open.
     _lock: Box<dyn Any + Send + Sync>,
@@ -129,6 +131,7 @@ impl Database {
             head: Mutex::new(Head::new(catalog, log, last_log + 1)),
             writers: Mutex::default(),
             next_writer: AtomicU64::new(0),
+            forwards: AtomicBool::new(false),
             maintenance: Maintenance::default(),
             options,
             _lock: lock,

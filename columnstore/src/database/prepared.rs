@@ -111,7 +111,7 @@ impl Catalog {
         for (_, _, theirs) in self.prepared.values().flat_map(|p| &p.added).filter(|(t, p, _)| (*t, *p) == (id, partition)) {
             for (number, key) in table.def.unique_keys.iter().enumerate() {
                 for columns in key_columns(table, change, &key.columns)? {
-                    if !SoughtKeys::of_key(columns)?.find(&table.def, number, theirs)?.is_empty() {
+                    if !SoughtKeys::of_key(columns).find(&table.def, number, theirs)?.is_empty() {
                         return Err(in_use(table));
                     }
                 }
@@ -134,7 +134,7 @@ impl Catalog {
             let Some(partition) = partition else { continue };
             let mut part = Partition::default();
             match change {
-                Change::Insert { rows, .. } => part.memory.push(rows.columns(&def.schema()).map_err(Error::Invalid)?)?,
+                Change::Insert { rows, .. } => part.memory.push(rows.columns(&def).map_err(Error::Invalid)?)?,
                 Change::Attach { segments, .. } => {
                     for entry in &mut *segments {
                         let stored = self.files.stored(&def, id, partition, entry);
@@ -183,7 +183,7 @@ impl Catalog {
 fn key_columns(table: &Table, change: &Change, key: &[u32]) -> Result<Vec<Vec<ArrayRef>>> {
     match change {
         Change::Insert { rows, .. } => {
-            let columns = rows.columns(&table.def.schema()).map_err(Error::Invalid)?;
+            let columns = rows.columns(&table.def).map_err(Error::Invalid)?;
             Ok(vec![key.iter().map(|column| Arc::clone(&columns[*column as usize])).collect()])
         }
         Change::Attach { segments, .. } => {

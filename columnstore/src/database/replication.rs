@@ -231,7 +231,7 @@ impl Database {
                 syncing.get_over(Lost::NotMaster(why.to_owned()));
             }
             syncing.fenced = None;
-            self.synced.notify_all();
+            self.call_waiting(syncing);
         }
         head.role = Role::Alone;
         self.heal_now(head)?;

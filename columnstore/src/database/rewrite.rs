@@ -132,6 +132,7 @@ impl Database {
         };
         let moved = self.commit_then(plan, |head| {
             head.forwards.push((head.catalog.sequence, Arc::clone(forward)));
+            self.forwards.store(true, Ordering::Release);
             self.prune_forwards(head);
         })?;
         if moved {

@@ -149,13 +149,13 @@ impl Transaction {
             return Ok(found);
         }
         for (number, key) in table.def.unique_keys.iter().enumerate() {
-            let sought = SoughtKeys::new(key, columns)?;
-            found.repeated = found.repeated.or_else(|| sought.repeated().map(|(row, _)| (row, number)));
+            let repeated = SoughtKeys::new(key, columns).repeated()?;
+            found.repeated = found.repeated.or_else(|| repeated.map(|(row, _)| (row, number)));
         }
         for (partition, rows) in split(table, columns) {
             let part = taken(columns, rows.as_deref())?;
             for (number, key) in table.def.unique_keys.iter().enumerate() {
-                let places = SoughtKeys::new(key, &part)?.find(&table.def, number, &table.partitions[partition])?;
+                let places = SoughtKeys::new(key, &part).find(&table.def, number, &table.partitions[partition])?;
                 let ordinal = table.ordinal(partition);
                 found.there.extend(places.into_iter().map(|(row, place)| {
                     let row = rows.as_ref().map_or(row, |rows| rows[row] as usize);
@@ -261,7 +261,6 @@ impl Transaction {
     pub(super) fn inserted(&self) -> Result<Vec<Inserted>> {
         let mut inserted = Vec::new();
         for (id, changed) in &self.changed {
-            let schema = changed.table.def.schema();
             for (partition, part) in changed.table.partitions.iter().enumerate().filter(|(_, part)| part.own.rows() > 0) {
                 let (columns, _) = part.own.live(u64::MAX)?;
                 let change = if part.own.rows() as usize >= self.database.options().flush_rows.max(1) {
@@ -273,7 +272,7 @@ impl Transaction {
                         segments: segments.iter().map(|s| Entry::of(s, Default::default())).collect(),
                     }
                 } else {
-                    Change::Insert { table: *id, partition, rows: InsertedRows::new(&schema, columns.clone().into())? }
+                    Change::Insert { table: *id, partition, rows: InsertedRows::new(columns.clone().into())? }
                 };
                 inserted.push((partition, columns, change));
             }
@@ -326,7 +325,7 @@ impl Transaction {
             })
         };
         for (number, key) in now.def.unique_keys.iter().enumerate() {
-            let there = SoughtKeys::new(key, columns)?.find(&now.def, number, &now.partitions[partition])?;
+            let there = SoughtKeys::new(key, columns).find(&now.def, number, &now.partitions[partition])?;
             if there.iter().any(|(_, place)| !deletes(*place)) {
                 return Err(Error::Conflict(format!("a row with the same {} was added to table '{}'", key.name, now.name())));
             }
@@ -338,9 +337,8 @@ impl Transaction {
 impl Drop for Transaction {
     fn drop(&mut self) {
         self.database.writers.lock().remove(&self.number);
-        let mut head = self.database.head.lock();
-        if !head.forwards.is_empty() {
-            self.database.prune_forwards(&mut head);
+        if self.database.forwards.load(Ordering::Acquire) {
+            self.database.prune_forwards(&mut self.database.head.lock());
         }
     }
 }
@@ -356,7 +354,7 @@ struct Duplicates {
 fn duplicate(def: &TableDef, key: usize, columns: &[ArrayRef], row: usize, numbers: &RowNumbers<'_>) -> Error {
     let (unit, number) = (numbers.names().unit, numbers.of(row));
     let key = &def.unique_keys[key];
-    let text = SoughtKeys::new(key, columns).map(|keys| keys.text(row)).unwrap_or_default();
+    let text = SoughtKeys::new(key, columns).text(row);
     Error::DuplicateKey(format!("table '{}', {unit} {number}: there is a row with {} {text} already", def.name, key.name))
 }
 
@@ -366,6 +364,10 @@ fn split(table: &Table, columns: &[ArrayRef]) -> Vec<(usize, Option<Vec<u32>>)> 
         return vec![(table.smallest_partition(), None)];
     }
     let rows_of = rows_by_partition(&table.def.shard_key, columns, table.partitions.len());
+    let all = columns.first().map_or(0, Array::len);
+    if let Some(partition) = rows_of.iter().position(|rows| rows.len() == all) {
+        return vec![(partition, None)];
+    }
     rows_of.into_iter().enumerate().filter(|(_, rows)| !rows.is_empty()).map(|(p, rows)| (p, Some(rows))).collect()
 }
 

@@ -25,6 +25,7 @@ mod nulls;
 mod packed;
 mod plain;
 mod residual;
+mod rows;
 mod runlength;
 mod span;
 mod text;
@@ -39,6 +40,7 @@ use crate::{BLOCK_ROWS, Error, Predicate, Result};
 use body::{Body, Plan};
 use condition::{Condition, Kind};
 use nulls::Nulls;
+pub(crate) use rows::{read_rows, write_rows};
 use stoa_kernels::mask as kernels;
 use width::WORDS;
 

@@ -32,7 +32,8 @@ pub(super) enum Plain {
     Text(Framing, Buffer),
 }
 
-fn width(kind: Kind) -> Option<usize> {
+/// Bytes of a value of a fixed width.
+pub(super) fn width(kind: Kind) -> Option<usize> {
     match kind {
         Kind::Int { bytes, .. } => Some(bytes),
         Kind::Float32 => Some(4),
@@ -51,15 +52,20 @@ pub(super) fn write(array: &ArrayRef, kind: Kind, out: &mut Vec<u8>) -> Result<(
         return Ok(());
     }
     if kind == Kind::Bool {
-        let mut bits = vec![0u8; array.len().div_ceil(8)];
-        array.as_boolean().values().set_indices().for_each(|row| bits[row / 8] |= 1 << (row % 8));
-        out.extend(bits);
+        write_bits(array.as_boolean().values(), out);
         return Ok(());
     }
     let Some(values) = super::values::strings(array) else {
         return Err(Error::Invalid(format!("a column cannot be of type {}", array.data_type())));
     };
     write_text(&values, out)
+}
+
+/// Writes a bit a row.
+pub(super) fn write_bits(values: &BooleanBuffer, out: &mut Vec<u8>) {
+    let mut bits = vec![0u8; values.len().div_ceil(8)];
+    values.set_indices().for_each(|row| bits[row / 8] |= 1 << (row % 8));
+    out.extend(bits);
 }
 
 fn write_text(values: &[&[u8]], out: &mut Vec<u8>) -> Result<()> {
@@ -75,7 +81,7 @@ fn write_text(values: &[&[u8]], out: &mut Vec<u8>) -> Result<()> {
 }
 
 /// A buffer whose address suits values of `width` bytes: the same, or a copy.
-fn aligned(buffer: Buffer, width: usize) -> Buffer {
+pub(super) fn aligned(buffer: Buffer, width: usize) -> Buffer {
     if buffer.as_ptr().align_offset(width) == 0 { buffer } else { Buffer::from_slice_ref(buffer.as_slice()) }
 }
 

@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::array::ArrayRef;
 use arrow::buffer::Buffer;
-use arrow::datatypes::SchemaRef;
 use arrow::ipc::reader::read_record_batch;
-use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteOptions};
-use capnp::message::{Builder, ReaderOptions};
+use capnp::message::{Builder, HeapAllocator, ReaderOptions};
 use roaring::{RoaringBitmap, RoaringTreemap};
 use stoa_schema::log_capnp::{change, outcome, prepared, record};
 use stoa_schema::manifest_capnp::segment_entry;
@@ -15,6 +13,7 @@ use stoa_schema::manifest_capnp::segment_entry;
 use crate::Result;
 use crate::database::{read_definition, write_definition};
 use crate::definition::TableDef;
+use crate::encoding::{read_rows, write_rows};
 use crate::segment::{Segment, Written};
 
 /// A change of what a data directory holds. Tables are named by their numbers.
@@ -76,48 +75,68 @@ impl Entry {
 pub(crate) struct InsertedRows {
     /// Where they were not read from the log.
     columns: Option<Arc<[ArrayRef]>>,
-    batch: Arc<[u8]>,
-    body: Arc<[u8]>,
+    stored: StoredRows,
+}
+
+#[derive(Clone)]
+enum StoredRows {
+    /// As [`write_rows`] writes them.
+    Plain(Arc<[u8]>),
+    /// A record batch of Arrow IPC: its message, and its body. Versions 1 and 2 of the data directory have these.
+    Ipc { batch: Arc<[u8]>, body: Arc<[u8]> },
 }
 
 impl InsertedRows {
     /// Encodes rows.
-    pub(crate) fn new(schema: &SchemaRef, columns: Arc<[ArrayRef]>) -> Result<InsertedRows> {
-        let rows = columns.first().map_or(0, |c| c.len());
-        let options = RecordBatchOptions::new().with_row_count(Some(rows));
-        let record = RecordBatch::try_new_with_options(Arc::clone(schema), columns.to_vec(), &options)?;
-        let (generator, options) = (IpcDataGenerator::default(), IpcWriteOptions::default());
-        let mut tracker = DictionaryTracker::new(false);
-        let (_, encoded) = generator.encode(&record, &mut tracker, &options, &mut Default::default())?;
-        Ok(InsertedRows { columns: Some(columns), batch: encoded.ipc_message.into(), body: encoded.arrow_data.into() })
+    pub(crate) fn new(columns: Arc<[ArrayRef]>) -> Result<InsertedRows> {
+        let stored = StoredRows::Plain(write_rows(&columns)?.into());
+        Ok(InsertedRows { columns: Some(columns), stored })
     }
 
-    /// Rows as the log has them.
-    pub(crate) fn encoded_as(batch: &[u8], body: &[u8]) -> InsertedRows {
-        InsertedRows { columns: None, batch: batch.into(), body: body.into() }
+    /// Rows as a message has them: `rows`, or in earlier versions `batch` and `body`.
+    pub(crate) fn stored(rows: &[u8], batch: &[u8], body: &[u8]) -> InsertedRows {
+        let stored = match rows {
+            [] => StoredRows::Ipc { batch: batch.into(), body: body.into() },
+            rows => StoredRows::Plain(rows.into()),
+        };
+        InsertedRows { columns: None, stored }
     }
 
-    /// The rows as columns of a table of this schema; `Err` says what is wrong.
-    pub(crate) fn columns(&self, schema: &SchemaRef) -> std::result::Result<Arc<[ArrayRef]>, String> {
+    /// The rows as columns of a table; `Err` says what is wrong.
+    pub(crate) fn columns(&self, def: &TableDef) -> std::result::Result<Arc<[ArrayRef]>, String> {
         if let Some(columns) = &self.columns {
             return Ok(Arc::clone(columns));
         }
-        let message = arrow::ipc::root_as_message(&self.batch).map_err(|e| format!("rows cannot be read ({e})"))?;
+        let unreadable = |e: &dyn std::fmt::Display| format!("rows cannot be read ({e})");
+        let (batch, body) = match &self.stored {
+            StoredRows::Plain(rows) => {
+                let columns = read_rows(def.columns.iter().map(|column| &column.ty), rows);
+                return Ok(columns.map_err(|e| unreadable(&e))?.into());
+            }
+            StoredRows::Ipc { batch, body } => (batch, body),
+        };
+        let message = arrow::ipc::root_as_message(batch).map_err(|e| unreadable(&e))?;
         let header = message.header_as_record_batch().ok_or("rows cannot be read: there are none")?;
-        let buffer = Buffer::from_slice_ref(&*self.body);
-        let read = read_record_batch(&buffer, header, Arc::clone(schema), &Default::default(), None, &message.version());
-        Ok(read.map_err(|e| format!("rows cannot be read ({e})"))?.columns().into())
+        let buffer = Buffer::from_slice_ref(&**body);
+        let read = read_record_batch(&buffer, header, def.schema(), &Default::default(), None, &message.version());
+        Ok(read.map_err(|e| unreadable(&e))?.columns().into())
     }
 
-    /// The message of the record batch, and its body.
-    pub(crate) fn encoded(&self) -> (&[u8], &[u8]) {
-        (&self.batch, &self.body)
+    /// Bytes of them in a message.
+    fn bytes(&self) -> usize {
+        match &self.stored {
+            StoredRows::Plain(rows) => rows.len(),
+            StoredRows::Ipc { batch, body } => batch.len() + body.len(),
+        }
     }
 }
 
 /// The message of some changes.
 pub(crate) fn encode_changes(changes: &[Change]) -> Vec<u8> {
-    let mut message = Builder::new_default();
+    // Most are a row or two: their message is one segment of about their size.
+    let rows = |change: &Change| if let Change::Insert { rows, .. } = change { rows.bytes() } else { 0 };
+    let words = 32 + changes.iter().map(|change| 16 + rows(change) / 8).sum::<usize>();
+    let mut message = Builder::new(HeapAllocator::new().first_segment_words(u32::try_from(words).unwrap_or(u32::MAX)));
     encode_list(changes, message.init_root::<record::Builder<'_>>().init_changes(changes.len() as u32));
     capnp::serialize::write_message_to_words(&message)
 }
@@ -147,8 +166,13 @@ fn encode_change(change: &Change, mut to: change::Builder<'_>) {
             let mut insert = to.init_insert();
             insert.set_table(*table);
             insert.set_partition(*partition as u32);
-            insert.set_batch(&rows.batch);
-            insert.set_body(&rows.body);
+            match &rows.stored {
+                StoredRows::Plain(rows) => insert.set_rows(rows),
+                StoredRows::Ipc { batch, body } => {
+                    insert.set_batch(batch);
+                    insert.set_body(body);
+                }
+            }
         }
         Change::Attach { table, partition, segments } => {
             let mut attach = to.init_attach();
@@ -284,7 +308,8 @@ fn decode_change(from: change::Reader<'_>) -> capnp::Result<std::result::Result<
         change::Insert(rows) => {
             let rows = rows?;
             let (table, partition) = (rows.get_table(), rows.get_partition() as usize);
-            Change::Insert { table, partition, rows: InsertedRows::encoded_as(rows.get_batch()?, rows.get_body()?) }
+            let rows = InsertedRows::stored(rows.get_rows()?, rows.get_batch()?, rows.get_body()?);
+            Change::Insert { table, partition, rows }
         }
         change::Attach(attach) => {
             let attach = attach?;

@@ -45,8 +45,8 @@ impl Checked {
 
 fn look(table: &Arc<Table>, segment: &Arc<Segment>, others: &[&Partition]) -> Result<()> {
     for (number, key) in table.def.unique_keys.iter().enumerate() {
-        let sought = SoughtKeys::of_key(segment.whole(&key.columns)?)?;
-        let mut row = sought.repeated().map(|(row, _)| row);
+        let sought = SoughtKeys::of_key(segment.whole(&key.columns)?);
+        let mut row = sought.repeated()?.map(|(row, _)| row);
         for other in others {
             if row.is_none() {
                 row = sought.find(&table.def, number, other)?.first().map(|(row, _)| *row);

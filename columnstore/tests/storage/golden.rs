@@ -93,7 +93,7 @@ fn golden_files_are_written_byte_for_byte() {
 
 #[test]
 fn golden_files_are_read() {
-    for (version, rows) in [(1, ROWS as u64), (2, ROWS as u64 + 36)] {
+    for (version, rows) in [(1, ROWS as u64), (2, ROWS as u64 + 36), (3, ROWS as u64 + 36)] {
         let folder = tempfile::tempdir().unwrap();
         copy(&golden(version), folder.path());
         let database = Database::open(folder.path(), options(64)).unwrap();
