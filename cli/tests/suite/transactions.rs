@@ -112,8 +112,8 @@ fn the_first_to_commit_wins() {
 
 /// A transaction that adds one row to the partition of a leaf.
 fn begin(leaf: &dyn LeafService, ordinal: u32, number: u64) -> Arc<dyn LeafTransaction> {
-    let setup =
-        TransactionSetup { transaction: number, database: "single".into(), address: "here".into(), ordinals: vec![ordinal] };
+    let (database, address) = ("single".into(), "here".into());
+    let setup = TransactionSetup { transaction: number, database, address, ordinals: vec![ordinal], blind: false };
     let transaction = leaf.begin_transaction(setup).unwrap();
     let row = RecordBatch::try_from_iter([("a", Arc::new(Int64Array::from(vec![number as i64])) as ArrayRef)]).unwrap();
     let rows = NumberedRows { chunk: one_chunk(&row).unwrap(), numbers: vec![1] };

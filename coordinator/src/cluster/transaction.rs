@@ -5,6 +5,8 @@
 //! decision, then the others are told. From the decision on the transaction is committed, whoever fails; before it, it never happened.
 //! Who was not told asks ([`super::in_doubt`]). So does the coordinator when the answer to a commit is lost: what the deciding partition
 //! does not know never commits, so that a transaction of one partition carries its number too.
+//!
+//! Loads ([`super::load`]) and TRUNCATE are such transactions too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,7 +19,7 @@ use stoa_columnstore::{RowNames, TableDef, conform, partition_of_address};
 use stoa_exec::{CancelToken, Progress, QueryResult};
 use stoa_plan::Query;
 use stoa_rpc::ipc::{one_chunk, read_chunk};
-use stoa_rpc::leaf::{LeafTransaction, NumberedRows, REFERENCE, TransactionSetup};
+use stoa_rpc::leaf::{LeafTransaction, Load, NumberedRows, REFERENCE, TransactionSetup};
 use stoa_rpc::{Failure, FailureKind, LeafPool};
 
 use super::fragments::{at, in_parallel};
@@ -38,6 +40,8 @@ pub(super) struct Participants {
     database: Arc<Database>,
     pool: Arc<LeafPool>,
     number: u64,
+    /// What they see matters only when they prepare or commit.
+    blind: bool,
     open: Mutex<BTreeMap<String, Arc<dyn LeafTransaction>>>,
 }
 
@@ -53,6 +57,7 @@ impl Participants {
             database: self.database.name.clone(),
             address: address.to_owned(),
             ordinals: masters.filter(|(_, master)| master.as_deref() == Some(address)).map(|(ordinal, _)| ordinal).collect(),
+            blind: self.blind,
         };
         let begun = self.pool.leaf(address)?.begin_transaction(setup).map_err(|e| at(address, e))?;
         // Whoever was first has it; nothing was done on the other one.
@@ -66,7 +71,7 @@ impl Participants {
 }
 
 /// A partition of a leaf, or its copy of the REFERENCE tables.
-type Place = (String, u32);
+pub(super) type Place = (String, u32);
 
 /// A transaction.
 pub(super) struct ClusterTransaction {
@@ -80,9 +85,46 @@ pub(super) struct ClusterTransaction {
 
 impl ClusterTransaction {
     pub fn new(database: Arc<Database>, shared: &Shared) -> ClusterTransaction {
+        ClusterTransaction::begin(database, shared, false)
+    }
+
+    /// One that reads nothing: it loads rows, or empties tables.
+    pub fn blind(database: Arc<Database>, shared: &Shared) -> ClusterTransaction {
+        ClusterTransaction::begin(database, shared, true)
+    }
+
+    fn begin(database: Arc<Database>, shared: &Shared, blind: bool) -> ClusterTransaction {
         let number = shared.numbers.next(shared.control.node());
-        let participants = Participants { database, pool: shared.leaves.clone(), number, open: Mutex::default() };
+        let participants = Participants { database, pool: shared.leaves.clone(), number, blind, open: Mutex::default() };
         ClusterTransaction { shared: shared.clone(), participants, touched: BTreeSet::new(), broken: None }
+    }
+
+    /// Where the rows of a table are: its partitions, by ordinal, or its copies.
+    pub fn homes(&self, def: &TableDef) -> Result<Vec<Place>> {
+        if def.reference {
+            return self.copies();
+        }
+        (0..self.database().masters.len() as u32).map(|ordinal| self.master(ordinal)).collect()
+    }
+
+    /// Takes many rows into a place, which are of the transaction once the load is prepared.
+    pub fn load(&self, def: &TableDef, (address, ordinal): &Place) -> std::result::Result<Box<dyn Load>, Failure> {
+        self.participants.leaf(address)?.load(&def.name, *ordinal).map_err(|e| at(address, e))
+    }
+
+    /// Places were changed.
+    pub fn touch(&mut self, places: impl IntoIterator<Item = Place>) {
+        self.touched.extend(places);
+    }
+
+    /// Removes all rows of a table.
+    pub fn truncate(&mut self, def: &TableDef) -> Result<()> {
+        let homes = self.homes(def)?;
+        in_parallel(&homes, |(address, ordinal)| {
+            self.participants.leaf(address)?.truncate(&def.name, *ordinal).map_err(|e| at(address, e))
+        })?;
+        self.touch(homes);
+        Ok(())
     }
 
     fn database(&self) -> &Database {
