@@ -154,7 +154,7 @@ impl Store for Embedded {
         Ok(self.database.alter_table(table, &change)?)
     }
 
-    fn truncate(&self, table: &str) -> Result<()> {
+    fn truncate(&self, table: &str, _: &CancelToken) -> Result<()> {
         Ok(self.database.truncate_table(table)?)
     }
 

@@ -161,7 +161,7 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// If there is no such table.
-    fn truncate(&self, table: &str) -> Result<()>;
+    fn truncate(&self, table: &str, cancel: &CancelToken) -> Result<()>;
 
     /// Flushes or merges a table, as far as somebody asks for more than the background does.
     ///

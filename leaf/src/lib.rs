@@ -156,7 +156,7 @@ impl LeafService for Leaf {
     fn load(&self, database: &str, table: &str, ordinal: u32) -> Result<Box<dyn Load>> {
         let partition = self.databases.partition(database, ordinal)?;
         let writer = partition.writer(table).map_err(|e| storage_failure(&e))?;
-        Ok(Box::new(load::PartitionLoad::new(writer, self.runner.pool.clone())))
+        Ok(Box::new(load::PartitionLoad::new(writer, None, self.runner.pool.clone())))
     }
 
     fn statistics(&self, database: &str, ordinals: &[u32]) -> Result<Vec<u8>> {

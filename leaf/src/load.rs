@@ -8,17 +8,20 @@ use stoa_rpc::leaf::Load;
 use stoa_rpc::{Failure, FailureKind, Result};
 
 use crate::storage_failure;
+use crate::transaction::Part;
 
 /// A load into one partition. Dropped before its commit, nothing of it stays.
 pub(crate) struct PartitionLoad {
-    /// `None` once it is committed.
+    /// `None` once it is committed, or given to its transaction.
     writer: Option<TableWriter>,
+    /// Of the transaction that commits it; `None`: it commits by itself.
+    part: Option<Arc<Part>>,
     pool: Arc<rayon::ThreadPool>,
 }
 
 impl PartitionLoad {
-    pub fn new(writer: TableWriter, pool: Arc<rayon::ThreadPool>) -> PartitionLoad {
-        PartitionLoad { writer: Some(writer), pool }
+    pub fn new(writer: TableWriter, part: Option<Arc<Part>>, pool: Arc<rayon::ThreadPool>) -> PartitionLoad {
+        PartitionLoad { writer: Some(writer), part, pool }
     }
 }
 
@@ -41,6 +44,10 @@ impl Load for PartitionLoad {
     }
 
     fn prepare(&mut self) -> Result<()> {
+        if let Some(part) = &self.part {
+            let writer = self.writer.take().ok_or_else(over)?;
+            return self.pool.install(|| part.attach(writer));
+        }
         let writer = self.writer.as_mut().ok_or_else(over)?;
         self.pool.install(|| writer.prepare()).map_err(|e| storage_failure(&e))
     }

@@ -8,18 +8,30 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use parking_lot::Mutex;
-use stoa_columnstore::{MAX_PARTITIONS, Savepoint, Table, address_in_partition, partition_of_address};
+use stoa_columnstore::{Database, MAX_PARTITIONS, Savepoint, Table, TableWriter, address_in_partition, partition_of_address};
 use stoa_exec::Reservation;
 use stoa_rpc::ipc::{one_chunk, read_chunk};
-use stoa_rpc::leaf::{LeafQuery, LeafTransaction, NumberedRows, QuerySetup, REFERENCE, TransactionSetup};
+use stoa_rpc::leaf::{LeafQuery, LeafTransaction, Load, NumberedRows, QuerySetup, REFERENCE, TransactionSetup};
 use stoa_rpc::{Failure, FailureKind, Result};
 
 use crate::databases::{Parts, SETTLE, Tables};
+use crate::load::PartitionLoad;
 use crate::runner::{Entered, Runner};
 use crate::{failure, storage_failure};
 
-/// The transaction of one data directory; `None` once it is prepared or committed.
-pub(crate) struct Part(Mutex<Option<State>>);
+/// The transaction of one data directory.
+pub(crate) struct Part {
+    database: Arc<Database>,
+    stage: Mutex<Stage>,
+}
+
+enum Stage {
+    /// It begins when it is first asked for something.
+    Waits,
+    Open(State),
+    /// It is prepared or committed.
+    Over,
+}
 
 struct State {
     transaction: stoa_columnstore::Transaction,
@@ -32,6 +44,12 @@ struct State {
 }
 
 impl State {
+    fn begin(database: &Arc<Database>, moment: u64) -> Result<State> {
+        let transaction = database.begin_at(moment, SETTLE).map_err(|e| storage_failure(&e))?;
+        let savepoint = transaction.savepoint();
+        Ok(State { transaction, savepoint, rows: 0, few: database.options().flush_rows })
+    }
+
     /// Commits in some way. What few rows cost is the waiting for disks and for other copies, which keeps no worker from its queries.
     fn commit<T: Send>(
         self,
@@ -51,24 +69,38 @@ impl State {
 }
 
 impl Part {
-    fn begin(database: &Arc<stoa_columnstore::Database>, moment: u64) -> Result<Arc<Part>> {
-        let transaction = database.begin_at(moment, SETTLE).map_err(|e| storage_failure(&e))?;
-        let savepoint = transaction.savepoint();
-        let few = database.options().flush_rows;
-        Ok(Arc::new(Part(Mutex::new(Some(State { transaction, savepoint, rows: 0, few })))))
+    /// `blind`: it begins later, on what there is then.
+    fn begin(database: &Arc<Database>, moment: u64, blind: bool) -> Result<Arc<Part>> {
+        let stage = if blind { Stage::Waits } else { Stage::Open(State::begin(database, moment)?) };
+        Ok(Arc::new(Part { database: database.clone(), stage: Mutex::new(stage) }))
     }
 
     /// A table as the transaction sees it.
     pub fn table(&self, name: &str) -> Option<Arc<Table>> {
-        self.0.lock().as_ref()?.transaction.table(name)
+        self.with(|state| Ok(state.transaction.table(name))).ok()?
     }
 
     fn with<T>(&self, run: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
-        run(self.0.lock().as_mut().ok_or_else(over)?)
+        let mut stage = self.stage.lock();
+        if let Stage::Waits = *stage {
+            *stage = Stage::Open(State::begin(&self.database, 0)?);
+        }
+        if let Stage::Open(state) = &mut *stage { run(state) } else { Err(over()) }
     }
 
     fn take(&self) -> Result<State> {
-        self.0.lock().take().ok_or_else(over)
+        match std::mem::replace(&mut *self.stage.lock(), Stage::Over) {
+            Stage::Waits => State::begin(&self.database, 0),
+            Stage::Open(state) => Ok(state),
+            Stage::Over => Err(over()),
+        }
+    }
+
+    /// Adds the rows of a load, which are durable then.
+    pub fn attach(&self, mut writer: TableWriter) -> Result<()> {
+        // What takes long comes before a blind transaction begins.
+        writer.prepare().map_err(|e| storage_failure(&e))?;
+        self.with(|state| state.transaction.attach(writer).map_err(|e| storage_failure(&e)))
     }
 }
 
@@ -91,9 +123,9 @@ impl Transaction {
     pub fn begin(setup: TransactionSetup, parts: &Parts, runner: &Arc<Runner>) -> Result<Transaction> {
         let mut partitions = BTreeMap::new();
         for ordinal in &setup.ordinals {
-            partitions.insert(*ordinal, Part::begin(&parts.get(&setup.database, *ordinal)?, setup.moment)?);
+            partitions.insert(*ordinal, Part::begin(&parts.get(&setup.database, *ordinal)?, setup.moment, setup.blind)?);
         }
-        let reference = Part::begin(&parts.reference, setup.moment)?;
+        let reference = Part::begin(&parts.reference, setup.moment, setup.blind)?;
         let memory = Mutex::new(runner.memory().reserve("rows of a transaction"));
         Ok(Transaction { setup, reference, partitions, runner: runner.clone(), memory, _entered: runner.enter_transaction()? })
     }
@@ -172,6 +204,16 @@ impl LeafTransaction for Transaction {
             found.and_then(|addresses| state.transaction.delete(table, &addresses)).map_err(|e| storage_failure(&e))
         };
         self.part(ordinal)?.with(delete).map(drop)
+    }
+
+    fn load(&self, table: &str, ordinal: u32) -> Result<Box<dyn Load>> {
+        let part = self.part(ordinal)?;
+        let writer = part.database.writer(table).map_err(|e| storage_failure(&e))?;
+        Ok(Box::new(PartitionLoad::new(writer, Some(part.clone()), self.runner.pool.clone())))
+    }
+
+    fn truncate(&self, table: &str, ordinal: u32) -> Result<()> {
+        self.part(ordinal)?.with(|state| state.transaction.truncate(table).map_err(|e| storage_failure(&e)))
     }
 
     fn duplicates(&self, table: &str, ordinal: u32, rows: NumberedRows) -> Result<Vec<(u32, u64)>> {

@@ -160,6 +160,19 @@ pub trait LeafTransaction: Send + Sync {
     /// If a row is not there.
     fn delete_rows(&self, table: &str, ordinal: u32, chunk: Vec<u8>) -> Result<()>;
 
+    /// Takes many rows, which are of the transaction once the load is prepared. The transaction commits them, not the load, and does
+    /// nothing else with the table there.
+    ///
+    /// # Errors
+    /// If there is no such table or partition here.
+    fn load(&self, table: &str, ordinal: u32) -> Result<Box<dyn Load>>;
+
+    /// Removes all rows of a table, those too that others add until the commit.
+    ///
+    /// # Errors
+    /// If there is no such table.
+    fn truncate(&self, table: &str, ordinal: u32) -> Result<()>;
+
     /// Which of these rows have a unique key that is there: the place in the chunk, and the address of the row that is there.
     ///
     /// # Errors
@@ -212,6 +225,8 @@ pub struct TransactionSetup {
     pub ordinals: Vec<u32>,
     /// What it sees is as it was at this moment; 0: as it is now.
     pub moment: u64,
+    /// It reads nothing: what it sees matters only when it prepares or commits.
+    pub blind: bool,
 }
 
 /// Rows, each with its number in messages.
@@ -290,7 +305,7 @@ pub trait Delivery: ChunkSink {
     fn finish(&mut self) -> Result<()>;
 }
 
-/// Rows on their way into a partition. Dropped before [`Load::commit`], nothing of them stays.
+/// Rows on their way into a partition. Dropped before they are committed, nothing of them stays.
 pub trait Load: Send {
     /// Takes a chunk.
     ///

@@ -181,11 +181,7 @@ impl LeafService for RemoteLeaf {
             request.get().set_database(&database);
             request.get().set_table(&table);
             request.get().set_ordinal(ordinal);
-            let response = request.send().promise.await?;
-            match response.get()?.get_result()?.which().map_err(capnp::Error::from)? {
-                loading::Load(load) => Ok(RemoteLoad { remote: Remote::new(io, load?) }),
-                loading::Failure(failure) => Err(Failure::read(failure?)?),
-            }
+            RemoteLoad::begun(request.send().promise.await?.get()?.get_result()?, io)
         })?;
         Ok(Box::new(load))
     }
@@ -208,6 +204,7 @@ impl LeafService for RemoteLeaf {
         let (io, silence) = (self.open.remote.io().clone(), self.silence);
         let transaction = self.open.remote.call(self.silence, move |leaf| async move {
             let mut request = leaf.begin_transaction_request();
+            request.get().set_blind(setup.blind);
             transaction_client::write_setup(&setup, request.get().init_setup())?;
             let response = request.send().promise.await?;
             match response.get()?.get_result()?.which().map_err(capnp::Error::from)? {
@@ -369,8 +366,18 @@ impl Delivery for RemoteDelivery {
     }
 }
 
-struct RemoteLoad {
+pub(crate) struct RemoteLoad {
     remote: Remote<load::Client>,
+}
+
+impl RemoteLoad {
+    /// Call it on the I/O thread.
+    pub fn begun(from: loading::Reader<'_>, io: Io) -> Result<RemoteLoad> {
+        match from.which().map_err(capnp::Error::from)? {
+            loading::Load(load) => Ok(RemoteLoad { remote: Remote::new(io, load?) }),
+            loading::Failure(failure) => Err(Failure::read(failure?)?),
+        }
+    }
 }
 
 impl Load for RemoteLoad {

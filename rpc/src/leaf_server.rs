@@ -119,7 +119,7 @@ impl leaf::Server for LeafServer {
         let (service, ordinal) = (self.service.clone(), params.get_ordinal());
         let mut result = results.get().init_result();
         match blocking(move || service.load(&database, &table, ordinal)).await {
-            Ok(load) => result.set_load(new_client(LoadServer(Arc::new(Mutex::new(load))))),
+            Ok(load) => result.set_load(new_client(LoadServer::new(load))),
             Err(failure) => failure.write(result.init_failure()),
         }
         Ok(())
@@ -147,7 +147,7 @@ impl leaf::Server for LeafServer {
         params: leaf::BeginTransactionParams,
         mut results: leaf::BeginTransactionResults,
     ) -> capnp::Result<()> {
-        let setup = transaction_server::read_setup(params.get()?.get_setup()?)?;
+        let setup = transaction_server::read_setup(params.get()?.get_setup()?, params.get()?.get_blind())?;
         let service = self.service.clone();
         let mut result = results.get().init_result();
         match blocking(move || service.begin_transaction(setup)).await {
@@ -313,7 +313,13 @@ impl row_sink::Server for DeliveryServer {
     }
 }
 
-struct LoadServer(Arc<Mutex<Box<dyn Load>>>);
+pub(crate) struct LoadServer(Arc<Mutex<Box<dyn Load>>>);
+
+impl LoadServer {
+    pub fn new(load: Box<dyn Load>) -> LoadServer {
+        LoadServer(Arc::new(Mutex::new(load)))
+    }
+}
 
 impl load::Server for LoadServer {
     async fn write(self: Rc<Self>, params: load::WriteParams, mut results: load::WriteResults) -> capnp::Result<()> {

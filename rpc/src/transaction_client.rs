@@ -10,7 +10,8 @@ use stoa_schema::leaf_capnp::{
 
 use crate::client::{LONG, Remote};
 use crate::done;
-use crate::leaf::{InDoubt, LeafQuery, LeafTransaction, MergeStatus, NumberedRows, TransactionSetup};
+use crate::leaf::{InDoubt, LeafQuery, LeafTransaction, Load, MergeStatus, NumberedRows, TransactionSetup};
+use crate::leaf_client::RemoteLoad;
 use crate::query_client::{RemoteQuery, silent};
 use crate::{Failure, FailureKind, Io, Result};
 
@@ -117,6 +118,27 @@ impl LeafTransaction for RemoteTransaction {
                 rows_read::Chunk(chunk) => Ok(chunk?.to_vec()),
                 rows_read::Failure(failure) => Err(Failure::read(failure?)?),
             }
+        })
+    }
+
+    fn load(&self, table: &str, ordinal: u32) -> Result<Box<dyn Load>> {
+        let (table, io) = (table.to_owned(), self.remote.io().clone());
+        let load = self.remote.call(self.silence, move |(transaction, _)| async move {
+            let mut request = transaction.load_request();
+            request.get().set_table(&table);
+            request.get().set_ordinal(ordinal);
+            RemoteLoad::begun(request.send().promise.await?.get()?.get_result()?, io)
+        })?;
+        Ok(Box::new(load))
+    }
+
+    fn truncate(&self, table: &str, ordinal: u32) -> Result<()> {
+        let table = table.to_owned();
+        self.call(move |transaction| async move {
+            let mut request = transaction.truncate_request();
+            request.get().set_table(&table);
+            request.get().set_ordinal(ordinal);
+            done::read(request.send().promise.await?.get()?.get_result()?)
         })
     }
 

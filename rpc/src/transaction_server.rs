@@ -9,6 +9,7 @@ use stoa_schema::leaf_capnp::{duplicates, merge_status, numbered_rows, rows_read
 use crate::done;
 use crate::io::blocking;
 use crate::leaf::{LeafTransaction, MergeStatus, NumberedRows, TransactionSetup};
+use crate::leaf_server::LoadServer;
 use crate::query_server::QueryServer;
 use crate::{Failure, FailureKind, Result};
 
@@ -142,15 +143,37 @@ impl transaction::Server for TransactionServer {
         done::write(deleted, results.get().init_result());
         Ok(())
     }
+
+    async fn load(self: Rc<Self>, params: transaction::LoadParams, mut results: transaction::LoadResults) -> capnp::Result<()> {
+        let (table, ordinal) = (params.get()?.get_table()?.to_string()?, params.get()?.get_ordinal());
+        let mut result = results.get().init_result();
+        match self.call(move |transaction| transaction.load(&table, ordinal)).await {
+            Ok(load) => result.set_load(new_client(LoadServer::new(load))),
+            Err(failure) => failure.write(result.init_failure()),
+        }
+        Ok(())
+    }
+
+    async fn truncate(
+        self: Rc<Self>,
+        params: transaction::TruncateParams,
+        mut results: transaction::TruncateResults,
+    ) -> capnp::Result<()> {
+        let (table, ordinal) = (params.get()?.get_table()?.to_string()?, params.get()?.get_ordinal());
+        let truncated = self.call(move |transaction| transaction.truncate(&table, ordinal)).await;
+        done::write(truncated, results.get().init_result());
+        Ok(())
+    }
 }
 
-pub(crate) fn read_setup(from: transaction_setup::Reader<'_>) -> capnp::Result<TransactionSetup> {
+pub(crate) fn read_setup(from: transaction_setup::Reader<'_>, blind: bool) -> capnp::Result<TransactionSetup> {
     Ok(TransactionSetup {
         transaction: from.get_transaction(),
         database: from.get_database()?.to_string()?,
         address: from.get_address()?.to_string()?,
         ordinals: from.get_ordinals()?.iter().collect(),
         moment: from.get_moment(),
+        blind,
     })
 }
 

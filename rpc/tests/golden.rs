@@ -204,6 +204,21 @@ fn transactions() -> Vec<(&'static str, Vec<u8>)> {
         to.set_ordinals(&[3][..]).unwrap();
         to.set_decider(4);
     });
+    let blind = message(|m| {
+        let mut to: leaf::begin_transaction_params::Builder<'_> = m.init_root();
+        to.set_blind(true);
+        to.init_setup().set_transaction(5);
+    });
+    let load = message(|m| {
+        let mut to: transaction::load_params::Builder<'_> = m.init_root();
+        to.set_table("t");
+        to.set_ordinal(3);
+    });
+    let truncate = message(|m| {
+        let mut to: transaction::truncate_params::Builder<'_> = m.init_root();
+        to.set_table("t");
+        to.set_ordinal(3);
+    });
     let commit = message(|m| {
         let mut to: transaction::commit_params::Builder<'_> = m.init_root();
         to.set_ordinal(4);
@@ -217,6 +232,9 @@ fn transactions() -> Vec<(&'static str, Vec<u8>)> {
         ("transaction-rows", read),
         ("transaction-prepare", prepare),
         ("transaction-commit", commit),
+        ("transaction-blind", blind),
+        ("transaction-load", load),
+        ("transaction-truncate", truncate),
     ]
 }
 

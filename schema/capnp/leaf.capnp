@@ -40,7 +40,8 @@ interface Leaf {
   statistics @5 (database :Text, ordinals :List(UInt32)) -> (result :Statistics);
 
   # Begins to change rows of some partitions. Dropped before it is prepared or committed, the transaction has changed nothing.
-  beginTransaction @6 (setup :TransactionSetup) -> (result :TransactionBegun);
+  # `blind`: it reads nothing, and what it sees matters only when it prepares or commits.
+  beginTransaction @6 (setup :TransactionSetup, blind :Bool) -> (result :TransactionBegun);
 
   # Makes what a transaction prepared in a partition, or drops it; `ordinal` 0xffffffff: the REFERENCE tables, here and below.
   # `moment`: the one from which it counts; 0: not known.
@@ -345,6 +346,10 @@ interface Transaction {
   commit @8 (ordinal :UInt32, deciding :Bool, prepared :UInt64) -> (result :Done, moment :UInt64);
   # Deletes rows by their values, as many as there are in the chunk: a copy of a REFERENCE table has them elsewhere.
   deleteRows @9 (table :Text, ordinal :UInt32, chunk :Data) -> (result :Done);
+  # Takes many rows, which are of the transaction once the load is prepared. The transaction commits them, not the load.
+  load @10 (table :Text, ordinal :UInt32) -> (result :Loading);
+  # Removes all rows of a table.
+  truncate @11 (table :Text, ordinal :UInt32) -> (result :Done);
 }
 
 struct NumberedRows {

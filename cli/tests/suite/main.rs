@@ -5,6 +5,7 @@ mod alter;
 mod backup;
 mod bad_input;
 mod binary;
+mod bulk_changes;
 mod cancel;
 mod changes;
 mod check;

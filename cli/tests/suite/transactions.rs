@@ -126,7 +126,7 @@ fn the_first_to_commit_wins() {
 /// A transaction that adds one row to the partition of a leaf.
 fn begin(leaf: &dyn LeafService, ordinal: u32, number: u64) -> Arc<dyn LeafTransaction> {
     let (database, address, ordinals) = ("single".into(), "here".into(), vec![ordinal]);
-    let setup = TransactionSetup { transaction: number, database, address, ordinals, moment: 0 };
+    let setup = TransactionSetup { transaction: number, database, address, ordinals, blind: false, moment: 0 };
     let transaction = leaf.begin_transaction(setup).unwrap();
     let row = RecordBatch::try_from_iter([("a", Arc::new(Int64Array::from(vec![number as i64])) as ArrayRef)]).unwrap();
     let rows = NumberedRows { chunk: one_chunk(&row).unwrap(), numbers: vec![1] };

@@ -1,30 +1,35 @@
 //! Rows on their way into a table of a cluster.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
+use parking_lot::Mutex;
 use stoa_columnstore::{RowNames, TableDef, conform, rows_by_partition};
+use stoa_exec::CancelToken;
 use stoa_rpc::ipc::write_chunks;
-use stoa_rpc::leaf::{Load, REFERENCE};
-use stoa_rpc::{Failure, FailureKind, LeafPool};
+use stoa_rpc::leaf::Load;
+use stoa_rpc::{Failure, FailureKind};
 
 use super::fragments::in_parallel;
-use super::{Database, Summaries};
+use super::transaction::{ClusterTransaction, Place};
+use super::{Database, Shared, Summaries};
 use crate::catalog::{Command, Definition};
 use crate::control::Claim;
-use crate::{Control, Error, Result, Rows};
+use crate::{Control, Error, Result, Rows, Transaction};
 
 /// Rows of a batch that go to one partition when there is no shard key.
 const ROUND_ROBIN_ROWS: usize = 1 << 16;
 
-/// A load into all partitions of a table. Rows are durable on every leaf before they are visible on any.
+/// A load into all partitions of a table, which commits as any other transaction does.
 pub(super) struct ClusterRows {
     database: String,
     def: Arc<TableDef>,
     summaries: Arc<Summaries>,
+    transaction: ClusterTransaction,
     /// By ordinal; of a REFERENCE table, by leaf.
-    loads: Vec<parking_lot::Mutex<Box<dyn Load>>>,
+    loads: Vec<PlaceLoad>,
     next: usize,
     rows: u64,
     names: RowNames,
@@ -32,28 +37,28 @@ pub(super) struct ClusterRows {
     creates: Option<(Arc<Control>, Claim)>,
 }
 
+/// A load into one place.
+struct PlaceLoad {
+    place: Place,
+    load: Mutex<Box<dyn Load>>,
+    /// It got rows.
+    used: AtomicBool,
+}
+
 impl ClusterRows {
-    pub fn begin(database: &Database, def: Arc<TableDef>, pool: &LeafPool, summaries: Arc<Summaries>) -> Result<ClusterRows> {
-        let homes: Vec<(String, u32)> = if def.reference {
-            database.leaves.iter().map(|address| (address.clone(), REFERENCE)).collect()
-        } else {
-            let mut homes = Vec::new();
-            for (address, ordinals) in database.placement()? {
-                homes.extend(ordinals.into_iter().map(|ordinal| (address.clone(), ordinal)));
-            }
-            homes.sort_by_key(|(_, ordinal)| *ordinal);
-            homes
+    pub fn begin(database: Arc<Database>, def: Arc<TableDef>, shared: &Shared) -> Result<ClusterRows> {
+        let (name, transaction) = (database.name.clone(), ClusterTransaction::blind(database, shared));
+        let begin = |place: &Place| {
+            let load = Mutex::new(transaction.load(&def, place)?);
+            Ok(PlaceLoad { place: place.clone(), load, used: AtomicBool::new(false) })
         };
-        if homes.is_empty() {
-            return Err(Error::Invalid("there is no leaf to store rows on: ADD LEAF first".into()));
-        }
-        let begin = |(address, ordinal): &(String, u32)| pool.leaf(address)?.load(&database.name, &def.name, *ordinal);
-        let loads = in_parallel(&homes, begin)?.into_iter().map(parking_lot::Mutex::new).collect();
+        let loads = in_parallel(&transaction.homes(&def)?, begin)?;
         Ok(ClusterRows {
-            database: database.name.clone(),
-            def,
-            summaries,
+            database: name,
+            summaries: shared.summaries.clone(),
             loads,
+            transaction,
+            def,
             next: 0,
             rows: 0,
             names: RowNames::default(),
@@ -65,15 +70,6 @@ impl ClusterRows {
     pub fn creating(mut self, control: Arc<Control>, claim: Claim) -> ClusterRows {
         self.creates = Some((control, claim));
         self
-    }
-
-    /// A leaf did not say that its part of the rows is visible, and others may have.
-    fn unknown(&self, failure: &Failure) -> Error {
-        Error::Unknown(format!(
-            "whether all rows of the load into table '{0}' are there is not known ({failure}): those of some partitions may be \
-             missing. When SHOW LEAVES says that all leaves are online, compare SELECT count(*) FROM {0} before the load is repeated",
-            self.def.name
-        ))
     }
 
     /// The rows of a batch for each partition.
@@ -134,7 +130,9 @@ impl Rows for ClusterRows {
             self.split(batch)?
         };
         let send = |(partition, rows): &(usize, RecordBatch)| {
-            let mut load = self.loads[*partition].lock();
+            let PlaceLoad { load, used, .. } = &self.loads[*partition];
+            used.store(true, Ordering::Relaxed);
+            let mut load = load.lock();
             write_chunks(std::slice::from_ref(rows), &mut |chunk| load.write(chunk))
         };
         in_parallel(&parts, send).map_err(given_up)?;
@@ -143,13 +141,19 @@ impl Rows for ClusterRows {
     }
 
     fn finish(self: Box<Self>) -> Result<u64> {
-        in_parallel(&self.loads, |load| load.lock().prepare()).map_err(given_up)?;
-        in_parallel(&self.loads, |load| load.lock().commit()).map_err(|failure| self.unknown(&failure))?;
-        if let Some((control, _)) = &self.creates {
-            let definition = Definition::new(TableDef::clone(&self.def));
-            control.change(&Command::CreateTable { database: self.database.clone(), definition })?;
+        let ClusterRows { database, def, summaries, mut transaction, loads, rows, creates, .. } = *self;
+        let used: Vec<PlaceLoad> = loads.into_iter().filter(|load| load.used.load(Ordering::Relaxed)).collect();
+        in_parallel(&used, |load| load.load.lock().prepare()).map_err(given_up)?;
+        transaction.touch(used.into_iter().map(|load| load.place));
+        Box::new(transaction).commit(&CancelToken::default()).map_err(|error| match error {
+            Error::Node(failure) => given_up(failure).into(),
+            other => other,
+        })?;
+        if let Some((control, _claim)) = creates {
+            let definition = Definition::new(TableDef::clone(&def));
+            control.change(&Command::CreateTable { database: database.clone(), definition })?;
         }
-        self.summaries.forget(&self.database);
-        Ok(self.rows)
+        summaries.forget(&database);
+        Ok(rows)
     }
 }

@@ -39,7 +39,7 @@ use load::ClusterRows;
 pub use statistics::Summaries;
 use transaction::{ClusterTransaction, Participants};
 
-/// How often TRUNCATE and ALTER TABLE are tried while transactions are about to commit.
+/// How often a table is altered or dropped on a leaf while transactions are about to commit.
 const CHANGE_TRIES: u32 = 100;
 
 /// What the catalog knows of one database at one moment.
@@ -191,11 +191,11 @@ impl Cluster {
     /// Tells the leaves how a table is now. One that cannot be told learns it when somebody meets the table there.
     fn tell(&self, def: &TableDef) -> Result<()> {
         let change = Change::AlterTable { database: self.database.clone(), definition: encode_definition(def) };
-        Ok(self.of_rows(&*self.view()?, &change)?)
+        Ok(self.on_leaves(&*self.view()?, &change)?)
     }
 
     /// Does a change on all leaves, again while transactions are about to commit there.
-    fn of_rows(&self, database: &Database, change: &Change) -> std::result::Result<(), Failure> {
+    fn on_leaves(&self, database: &Database, change: &Change) -> std::result::Result<(), Failure> {
         let done = in_parallel(&database.leaves, |address| {
             let leaf = self.shared.leaves.leaf(address)?;
             let mut tries = 1;
@@ -222,21 +222,14 @@ impl Cluster {
         // It is made by the master of every partition; what the others have comes from there.
         database.placement()?;
         // A table of an earlier try may have another definition.
-        self.on_all_leaves(&database, &Change::DropTable { database: self.database.clone(), table: def.name.clone() })?;
+        self.on_leaves(&database, &Change::DropTable { database: self.database.clone(), table: def.name.clone() })?;
         let definition = encode_definition(def);
-        self.on_all_leaves(&database, &Change::CreateTable { database: self.database.clone(), definition })?;
+        self.on_leaves(&database, &Change::CreateTable { database: self.database.clone(), definition })?;
         if self.view()?.masters != database.masters {
             let what = format!("partitions of '{}' got other masters while '{}' was made: try again", self.database, def.name);
             return Err(Error::retryable(what));
         }
         Ok(database)
-    }
-
-    fn on_all_leaves(&self, database: &Database, change: &Change) -> Result<()> {
-        for address in &database.leaves {
-            self.shared.leaves.leaf(address)?.change(change.clone())?;
-        }
-        Ok(())
     }
 }
 
@@ -274,7 +267,7 @@ impl Store for Cluster {
         let def = self.newest(def);
         let claim = self.shared.control.claim(&self.database, &def.name)?;
         let database = self.create_on_leaves(&def)?;
-        let rows = ClusterRows::begin(&database, Arc::new(def), &self.shared.leaves, self.shared.summaries.clone())?;
+        let rows = ClusterRows::begin(database, Arc::new(def), &self.shared)?;
         Ok(Box::new(rows.creating(self.shared.control.clone(), claim)))
     }
 
@@ -285,7 +278,7 @@ impl Store for Cluster {
         }
         self.shared.control.change(&Command::DropTable { database: self.database.clone(), table: name.to_owned() })?;
         self.shared.summaries.forget(&self.database);
-        self.on_all_leaves(&*self.view()?, &Change::DropTable { database: self.database.clone(), table: name.to_owned() })
+        Ok(self.on_leaves(&*self.view()?, &Change::DropTable { database: self.database.clone(), table: name.to_owned() })?)
     }
 
     fn create_view(&self, name: &str, sql: &str, or_replace: bool) -> Result<()> {
@@ -361,7 +354,7 @@ impl Store for Cluster {
         let database = self.view()?;
         let def = database.tables.get(&table.to_lowercase()).cloned();
         let def = def.ok_or_else(|| stoa_columnstore::Error::NoSuchTable(table.to_owned()))?;
-        Ok(Box::new(ClusterRows::begin(&database, def, &self.shared.leaves, self.shared.summaries.clone())?))
+        Ok(Box::new(ClusterRows::begin(database, def, &self.shared)?))
     }
 
     fn begin(&self) -> Result<Box<dyn Transaction>> {
@@ -399,12 +392,13 @@ impl Store for Cluster {
         }
     }
 
-    fn truncate(&self, table: &str) -> Result<()> {
-        let database = self.view()?;
-        database.placement()?;
-        let def = existing(self, table)?;
-        let change = Change::TruncateTable { database: self.database.clone(), table: def.name.clone() };
-        self.of_rows(&database, &change)?;
+    fn truncate(&self, table: &str, cancel: &CancelToken) -> Result<()> {
+        self.shared.retry_limit.persist(cancel, || {
+            let def = existing(self, table)?;
+            let mut transaction = ClusterTransaction::blind(self.view()?, &self.shared);
+            transaction.truncate(&def)?;
+            Box::new(transaction).commit(cancel)
+        })?;
         self.shared.summaries.forget(&self.database);
         Ok(())
     }

@@ -6,6 +6,8 @@
 //! decision, then the others are told. From the decision on the transaction is committed, whoever fails; before it, it never happened.
 //! Who was not told asks ([`super::in_doubt`]). So does the coordinator when the answer to a commit is lost: what the deciding partition
 //! does not know never commits, so that a transaction of one partition carries its number too.
+//!
+//! Loads ([`super::load`]) and TRUNCATE are such transactions too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
@@ -18,7 +20,7 @@ use stoa_columnstore::{Clock, RowNames, TableDef, conform, partition_of_address}
 use stoa_exec::{CancelToken, Progress, QueryResult};
 use stoa_plan::Query;
 use stoa_rpc::ipc::{one_chunk, read_chunk};
-use stoa_rpc::leaf::{LeafTransaction, NumberedRows, REFERENCE, TransactionSetup};
+use stoa_rpc::leaf::{LeafTransaction, Load, NumberedRows, REFERENCE, TransactionSetup};
 use stoa_rpc::{Failure, FailureKind, LeafPool};
 
 use super::fragments::{at, in_parallel};
@@ -42,6 +44,8 @@ pub(super) struct Participants {
     clock: Arc<Clock>,
     /// What it sees is as it was then.
     moment: OnceLock<u64>,
+    /// What they see matters only when they prepare or commit.
+    blind: bool,
     open: Mutex<BTreeMap<String, Arc<dyn LeafTransaction>>>,
 }
 
@@ -57,7 +61,8 @@ impl Participants {
             database: self.database.name.clone(),
             address: address.to_owned(),
             ordinals: masters.filter(|(_, master)| master.as_deref() == Some(address)).map(|(ordinal, _)| ordinal).collect(),
-            moment: *self.moment.get_or_init(|| self.clock.tick()),
+            moment: if self.blind { 0 } else { *self.moment.get_or_init(|| self.clock.tick()) },
+            blind: self.blind,
         };
         let begun = self.pool.leaf(address)?.begin_transaction(setup);
         let begun = begun.inspect_err(|e| self.clock.hear(e.moment)).map_err(|e| at(address, e))?;
@@ -72,7 +77,7 @@ impl Participants {
 }
 
 /// A partition of a leaf, or its copy of the REFERENCE tables.
-type Place = (String, u32);
+pub(super) type Place = (String, u32);
 
 /// A transaction.
 pub(super) struct ClusterTransaction {
@@ -86,10 +91,47 @@ pub(super) struct ClusterTransaction {
 
 impl ClusterTransaction {
     pub fn new(database: Arc<Database>, shared: &Shared) -> ClusterTransaction {
+        ClusterTransaction::begin(database, shared, false)
+    }
+
+    /// One that reads nothing: it loads rows, or empties tables.
+    pub fn blind(database: Arc<Database>, shared: &Shared) -> ClusterTransaction {
+        ClusterTransaction::begin(database, shared, true)
+    }
+
+    fn begin(database: Arc<Database>, shared: &Shared, blind: bool) -> ClusterTransaction {
         let number = shared.numbers.next(shared.control.node());
         let (pool, clock, moment) = (shared.leaves.clone(), shared.clock.clone(), OnceLock::new());
-        let participants = Participants { database, pool, number, clock, moment, open: Mutex::default() };
+        let participants = Participants { database, pool, number, clock, moment, blind, open: Mutex::default() };
         ClusterTransaction { shared: shared.clone(), participants, touched: BTreeSet::new(), broken: None }
+    }
+
+    /// Where the rows of a table are: its partitions, by ordinal, or its copies.
+    pub fn homes(&self, def: &TableDef) -> Result<Vec<Place>> {
+        if def.reference {
+            return self.copies();
+        }
+        (0..self.database().masters.len() as u32).map(|ordinal| self.master(ordinal)).collect()
+    }
+
+    /// Takes many rows into a place, which are of the transaction once the load is prepared.
+    pub fn load(&self, def: &TableDef, (address, ordinal): &Place) -> std::result::Result<Box<dyn Load>, Failure> {
+        self.participants.leaf(address)?.load(&def.name, *ordinal).map_err(|e| at(address, e))
+    }
+
+    /// Places were changed.
+    pub fn touch(&mut self, places: impl IntoIterator<Item = Place>) {
+        self.touched.extend(places);
+    }
+
+    /// Removes all rows of a table.
+    pub fn truncate(&mut self, def: &TableDef) -> Result<()> {
+        let homes = self.homes(def)?;
+        in_parallel(&homes, |(address, ordinal)| {
+            self.participants.leaf(address)?.truncate(&def.name, *ordinal).map_err(|e| at(address, e))
+        })?;
+        self.touch(homes);
+        Ok(())
     }
 
     fn database(&self) -> &Database {

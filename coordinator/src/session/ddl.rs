@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringViewArray};
 use stoa_columnstore::{AlterTable, BitmapIndex, ColumnDef, TableDef, UniqueKey};
+use stoa_exec::CancelToken;
 use stoa_plan::{DataType, Literal};
 use stoa_sql::{Alter, CreateTable, Optimize, QueryText, Statement};
 
@@ -150,8 +151,8 @@ pub(super) fn alter_table(session: &Session, alter: &Alter) -> Result<String> {
     Ok(format!("table {} altered", alter.table))
 }
 
-pub(super) fn truncate(session: &Session, table: &str) -> Result<String> {
-    session.store.truncate(table)?;
+pub(super) fn truncate(session: &Session, table: &str, cancel: &CancelToken) -> Result<String> {
+    session.store.truncate(table, cancel)?;
     Ok(format!("table {table} is empty"))
 }
 

@@ -193,7 +193,7 @@ impl Session {
             Statement::Update(update) => done(change::update(self, update, cancel)?),
             Statement::Delete(delete) => done(change::delete(self, delete, cancel)?),
             Statement::Begin | Statement::Commit | Statement::Rollback => done(open::statement(self, statement, cancel)?),
-            Statement::Truncate { table } => done(ddl::truncate(self, table)?),
+            Statement::Truncate { table } => done(ddl::truncate(self, table, cancel)?),
             Statement::Optimize { table, how } => done(ddl::optimize(self, table, *how)?),
             Statement::ShowMergeStatus { table } => ddl::show_merge_status(self, table.as_deref()),
             Statement::Backup { database, to, incremental } => {

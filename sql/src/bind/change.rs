@@ -15,6 +15,7 @@ use stoa_plan::{DataType, Query};
 
 use super::provider::Provider;
 use super::rewrite::{self, reject};
+use super::unfolded::finish_rows;
 use super::{finish, insert, logical_plan, names};
 use crate::error::nearest;
 use crate::parse::change::{assigned_columns, deleted_from, one_table};
@@ -153,7 +154,7 @@ impl Change<'_> {
         let plan = self.plan(from, items, condition)?;
         let columns: Vec<usize> = assigned.iter().map(|(column, _)| *column).collect();
         let plan = self.cast(plan, &columns).map_err(|error| names::locate(&error, self.text))?;
-        finish(plan, self.text, self.provider)
+        finish_rows(plan, self.text, self.provider)
     }
 
     /// The assigned columns, as ordinals, and their values.

@@ -81,8 +81,18 @@ fn is_null(expr: &Expr) -> bool {
 /// The expression itself, in a form that rules do not see through. The conversion to a plan takes it off.
 pub(super) fn opaque(expr: Expr) -> Expr {
     static FUNCTION: OnceLock<Arc<ScalarUDF>> = OnceLock::new();
-    let make = || Arc::new(ScalarUDF::from(Opaque { signature: Signature::any(1, Volatility::Immutable) }));
-    Expr::ScalarFunction(ScalarFunction { func: Arc::clone(FUNCTION.get_or_init(make)), args: vec![expr] })
+    wrapped(expr, &FUNCTION, Volatility::Immutable)
+}
+
+/// As [`opaque`], and rules do not evaluate it where it is a constant.
+pub(super) fn unfoldable(expr: Expr) -> Expr {
+    static FUNCTION: OnceLock<Arc<ScalarUDF>> = OnceLock::new();
+    wrapped(expr, &FUNCTION, Volatility::Volatile)
+}
+
+fn wrapped(expr: Expr, function: &OnceLock<Arc<ScalarUDF>>, volatility: Volatility) -> Expr {
+    let make = || Arc::new(ScalarUDF::from(Opaque { signature: Signature::any(1, volatility) }));
+    Expr::ScalarFunction(ScalarFunction { func: Arc::clone(function.get_or_init(make)), args: vec![expr] })
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]

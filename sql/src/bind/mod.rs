@@ -17,6 +17,7 @@ mod rules;
 mod subqueries;
 mod tuples;
 mod typing;
+mod unfolded;
 mod using;
 
 use datafusion_common::DataFusionError;
@@ -66,18 +67,25 @@ pub fn bind_insert(insert: &Insert, catalog: &dyn Catalog) -> Result<Query, SqlE
         let tokens = names::resolve_case(insert.source.tokens(), catalog);
         let mut ast = token::parse_statement(&tokens)?;
         insert::only_rows(&mut ast);
-        Ok(bind(ast, &insert.source, catalog)?.0)
+        let (plan, provider) = planned(ast, &insert.source, catalog)?;
+        unfolded::finish_rows(plan, &insert.source, &provider)
     })
 }
 
-fn bind(mut ast: Ast, text: &QueryText, catalog: &dyn Catalog) -> Result<(Query, bool), SqlError> {
+fn bind(ast: Ast, text: &QueryText, catalog: &dyn Catalog) -> Result<(Query, bool), SqlError> {
+    let (plan, provider) = planned(ast, text, catalog)?;
+    Ok((finish(plan, text, &provider)?, provider.timeless()))
+}
+
+/// The front end's plan of a statement, and what it was made of.
+fn planned<'a>(mut ast: Ast, text: &QueryText, catalog: &'a dyn Catalog) -> Result<(LogicalPlan, Provider<'a>), SqlError> {
     rewrite::statement(&mut ast)?;
     if let Ast::Query(query) = &mut ast {
         output::name_result(query);
     }
     let provider = Provider::new(catalog);
     let plan = logical_plan(ast, &provider).map_err(|error| names::locate(&error, text))?;
-    Ok((finish(plan, text, &provider)?, provider.timeless()))
+    Ok((plan, provider))
 }
 
 /// The plan of what the front end has planned.
