@@ -35,7 +35,7 @@ pub(super) struct ClusterRows {
 impl ClusterRows {
     pub fn begin(database: &Database, def: Arc<TableDef>, pool: &LeafPool, summaries: Arc<Summaries>) -> Result<ClusterRows> {
         let homes: Vec<(String, u32)> = if def.reference {
-            database.leaves.iter().map(|address| (address.clone(), REFERENCE)).collect()
+            database.reference.iter().map(|address| (address.clone(), REFERENCE)).collect()
         } else {
             let mut homes = Vec::new();
             for (address, ordinals) in database.placement()? {
