@@ -90,18 +90,14 @@ impl Partition {
 
     /// The data directory of the master.
     pub fn master(&self) -> Result<Arc<Database>> {
-        let state = self.state.lock();
-        match &state.role {
-            Role::Master(_) if state.failure.is_empty() => Ok(self.database()),
-            _ => Err(self.elsewhere()),
-        }
+        self.if_master()?.ok_or_else(|| self.elsewhere())
     }
 
     /// The data directory if this copy is the master; `None` if another is.
     pub fn if_master(&self) -> Result<Option<Arc<Database>>> {
         let state = self.state.lock();
         match &state.role {
-            Role::Master(_) if state.failure.is_empty() => Ok(Some(self.database())),
+            Role::Master(shipping) if state.failure.is_empty() && shipping.serves() => Ok(Some(self.database())),
             Role::Replica | Role::None { given_up: true } => Ok(None),
             _ => Err(self.elsewhere()),
         }
@@ -128,7 +124,7 @@ impl Partition {
     }
 
     fn elsewhere(&self) -> Failure {
-        Failure::new(FailureKind::Retryable, format!("{} does not have its master on this leaf", self.name()))
+        Failure::new(FailureKind::Retryable, format!("{} does not have its master on this leaf yet, or any more", self.name()))
     }
 
     /// Keeps to what the catalog says of the copy in a term; `processed` is the number of the last report that was dealt with.

@@ -31,6 +31,41 @@ fn a_leaf_that_is_killed_costs_time_and_nothing_else() {
 }
 
 #[test]
+fn of_two_leaves_that_die_at_once_either_serves_alone() {
+    let cluster = Cluster::start(2);
+    cluster.wait_for_replicas(2);
+    cluster.ok("CREATE TABLE t (a BIGINT PRIMARY KEY); CREATE REFERENCE TABLE r (a BIGINT)");
+    let mut rows = 0;
+    let mut check = |why: &str| {
+        let values: Vec<String> = (rows..rows + 20).map(|a| format!("({a})")).collect();
+        cluster.ok(&format!("INSERT INTO t VALUES {}; INSERT INTO r VALUES ({rows})", values.join(", ")));
+        rows += 20;
+        let expected = format!("n,d,r\n{rows},{rows},{}\n", rows / 20);
+        let said = cluster.ok("SELECT count(*) AS n, count(DISTINCT a) AS d, (SELECT count(*) FROM r) AS r FROM t");
+        assert_eq!(said, expected, "{why}");
+    };
+    check("at first");
+    let start = |leaf: usize| {
+        let (data, log) = (cluster.path().join(format!("leaf{leaf}")), cluster.path().join(format!("again{leaf}.log")));
+        Node::start(&cluster, &["leaf", "--data", data.to_str().unwrap(), "--listen", &cluster.address(leaf)], &log)
+    };
+    [1, 2].into_iter().for_each(|leaf| cluster.signal(leaf, "KILL"));
+    for first in [1, 2] {
+        let began = Instant::now();
+        while cluster.ok("SHOW LEAVES").matches(",offline,").count() < 2 {
+            assert!(began.elapsed() < Duration::from_secs(20), "leaves that died are not found out");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let alone = start(first);
+        check(&format!("leaf {first} alone"));
+        let other = start(3 - first);
+        cluster.wait_for_replicas(2);
+        check(&format!("after leaf {first} both"));
+        drop((alone, other));
+    }
+}
+
+#[test]
 fn a_leaf_that_hangs_is_replaced_and_fenced() {
     let cluster = Cluster::start(2);
     cluster.wait_for_replicas(2);

@@ -28,6 +28,7 @@ mod operations;
 mod prepared;
 mod python_client;
 mod recover;
+mod reference;
 mod s3;
 mod tpch;
 mod transactions;

@@ -52,9 +52,16 @@ pub struct Leaf {
     pub pair: Option<NodeId>,
     /// Whether it takes part.
     pub state: LeafState,
-    /// REFERENCE tables may have been changed while it was away: it takes part again once it has a new copy of them.
+    /// REFERENCE tables may have been changed while it was away: it takes part again once it has a new copy of them. Until then no change
+    /// of them is acknowledged without it, wherever it is.
     #[serde(default)]
     pub behind: bool,
+    /// It is given a new copy of the REFERENCE tables, and nobody changes them meanwhile.
+    #[serde(default)]
+    pub receives: bool,
+    /// The version of the catalog since which it takes no part. Who knows that version was alive after it was lost.
+    #[serde(default)]
+    pub left: u64,
 }
 
 /// A partition of a database.
@@ -183,7 +190,25 @@ pub enum Command {
         /// The view.
         name: String,
     },
-    /// A leaf changes its state. No role changes by that.
+    /// A leaf joins that has no REFERENCE tables yet: it takes part once it has been given them.
+    Join {
+        /// Where it listens.
+        address: String,
+        /// Its availability group; otherwise the smaller one.
+        group: Option<u8>,
+    },
+    /// Changes of REFERENCE tables go on without a leaf that takes no part: another one is known to be alive, which has all of them.
+    FallBehind {
+        /// Where it listens.
+        address: String,
+    },
+    /// A leaf that is behind is given the REFERENCE tables. Nobody changes them until it takes part or falls behind again: their
+    /// definitions get another version, so that leaves refuse whoever does not know.
+    Receive {
+        /// Where it listens.
+        address: String,
+    },
+    /// A leaf changes its state. No role changes by that. One that is behind takes part only after it was given the REFERENCE tables.
     SetLeafState {
         /// Where it listens.
         address: String,
@@ -237,7 +262,8 @@ pub enum Command {
         scope: Scope,
     },
     /// A leaf takes no part any more. Replicas that are in sync take over where it was the master, in a new term; where there is none,
-    /// the partition is off line until it is back. Its own copies are spares from now on.
+    /// the partition is off line until one is back. Its own copies are still waited for, and may take over, until a master that is known
+    /// to have been alive after this goes on without them.
     TakeOut {
         /// Where it listens.
         address: String,
@@ -359,12 +385,15 @@ impl Catalog {
                 removed.ok_or_else(|| missing("view", name))?;
                 self.forget_grants(database, Some(name));
             }
-            Command::SetLeafState { address, state } => {
-                let (id, _) = self.leaf(address).ok_or_else(|| missing("leaf", address))?;
-                self.leaves
-                    .entry(id)
-                    .and_modify(|leaf| (leaf.state, leaf.behind) = (*state, leaf.behind && *state != LeafState::Online));
+            Command::SetLeafState { address, state } => self.set_leaf_state(address, *state)?,
+            Command::Join { address, group } => {
+                self.add_leaf(address, *group)?;
+                self.leaves.values_mut().filter(|leaf| leaf.address == *address).for_each(|leaf| {
+                    (leaf.state, leaf.behind, leaf.left) = (LeafState::Offline, true, self.version + 1);
+                });
             }
+            Command::FallBehind { address } => self.fall_behind(address)?,
+            Command::Receive { address } => self.receive(address)?,
             Command::AddCoordinator { address } => self.add_coordinator(address)?,
             Command::RemoveCoordinator { address } => self.remove_coordinator(address)?,
             Command::SetPartitions(changes) => {
@@ -420,7 +449,8 @@ impl Catalog {
         };
         let id = NodeId(self.last_node + 1);
         self.last_node += 1;
-        self.leaves.insert(id, Leaf { address: address.to_owned(), group, pair: None, state: LeafState::Online, behind: false });
+        let (address, state) = (address.to_owned(), LeafState::Online);
+        self.leaves.insert(id, Leaf { address, group, pair: None, state, behind: false, receives: false, left: 0 });
         self.pair_up();
         Ok(())
     }

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
+use stoa_columnstore::TableDef;
 
-use super::{Catalog, CatalogError, Job, LeafState, NodeId, Partition, missing};
+use super::{Catalog, CatalogError, Definition, Job, LeafState, NodeId, Partition, missing};
 use crate::placement::Copies;
 
 /// New roles for the copies of one partition.
@@ -21,18 +22,15 @@ pub struct PartitionChange {
 }
 
 impl Partition {
-    /// The copy on a leaf has no role any more, unless it is the only one that has everything.
+    /// A replica takes over from a master that is lost. The replica may be lost too, and nobody knows yet: the old master stays in
+    /// sync, so that nothing is acknowledged without it until the new one is heard of, and either can serve alone.
     fn take_out(&mut self, leaf: NodeId, online: &BTreeSet<NodeId>) {
         let copies = &mut self.copies;
-        if copies.replicas.contains(&leaf) {
-            copies.replicas.retain(|copy| *copy != leaf);
-            copies.spares.push(leaf);
-        }
         if copies.master == Some(leaf)
             && let Some(at) = copies.replicas.iter().position(|copy| online.contains(copy))
         {
-            copies.master = Some(copies.replicas.remove(at));
-            copies.spares.push(leaf);
+            let replica = std::mem::replace(&mut copies.replicas[at], leaf);
+            copies.master = Some(replica);
             self.term += 1;
         }
     }
@@ -62,14 +60,54 @@ impl Catalog {
             .filter(|(other, leaf)| **other != id && leaf.state == LeafState::Online)
             .map(|(id, _)| *id)
             .collect();
+        let version = self.version + 1;
         if let Some(leaf) = self.leaves.get_mut(&id) {
-            // Without another leaf nothing can be written meanwhile.
-            leaf.behind |= leaf.state == LeafState::Online && !others.is_empty();
-            leaf.state = state;
+            if leaf.state == LeafState::Online {
+                leaf.left = version;
+            }
+            (leaf.state, leaf.receives) = (state, false);
         }
         for partition in self.databases.values_mut().flat_map(|d| &mut d.partitions) {
             partition.take_out(id, &others);
         }
+        Ok(())
+    }
+
+    /// A leaf does not count any more where REFERENCE tables are changed.
+    pub(super) fn fall_behind(&mut self, address: &str) -> Result<(), CatalogError> {
+        let (id, leaf) = self.leaf(address).ok_or_else(|| missing("leaf", address))?;
+        if leaf.state == LeafState::Online {
+            return Err(CatalogError::Stale(format!("leaf {address} is online again")));
+        }
+        self.leaves.entry(id).and_modify(|leaf| (leaf.behind, leaf.receives) = (true, false));
+        Ok(())
+    }
+
+    /// A leaf is given the REFERENCE tables as they are now.
+    pub(super) fn receive(&mut self, address: &str) -> Result<(), CatalogError> {
+        let (id, leaf) = self.leaf(address).ok_or_else(|| missing("leaf", address))?;
+        if leaf.state == LeafState::Online || !leaf.behind {
+            return Err(CatalogError::Stale(format!("leaf {address} has the REFERENCE tables already")));
+        }
+        self.leaves.entry(id).and_modify(|leaf| leaf.receives = true);
+        let version = self.version + 1;
+        let tables = self.databases.values_mut().flat_map(|database| database.tables.values_mut());
+        for definition in tables.filter(|definition| definition.table().reference) {
+            *definition = Definition::new(TableDef::clone(definition.table()).with_version(version));
+        }
+        Ok(())
+    }
+
+    /// A leaf changes its state.
+    pub(super) fn set_leaf_state(&mut self, address: &str, state: LeafState) -> Result<(), CatalogError> {
+        let (id, leaf) = self.leaf(address).ok_or_else(|| missing("leaf", address))?;
+        let online = state == LeafState::Online;
+        if online && leaf.behind && !leaf.receives {
+            return Err(CatalogError::Stale(format!("leaf {address} was not given the REFERENCE tables")));
+        }
+        self.leaves.entry(id).and_modify(|leaf| {
+            (leaf.state, leaf.behind, leaf.receives) = (state, leaf.behind && !online, leaf.receives && !online);
+        });
         Ok(())
     }
 

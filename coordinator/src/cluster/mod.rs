@@ -53,6 +53,11 @@ pub struct Database {
     pub away: BTreeMap<u32, Vec<String>>,
     /// The addresses of all leaves that are online: each has a copy of the REFERENCE tables.
     pub leaves: Vec<String>,
+    /// The addresses of all leaves whose copies of the REFERENCE tables count when these are changed: those that are online, and those
+    /// that were lost a moment ago.
+    pub reference: Vec<String>,
+    /// The leaf that is given the REFERENCE tables: nobody changes them meanwhile.
+    pub held: Option<String>,
     /// Tables, by name in lower case.
     pub tables: BTreeMap<String, Arc<TableDef>>,
     /// Views, by name in lower case: name as written and text.
@@ -83,6 +88,17 @@ impl Database {
             }
         }
         if offline.is_empty() { Ok(leaves) } else { Err(self.offline(&offline)) }
+    }
+
+    /// REFERENCE tables can be changed.
+    fn check_held(&self) -> std::result::Result<(), Failure> {
+        let what = |leaf| format!("the REFERENCE tables are being copied to leaf {leaf}: try again");
+        self.held.as_ref().map_or(Ok(()), |leaf| Err(Failure::new(FailureKind::Retryable, what(leaf))))
+    }
+
+    /// The leaves that have a table, if it changes.
+    fn homes(&self, def: &TableDef) -> &[String] {
+        if def.reference { &self.reference } else { &self.leaves }
     }
 
     /// The leaf that is the master of a partition.
@@ -189,14 +205,14 @@ impl Cluster {
     }
 
     /// Tells the leaves how a table is now. One that cannot be told learns it when somebody meets the table there.
-    fn tell(&self, def: &TableDef) -> Result<()> {
+    pub(crate) fn tell(&self, def: &TableDef) -> Result<()> {
         let change = Change::AlterTable { database: self.database.clone(), definition: encode_definition(def) };
-        Ok(self.on_leaves(&*self.view()?, &change)?)
+        Ok(self.on_leaves(self.view()?.homes(def), &change)?)
     }
 
-    /// Does a change on all leaves, again while transactions are about to commit there.
-    fn on_leaves(&self, database: &Database, change: &Change) -> std::result::Result<(), Failure> {
-        let done = in_parallel(&database.leaves, |address| {
+    /// Does a change on leaves, again while transactions are about to commit there.
+    fn on_leaves(&self, leaves: &[String], change: &Change) -> std::result::Result<(), Failure> {
+        let done = in_parallel(leaves, |address| {
             let leaf = self.shared.leaves.leaf(address)?;
             let mut tries = 1;
             loop {
@@ -222,10 +238,18 @@ impl Cluster {
         // It is made by the master of every partition; what the others have comes from there.
         database.placement()?;
         // A table of an earlier try may have another definition.
-        self.on_leaves(&database, &Change::DropTable { database: self.database.clone(), table: def.name.clone() })?;
+        let homes = database.homes(def);
+        if def.reference {
+            database.check_held()?;
+        }
+        self.on_leaves(homes, &Change::DropTable { database: self.database.clone(), table: def.name.clone() })?;
         let definition = encode_definition(def);
-        self.on_leaves(&database, &Change::CreateTable { database: self.database.clone(), definition })?;
-        if self.view()?.masters != database.masters {
+        self.on_leaves(homes, &Change::CreateTable { database: self.database.clone(), definition })?;
+        let now = self.view()?;
+        if def.reference && now.reference != database.reference {
+            return Err(Error::retryable(format!("leaves joined or were lost while '{}' was made: try again", def.name)));
+        }
+        if now.masters != database.masters {
             let what = format!("partitions of '{}' got other masters while '{}' was made: try again", self.database, def.name);
             return Err(Error::retryable(what));
         }
@@ -259,6 +283,7 @@ impl Store for Cluster {
     fn create_table(&self, def: TableDef) -> Result<()> {
         let def = self.newest(def);
         let _claim = self.shared.control.claim(&self.database, &def.name)?;
+        let _steady = def.reference.then(|| self.shared.control.steady());
         self.create_on_leaves(&def)?;
         self.shared.control.change(&Command::CreateTable { database: self.database.clone(), definition: Definition::new(def) })
     }
@@ -278,7 +303,7 @@ impl Store for Cluster {
         }
         self.shared.control.change(&Command::DropTable { database: self.database.clone(), table: name.to_owned() })?;
         self.shared.summaries.forget(&self.database);
-        Ok(self.on_leaves(&*self.view()?, &Change::DropTable { database: self.database.clone(), table: name.to_owned() })?)
+        Ok(self.on_leaves(&self.view()?.leaves, &Change::DropTable { database: self.database.clone(), table: name.to_owned() })?)
     }
 
     fn create_view(&self, name: &str, sql: &str, or_replace: bool) -> Result<()> {
@@ -351,9 +376,16 @@ impl Store for Cluster {
     }
 
     fn rows(&self, table: &str) -> Result<Box<dyn Rows>> {
-        let database = self.view()?;
-        let def = database.tables.get(&table.to_lowercase()).cloned();
-        let def = def.ok_or_else(|| stoa_columnstore::Error::NoSuchTable(table.to_owned()))?;
+        let open = || {
+            let database = self.view()?;
+            let def = database.tables.get(&table.to_lowercase()).cloned();
+            let def = def.ok_or_else(|| stoa_columnstore::Error::NoSuchTable(table.to_owned()))?;
+            if def.reference {
+                database.check_held()?;
+            }
+            Ok((database, def))
+        };
+        let (database, def) = self.shared.retry_limit.persist(&CancelToken::default(), open)?;
         Ok(Box::new(ClusterRows::begin(database, def, &self.shared)?))
     }
 

@@ -157,7 +157,8 @@ impl ClusterTransaction {
         if self.database().leaves.is_empty() {
             return Err(no_leaf());
         }
-        Ok(self.database().leaves.iter().map(|address| (address.clone(), REFERENCE)).collect())
+        self.database().check_held()?;
+        Ok(self.database().reference.iter().map(|address| (address.clone(), REFERENCE)).collect())
     }
 
     /// Which rows of a batch go where.
@@ -431,7 +432,7 @@ impl ClusterTransaction {
     fn address_now(&self, (address, ordinal): &Place) -> Option<String> {
         let now = self.shared.control.database(&self.database().name).ok()?;
         if *ordinal == REFERENCE {
-            return now.leaves.contains(address).then(|| address.clone());
+            return now.reference.contains(address).then(|| address.clone());
         }
         now.masters.get(*ordinal as usize)?.clone()
     }

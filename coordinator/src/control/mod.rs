@@ -16,7 +16,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use stoa_exec::CancelToken;
 use stoa_rpc::LeafPool;
 use stoa_rpc::leaf::Change;
@@ -100,6 +100,11 @@ impl Control {
         self.membership.consensus().is_ok_and(|consensus| consensus.is_leader())
     }
 
+    /// No leaf joins or returns while this lives.
+    pub(crate) fn steady(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock()
+    }
+
     /// Claims the name of a table that is to be made. The leaves know tables by their names: two statements at once would mix them up.
     pub(crate) fn claim(&self, database: &str, table: &str) -> Result<Claim> {
         let name = (database.to_lowercase(), table.to_lowercase());
@@ -122,7 +127,7 @@ impl Control {
 
     fn add_leaf(&self, shared: &Shared, address: &str, group: Option<u8>) -> Result<String> {
         let _changing = self.changing.lock();
-        let command = Command::AddLeaf { address: address.to_owned(), group };
+        let command = Command::Join { address: address.to_owned(), group };
         // Whether it can be added at all is known before anything is done.
         Catalog::clone(&self.catalog()).apply(&command).map_err(invalid)?;
         let leaf = self.leaves.leaf(address)?;
@@ -135,10 +140,13 @@ impl Control {
             let name = database.name.to_lowercase();
             leaf.change(Change::DropDatabase(name.clone()))?;
             leaf.change(Change::CreatePartitions { database: name, ordinals: vec![] })?;
-            reference::copy(shared, database, &*leaf)?;
         }
-        let catalog = self.membership.change(&command)?;
-        let group = catalog.leaf(address).map_or(1, |(_, leaf)| leaf.group);
+        self.decide(&command)?;
+        if let Err(error) = self.give_reference(shared, address).and_then(|()| self.let_in(address)) {
+            self.decide(&Command::RemoveLeaf { address: address.to_owned(), force: true })?;
+            return Err(error);
+        }
+        let group = self.catalog().leaf(address).map_or(1, |(_, leaf)| leaf.group);
         Ok(format!("leaf {address} added to availability group {group}"))
     }
 
@@ -193,7 +201,7 @@ impl Control {
     pub(crate) fn rejoin(&self, shared: &Shared, address: &str) -> Result<()> {
         let _changing = self.changing.lock();
         let catalog = self.catalog();
-        let Some((_, leaf)) = catalog.leaf(address) else { return Ok(()) };
+        let Some((_, leaf)) = catalog.leaf(address).filter(|(_, leaf)| leaf.state != LeafState::Online) else { return Ok(()) };
         // What waits there for a role that it does not have any more ends now.
         self.order(&[address.to_owned()])?;
         if leaf.behind {
@@ -201,14 +209,20 @@ impl Control {
             if !catalog.leaves.values().any(|l| others(&l)) {
                 return Err(Error::retryable(format!("no leaf is online that {address} could get the REFERENCE tables from")));
             }
-            let service = self.leaves.leaf(address)?;
-            for database in catalog.databases.values() {
-                reference::copy(shared, database, &*service)?;
-            }
+            self.give_reference(shared, address)?;
         }
-        self.decide(&Command::SetLeafState { address: address.to_owned(), state: LeafState::Online })?;
+        self.let_in(address)?;
         tracing::info!(leaf = address, "a leaf is back");
         Ok(())
+    }
+
+    /// A leaf takes part from now on.
+    fn let_in(&self, address: &str) -> Result<()> {
+        // What was done for it may have taken longer than a leaf may be silent.
+        if let Some((id, _)) = self.catalog().leaf(address) {
+            self.supervision.heard(id);
+        }
+        self.decide(&Command::SetLeafState { address: address.to_owned(), state: LeafState::Online })
     }
 
     fn drop_database(&self, name: &str) -> Result<String> {
@@ -355,6 +369,8 @@ fn view(catalog: &Catalog, database: &CatalogDatabase) -> cluster::Database {
         masters: database.partitions.iter().map(|p| p.copies.master.as_ref().and_then(online)).collect(),
         away: (0u32..).zip(&database.partitions).filter_map(away).collect(),
         leaves: catalog.leaves.keys().filter_map(online).collect(),
+        reference: catalog.leaves.values().filter(|leaf| !leaf.behind).map(|leaf| leaf.address.clone()).collect(),
+        held: catalog.leaves.values().find(|leaf| leaf.receives).map(|leaf| leaf.address.clone()),
         tables: database.tables.iter().map(|(key, definition)| (key.clone(), definition.table().clone())).collect(),
         views: database.views.clone(),
         read: None,

@@ -1,23 +1,77 @@
 //! REFERENCE tables for a leaf that joins, or was away.
+//!
+//! Nobody changes them while they are copied. The catalog says so first, together with another version of their definitions. Then all
+//! leaves that have them are told of that version: from there on they refuse rows of the one before, and what was committed before is
+//! seen by the copy. The leaf takes part at the moment from which changes go on.
 
 use std::sync::Arc;
 
-use stoa_columnstore::encode_definition;
+use stoa_columnstore::{TableDef, encode_definition};
 use stoa_exec::CancelToken;
 use stoa_rpc::ipc::write_chunks;
 use stoa_rpc::leaf::{Change, LeafService, REFERENCE};
+use stoa_rpc::{Failure, FailureKind};
 
+use super::Control;
 use crate::access::CLUSTER;
-use crate::catalog::Database;
+use crate::catalog::{Catalog, Command, Database, Definition};
 use crate::cluster::{Cluster, Shared};
 use crate::{Error, Result, Session};
 
+impl Control {
+    /// Gives a leaf that is behind the REFERENCE tables of all databases. They are not changed any more when this returns, until it takes
+    /// part.
+    pub(super) fn give_reference(&self, shared: &Shared, address: &str) -> Result<()> {
+        // What it has of them counts no more. What it cannot drop yet keeps nobody else from his changes.
+        let (catalog, leaf) = (self.catalog(), self.leaves.leaf(address)?);
+        for (name, database) in &catalog.databases {
+            leaf.change(Change::CreatePartitions { database: name.clone(), ordinals: vec![] })?;
+            for table in reference_tables(database) {
+                let drop = Change::DropTable { database: name.clone(), table: table.name.clone() };
+                leaf.change(drop).map_err(|failure| match failure.kind {
+                    // A transaction is in doubt there: not for long.
+                    FailureKind::Conflict => Failure::new(FailureKind::Retryable, failure.message),
+                    _ => failure,
+                })?;
+            }
+        }
+        self.decide(&Command::Receive { address: address.to_owned() })?;
+        let given = self.give_held(shared, address);
+        if given.is_err() {
+            self.decide(&Command::FallBehind { address: address.to_owned() })?;
+        }
+        given
+    }
+
+    fn give_held(&self, shared: &Shared, address: &str) -> Result<()> {
+        let (catalog, leaf) = (self.catalog(), self.leaves.leaf(address)?);
+        for (name, database) in &catalog.databases {
+            let cluster = Cluster::named(name, CLUSTER, shared);
+            reference_tables(database).try_for_each(|table| cluster.tell(table))?;
+            copy(shared, database, &*leaf)?;
+        }
+        Ok(())
+    }
+
+    /// If somebody who led before began to give a leaf the REFERENCE tables, he does not any more: changes of them go on.
+    pub(crate) fn end_receiving(&self, catalog: &Catalog) -> Result<()> {
+        let Some(leaf) = catalog.leaves.values().find(|leaf| leaf.receives) else { return Ok(()) };
+        let Some(_changing) = self.changing.try_lock() else { return Ok(()) };
+        if self.catalog().leaf(&leaf.address).is_some_and(|(_, leaf)| leaf.receives) {
+            self.decide(&Command::FallBehind { address: leaf.address.clone() })?;
+        }
+        Ok(())
+    }
+}
+
+fn reference_tables(database: &Database) -> impl Iterator<Item = &Arc<TableDef>> {
+    database.tables.values().map(Definition::table).filter(|table| table.reference)
+}
+
 /// Gives a leaf the REFERENCE tables of a database, with their rows, instead of those that it may have.
-pub(super) fn copy(shared: &Shared, database: &Database, leaf: &dyn LeafService) -> Result<()> {
+fn copy(shared: &Shared, database: &Database, leaf: &dyn LeafService) -> Result<()> {
     let name = database.name.to_lowercase();
-    leaf.change(Change::CreatePartitions { database: name.clone(), ordinals: vec![] })?;
-    for definition in database.tables.values().filter(|d| d.table().reference) {
-        let def = definition.table();
+    for def in reference_tables(database) {
         leaf.change(Change::DropTable { database: name.clone(), table: def.name.clone() })?;
         leaf.change(Change::CreateTable { database: name.clone(), definition: encode_definition(def) })?;
         let session = Session::new(Arc::new(Cluster::open(&name, CLUSTER, shared)?));

@@ -95,7 +95,10 @@ impl Control {
         for (ordinal, partition) in catalog.databases.get(&database.to_lowercase()).iter().flat_map(|d| &d.partitions).enumerate()
         {
             let master = partition.copies.master.map(|id| (id, "Master"));
-            for (id, role) in master.into_iter().chain(partition.copies.replicas.iter().map(|id| (*id, "Slave"))) {
+            // One that is lost is shown as little as one that is behind, whether it is still waited for or not.
+            let online = |id: &&NodeId| catalog.leaves.get(id).is_some_and(|leaf| leaf.state == LeafState::Online);
+            let replicas = partition.copies.replicas.iter().filter(online).map(|id| (*id, "Slave"));
+            for (id, role) in master.into_iter().chain(replicas) {
                 let (host, port) = catalog.leaves.get(&id).map(|leaf| parts(&leaf.address)).unwrap_or_default();
                 rows.push([ordinal.to_string(), host, port, role.into(), "0".into(), partition.term.to_string()]);
             }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use stoa_rpc::replication::{CopyOrder, CopyReport, CopyRole, FedState, Report, RoleOrder};
 
-use crate::catalog::{Catalog, Command, LeafState, NodeId, Partition, PartitionChange};
+use crate::catalog::{Catalog, Command, Leaf, LeafState, NodeId, Partition, PartitionChange};
 use crate::placement::Copies;
 
 /// When a leaf counts as gone.
@@ -64,30 +64,66 @@ pub fn orders(catalog: &Catalog, leaf: NodeId) -> Vec<CopyOrder> {
 #[must_use]
 pub fn commands(catalog: &Catalog, leaf: NodeId, report: &Report) -> Vec<Command> {
     let mut changes = Vec::new();
-    let mut terms = Vec::new();
-    for copy in report.copies.iter().filter(|copy| copy.role == CopyRole::Master) {
+    let mut decided = Vec::new();
+    for copy in &report.copies {
         let database = catalog.databases.get(&copy.database);
         let partition = database.and_then(|database| database.partitions.get(copy.ordinal as usize));
-        // A report from before the last change of the master says nothing any more.
-        let current = |p: &&Partition| p.copies.master == Some(leaf) && p.term == copy.term;
-        let (Some(partition), Some(database)) = (partition.filter(current), database) else { continue };
-        let copies = after(catalog, database.redundancy, partition, copy);
+        let (Some(partition), Some(database)) = (partition, database) else { continue };
+        let copies = match copy.role {
+            // A report from before the last change of the master says nothing any more.
+            CopyRole::Master if partition.copies.master == Some(leaf) && partition.term == copy.term => {
+                after(catalog, database.redundancy, partition, copy, report.version)
+            }
+            CopyRole::Replica => taking_over(catalog, partition, leaf, copy),
+            _ => continue,
+        };
         let (database, partition_number, term) = (copy.database.clone(), copy.ordinal, partition.term);
         if copies != partition.copies {
             changes.push(PartitionChange { database, partition: partition_number, term, copies });
-        } else if !copy.failure.is_empty() {
-            terms.push(Command::BeginTerm { database, partition: partition_number, term });
+        } else if copy.role == CopyRole::Master && !copy.failure.is_empty() {
+            decided.push(Command::BeginTerm { database, partition: partition_number, term });
         }
     }
     if !changes.is_empty() {
-        terms.push(Command::SetPartitions(changes));
+        decided.push(Command::SetPartitions(changes));
     }
-    terms
+    if is_online(catalog, leaf) {
+        // It has all of the REFERENCE tables, and was alive after these were lost.
+        let left = |other: &&Leaf| other.state != LeafState::Online && !other.behind && other.left <= report.version;
+        let left = catalog.leaves.values().filter(left);
+        decided.extend(left.map(|leaf| Command::FallBehind { address: leaf.address.clone() }));
+    }
+    decided
 }
 
-/// The copies of a partition after a report of its master.
-fn after(catalog: &Catalog, redundancy: u8, partition: &Partition, report: &CopyReport) -> Copies {
+fn is_online(catalog: &Catalog, leaf: NodeId) -> bool {
+    catalog.leaves.get(&leaf).is_some_and(|leaf| leaf.state == LeafState::Online)
+}
+
+/// The copies of a partition after a report of a replica: it takes over from a master that is lost, which stays in sync until the new
+/// one is heard of.
+fn taking_over(catalog: &Catalog, partition: &Partition, leaf: NodeId, report: &CopyReport) -> Copies {
     let mut copies = partition.copies.clone();
+    // One that has nothing has lost what it had.
+    if report.position.lsn > 0
+        && is_online(catalog, leaf)
+        && let Some(lost) = copies.master.filter(|master| !is_online(catalog, *master))
+        && let Some(at) = copies.replicas.iter().position(|copy| *copy == leaf)
+    {
+        copies.replicas[at] = lost;
+        copies.master = Some(leaf);
+    }
+    copies
+}
+
+/// The copies of a partition after a report of its master, which knew a version of the catalog.
+fn after(catalog: &Catalog, redundancy: u8, partition: &Partition, report: &CopyReport, version: u64) -> Copies {
+    let mut copies = partition.copies.clone();
+    if report.failure.is_empty() && copies.master.is_some_and(|master| is_online(catalog, master)) {
+        // The master goes on without those that were lost before it was heard of.
+        let lost = |id: &NodeId| catalog.leaves.get(id).is_some_and(|l| l.state != LeafState::Online && l.left <= version);
+        copies.spares.extend(copies.replicas.extract_if(.., |copy| lost(copy)));
+    }
     for fed in &report.fed {
         let Some((id, other)) = catalog.leaf(&fed.address) else { continue };
         match fed.state {
@@ -106,12 +142,13 @@ fn after(catalog: &Catalog, redundancy: u8, partition: &Partition, report: &Copy
             _ => {}
         }
     }
-    let online = |id: &NodeId| catalog.leaves.get(id).is_some_and(|leaf| leaf.state == LeafState::Online);
     // A leaf that was detached as the only one that had everything hands over once another has it.
-    let ends = !report.failure.is_empty() || !copies.master.as_ref().is_some_and(online);
-    if ends && let Some(at) = copies.replicas.iter().position(online) {
-        let replica = copies.replicas.remove(at);
-        copies.spares.extend(copies.master.replace(replica));
+    let ends = !report.failure.is_empty() || !copies.master.is_some_and(|master| is_online(catalog, master));
+    if ends && let Some(at) = copies.replicas.iter().position(|copy| is_online(catalog, *copy)) {
+        let master = copies.master.replace(copies.replicas.remove(at));
+        // As when it is lost: it counts until the new one is heard of, unless its log fails.
+        let kept = if report.failure.is_empty() { &mut copies.replicas } else { &mut copies.spares };
+        kept.extend(master);
     }
     copies
 }

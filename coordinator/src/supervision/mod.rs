@@ -76,6 +76,13 @@ impl Supervision {
         Arc::new(Orders { version: catalog.version, processed, copies, supersedes: 0, catalog: keep.unwrap_or_default() })
     }
 
+    /// A leaf has just answered somebody, while nobody listened to its heartbeats.
+    pub(crate) fn heard(&self, leaf: NodeId) {
+        let mut known = self.known.lock();
+        let known = known.entry(leaf).or_insert_with(Known::new);
+        (known.heard, known.refused) = (Instant::now(), None);
+    }
+
     /// The last reports of the leaves.
     pub(crate) fn reports(&self) -> BTreeMap<NodeId, Report> {
         self.known.lock().iter().map(|(id, known)| (*id, known.report.clone())).collect()
@@ -167,6 +174,9 @@ impl Watch {
             if leads {
                 self.look(&catalog);
                 self.finish_jobs(&catalog);
+                if let Err(error) = self.shared.control.end_receiving(&catalog) {
+                    tracing::warn!(%error, "REFERENCE tables cannot be changed yet");
+                }
             }
             std::thread::sleep(LOOK);
         }
@@ -291,7 +301,7 @@ impl Watch {
         for (name, database) in &catalog.databases {
             let Some(Ok(steps)) = database.job.map(|job| steps(&catalog, database, job)) else { continue };
             let in_sync = |ordinal: u32, leaf: NodeId| in_sync(&catalog, &reports, name, ordinal, leaf);
-            let mut moves = moves(name, database, &steps, &in_sync);
+            let mut moves = moves(&catalog, name, &steps, &in_sync);
             let reported = |ordinal: u32| database.partitions[ordinal as usize].copies.master == Some(master);
             moves.changes.retain(|change| reported(change.partition));
             if moves.changes.is_empty() {

@@ -47,11 +47,18 @@ pub fn steps(catalog: &Catalog, database: &Database, job: Job) -> Result<Vec<Ste
         draining: drained == Some(*id),
     };
     let leaves: Vec<placement::Leaf> = online.map(leaf).collect();
-    let current: Vec<Copies> = database.partitions.iter().map(|p| p.copies.clone()).collect();
+    let current: Vec<Copies> = database.partitions.iter().map(|p| without_lost(catalog, p.copies.clone())).collect();
     match job {
         Job::RestoreRedundancy => placement::restore_redundancy(&current, database.redundancy, &leaves),
         Job::Rebalance | Job::Drain(_) => placement::rebalance(&current, database.redundancy, database.placement, &leaves),
     }
+}
+
+/// Copies of which those count that are there: the others have their roles until a master goes on without them.
+fn without_lost(catalog: &Catalog, mut copies: Copies) -> Copies {
+    let lost = |copy: &mut NodeId| catalog.leaves.get(copy).is_none_or(|leaf| leaf.state != LeafState::Online);
+    copies.spares.extend(copies.replicas.extract_if(.., lost));
+    copies
 }
 
 /// How each step stands; `in_sync` says whether a copy has everything that its master acknowledged.
@@ -78,7 +85,8 @@ pub(crate) fn progress(database: &Database, steps: &[Step], in_sync: &dyn Fn(u32
 
 /// What is done next for the steps that are left.
 #[must_use]
-pub fn moves(name: &str, database: &Database, steps: &[Step], in_sync: &dyn Fn(u32, NodeId) -> bool) -> Moves {
+pub fn moves(catalog: &Catalog, name: &str, steps: &[Step], in_sync: &dyn Fn(u32, NodeId) -> bool) -> Moves {
+    let Some(database) = catalog.databases.get(name) else { return Moves::default() };
     let mut moves = Moves { finished: steps.is_empty(), ..Moves::default() };
     let progress = progress(database, steps, in_sync);
     let mut copying: BTreeMap<NodeId, usize> = BTreeMap::new();
@@ -93,10 +101,11 @@ pub fn moves(name: &str, database: &Database, steps: &[Step], in_sync: &dyn Fn(u
         // Whatever comes of this step, those after it wait.
         touched.push(step.partition);
         let Some(partition) = database.partitions.get(step.partition as usize) else { continue };
-        if *progress == Progress::Running {
+        let now = &partition.copies;
+        // Who is lost counts until the master goes on without him.
+        if *progress == Progress::Running || without_lost(catalog, now.clone()) != *now {
             continue;
         }
-        let now = &partition.copies;
         let copies = match step.action {
             Action::Copy => {
                 let copies = copying.entry(step.target).or_default();

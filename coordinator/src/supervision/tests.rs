@@ -237,6 +237,28 @@ proptest! {
     }
 
     #[test]
+    fn of_copies_that_die_at_once_the_first_that_returns_serves(
+        shape in shapes(24), lost in some_leaves(), order in any_order(), back in any_order(), reports in any::<bool>(),
+    ) {
+        let mut world = World::new(&shape)?;
+        let before = world.copies();
+        lose(&mut world, &lost, &order)?;
+        for leaf in back.into_iter().filter(|leaf| lost.contains(leaf) && world.catalog.leaves.contains_key(leaf)).collect::<Vec<_>>() {
+            world.up.insert(leaf);
+            if reports { world.rest()? } else { (0..3).try_for_each(|_| world.report(leaf))? }
+            for (p, before) in (0u32..).zip(&before) {
+                let led = world.copies()[p as usize].master.filter(|master| world.up.contains(master) && world.is_online(*master));
+                prop_assert_eq!(led.is_some(), before.roles().any(|copy| world.up.contains(&copy)), "partition {}: {:?}", p, before);
+                let Some(master) = led else { continue };
+                prop_assert!(world.has_everything(p, master));
+                let written = world.acknowledged(p);
+                world.write(p as usize);
+                prop_assert!(!reports || world.acknowledged(p) > written, "partition {} takes no writes", p);
+            }
+        }
+    }
+
+    #[test]
     fn the_last_copy_is_never_given_up(shape in shapes(24), events in interruptions()) {
         // After each decision `World::decide` looks for it, among the leaves that live too.
         let mut world = World::new(&shape)?;
@@ -360,7 +382,7 @@ fn a_detached_leaf_hands_over_once_another_has_everything() {
     let shape = Shape { groups: vec![1, 2], first: 2, partitions: 1, redundancy: 2, kind: PlacementKind::Paired };
     let mut world = World::new(&shape).unwrap();
     // Leaf 2 was away, and leaf 1 is detached before it has told that leaf 2 has caught up.
-    for event in [Event::TakeOut(1), Event::Report(1), Event::Detach(0)] {
+    for event in [Event::TakeOut(1), Event::Report(0), Event::Report(1), Event::Detach(0)] {
         world.happen(event).unwrap();
     }
     assert_eq!(masters(&world), [Some(NodeId(1))]);

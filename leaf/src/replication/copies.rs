@@ -12,6 +12,10 @@ const CLOSE: u64 = 256;
 pub struct FedCopies {
     /// The last record of the log.
     head: u64,
+    /// The last one when the term began, once it has.
+    begin: Option<u64>,
+    /// Every copy in sync had that one.
+    serves: bool,
     /// By address.
     copies: BTreeMap<String, Copy>,
 }
@@ -51,7 +55,7 @@ impl FedCopies {
     /// None yet, behind a record.
     #[must_use]
     pub fn new(head: u64) -> FedCopies {
-        FedCopies { head, copies: BTreeMap::new() }
+        FedCopies { head, begin: None, serves: false, copies: BTreeMap::new() }
     }
 
     /// The last record of the log.
@@ -63,6 +67,19 @@ impl FedCopies {
     /// Records up to this one are in the log.
     pub fn written(&mut self, lsn: u64) {
         self.head = self.head.max(lsn);
+    }
+
+    /// The term has begun behind this record.
+    pub fn begin(&mut self, lsn: u64) {
+        self.begin = Some(lsn);
+        self.written(lsn);
+    }
+
+    /// Whether what the master had when its term began is on every copy in sync. Until then the catalog may go back to one of them,
+    /// which need not have what was never acknowledged: nobody may see it.
+    pub fn serves(&mut self) -> bool {
+        self.serves |= self.begin.is_some_and(|lsn| self.all_have(lsn));
+        self.serves
     }
 
     /// Whether a copy is fed.

@@ -4,6 +4,7 @@
 //! partition for a term sends the records of its log to the leaves that have the other copies ([`shipping`]), which write them to logs
 //! of their own ([`receiving`]). What stays true:
 //! - A commit is acknowledged, and shown, once it is durable here and on every copy that is in sync.
+//! - A new master answers once every copy in sync has what it had: before that another one may be chosen.
 //! - A copy that counts as in sync stops counting only when the coordinator says that the catalog knows.
 //! - A copy takes records only from the master of the latest term that it has heard of.
 

@@ -72,8 +72,13 @@ impl Shipping {
     pub fn begin(&self, log: &Arc<Database>) {
         let mut state = self.state.lock();
         state.log = Arc::downgrade(log);
-        state.copies.written(log.position().lsn);
+        state.copies.begin(log.position().lsn);
         self.changed.notify_all();
+    }
+
+    /// Whether anybody may see what is here.
+    pub fn serves(&self) -> bool {
+        self.state.lock().copies.serves()
     }
 
     /// This copy is not the master any more: commits that wait fail.

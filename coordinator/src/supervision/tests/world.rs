@@ -1,14 +1,14 @@
 //! A cluster in small: the catalog, and as much of the leaves as their reports tell. A report is dealt with at once and a copy is fed
-//! between two reports; what networks and disks do beside that is for `cli/tests/simulation.rs`.
+//! between two reports; what networks and disks do beside that is for `cli/tests/simulation/`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::result::Result;
 
 use proptest::prelude::*;
-use stoa_rpc::replication::{CopyOrder, CopyReport, FedReport, RoleOrder};
+use stoa_rpc::replication::{CopyOrder, CopyReport, FedReport, Position, RoleOrder};
 
 use super::super::*;
-use crate::catalog::{Database, Job, Partition};
+use crate::catalog::{Database, Job, Leaf, Partition};
 use crate::placement::{Copies, PlacementKind};
 
 pub(super) type Checked = Result<(), TestCaseError>;
@@ -134,6 +134,9 @@ impl World {
             Event::Attach(leaf) => {
                 let (id, detached) = (self.leaf(leaf), LeafState::Detached);
                 if self.up.contains(&id) && self.catalog.leaves[&id].state == detached {
+                    if self.catalog.leaves[&id].behind {
+                        return self.give_reference(&address(id));
+                    }
                     self.decide(&Command::SetLeafState { address: address(id), state: LeafState::Online })?;
                 }
             }
@@ -148,6 +151,11 @@ impl World {
         self.finish()
     }
 
+    fn give_reference(&mut self, leaf: &str) -> Checked {
+        self.decide(&Command::Receive { address: leaf.to_owned() })?;
+        self.decide(&Command::SetLeafState { address: leaf.to_owned(), state: LeafState::Online })
+    }
+
     fn take_out(&mut self, leaf: NodeId, state: LeafState) -> Checked {
         if self.is_online(leaf) { self.decide(&Command::TakeOut { address: address(leaf), state }) } else { Ok(()) }
     }
@@ -159,7 +167,7 @@ impl World {
     }
 
     /// A client writes. It is acknowledged if every copy that counts has it.
-    fn write(&mut self, partition: usize) {
+    pub(super) fn write(&mut self, partition: usize) {
         let copies = &self.database().partitions[partition].copies;
         let Some(master) = copies.master.filter(|master| self.is_online(*master)) else { return };
         let in_sync = self.fed[partition].iter().filter(|(_, state)| **state == FedState::InSync);
@@ -173,16 +181,26 @@ impl World {
         }
     }
 
+    /// How many writes of a partition were acknowledged.
+    pub(super) fn acknowledged(&self, partition: u32) -> u64 {
+        self.written[partition as usize]
+    }
+
     /// A leaf reports, and what follows is done, as the supervisor does it.
-    fn report(&mut self, leaf: NodeId) -> Checked {
+    pub(super) fn report(&mut self, leaf: NodeId) -> Checked {
         if !self.up.contains(&leaf) {
             return Ok(());
         }
-        if self.catalog.leaves[&leaf].state == LeafState::Offline {
+        let Leaf { state, behind, .. } = self.catalog.leaves[&leaf];
+        if state == LeafState::Offline {
+            if behind {
+                let others = self.catalog.leaves.values().any(|leaf| leaf.state == LeafState::Online);
+                return if others { self.give_reference(&address(leaf)) } else { Ok(()) };
+            }
             return self.decide(&Command::SetLeafState { address: address(leaf), state: LeafState::Online });
         }
         let ordered = orders(&self.catalog, leaf);
-        let copies = ordered.into_iter().map(|order| self.copy_report(order)).collect();
+        let copies = ordered.into_iter().map(|order| self.copy_report(leaf, order)).collect();
         let report = Report { incarnation: 1, sequence: 1, version: self.catalog.version, copies, ..Report::default() };
         self.reports.insert(leaf, report.clone());
         for command in commands(&self.catalog, leaf, &report) {
@@ -191,13 +209,13 @@ impl World {
         let Some(job) = self.database().job else { return Ok(()) };
         let Some(steps) = self.steps(job) else { return Ok(()) };
         let ready = |partition: u32, copy: NodeId| in_sync(&self.catalog, &self.reports, NAME, partition, copy);
-        let mut next = moves(NAME, self.database(), &steps, &ready);
+        let mut next = moves(&self.catalog, NAME, &steps, &ready);
         let copies = self.copies();
         next.changes.retain(|change| copies[change.partition as usize].master == Some(leaf));
         if next.changes.is_empty() { Ok(()) } else { self.decide(&Command::SetPartitions(next.changes)) }
     }
 
-    fn copy_report(&mut self, order: CopyOrder) -> CopyReport {
+    fn copy_report(&mut self, leaf: NodeId, order: CopyOrder) -> CopyReport {
         let (mut fed, mut role, mut failure) = (vec![], CopyRole::Replica, String::new());
         if let RoleOrder::Master { in_sync, feed } = order.role {
             role = CopyRole::Master;
@@ -213,7 +231,9 @@ impl World {
             }
         }
         let CopyOrder { database, ordinal, term, .. } = order;
-        CopyReport { database, ordinal, term, role, failure, fed, ..CopyReport::default() }
+        let lsn = self.disks.get(&(ordinal, leaf)).copied().unwrap_or(0);
+        let position = Position { lsn, term, checksum: 0 };
+        CopyReport { database, ordinal, term, role, position, failure, fed, bytes: 0 }
     }
 
     /// A master feeds a copy: how that stands.
@@ -249,10 +269,23 @@ impl World {
             }
             self.finish()?;
             if before == (self.catalog.version, self.fed.clone()) {
-                return Ok(());
+                return self.check_rest();
             }
         }
         Err(TestCaseError::fail(format!("this does not come to rest: {:?}", self.database().partitions)))
+    }
+
+    /// What is true once everybody has been heard.
+    fn check_rest(&self) -> Checked {
+        for copies in self.copies() {
+            let online = copies.master.is_some_and(|master| self.is_online(master));
+            let heard = |copy: &NodeId| self.up.contains(copy) && self.is_online(*copy);
+            prop_assert!(online || !copies.replicas.iter().any(heard), "a replica waits while no master is there: {copies:?}");
+            let led = copies.master.as_ref().is_some_and(heard);
+            let waited_for = |copy: &NodeId| led && !self.is_online(*copy);
+            prop_assert!(!copies.replicas.iter().any(waited_for), "a replica that is lost is waited for: {copies:?}");
+        }
+        Ok(())
     }
 
     /// Does a job to its end.
@@ -294,9 +327,6 @@ impl World {
         prop_assert!(had.is_disjoint(&self.up) || !has.is_disjoint(&self.up), "the last of them that lives is gone");
         prop_assert!(after.copies.roles().all(|copy| has_everything(&copy)), "a copy with a role lacks writes");
         prop_assert!(after.copies.master.is_some(), "there is no master");
-        let led = after.copies.master.is_some_and(|master| self.is_online(master));
-        prop_assert!(led || after.copies.replicas.is_empty(), "a replica waits while no master is online");
-        prop_assert!(after.copies.replicas.iter().all(|copy| self.is_online(*copy)), "a replica is not online");
         let changed = after.copies.master != before.copies.master;
         prop_assert!(after.term >= before.term + u64::from(changed), "a master without a term of its own");
         Ok(())
