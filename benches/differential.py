@@ -29,7 +29,7 @@ TYPES = {"int": ["INT", "SMALLINT", "BIGINT", "TINYINT", "INT UNSIGNED"], "dec":
          "str": ["VARCHAR(30)", "TEXT"], "date": ["DATE"], "bool": ["BOOLEAN"], "dbl": ["DOUBLE"], "ts": ["TIMESTAMP"]}
 WORDS = ["", "a", "b", "ab", "abc", "Abc", "ABC", "b%", "a_c", "é", "naïve", "日本", "zebra", "it''s", "x y", "aaa", "aab", "longer than twelve",
          "longer than twelv", "longer than twelve!", "0", "10", "9"]
-UNSUPPORTED = ["not supported", "INTERSECT ALL", "EXCEPT ALL"]
+UNSUPPORTED = ["not supported"]
 
 
 def day(rng):
@@ -215,7 +215,10 @@ class Queries:
         kind = rng.choice([k for _, k in scope if any(k == other for _, other in inner)] or ["int"])
         where = self.predicate(inner, 1)
         link = f"{self.column(inner, kind)} = {self.column(scope, kind)}"
-        pick = rng.randrange(6)
+        pick = rng.randrange(7)
+        if pick == 6:
+            value = self.column(inner, "int")
+            return f"{self.expression(scope, 'int', 1)} {rng.choice(['<', '>', '=', '<='])} (SELECT {value} FROM {table.name} {alias} WHERE {link} AND {where} ORDER BY {value} LIMIT 1)"
         if pick == 0:
             return f"{self.column(scope, kind)} IN (SELECT {self.column(inner, kind)} FROM {table.name} {alias} WHERE {where})"
         if pick == 1:
@@ -265,6 +268,8 @@ class Queries:
                 ons.append(self.predicate(columns if self.chance(0.5) else scope, 1))
             if kind in ("JOIN", "LEFT JOIN") and rows * more < 3000 and self.chance(0.1):
                 ons = [self.predicate(scope + columns, 1)]
+            if self.chance(0.1):
+                ons.append(self.subquery_predicate(columns if self.chance(0.5) else scope))
             rng.shuffle(ons)
             text += f" {kind} {other} ON {' AND '.join(ons)}"
             rows = max(rows, more) * 3
@@ -281,6 +286,8 @@ class Queries:
         distinct = "DISTINCT " if self.chance(0.2) else ""
         where = f" FILTER (WHERE {self.predicate(scope, 1)})" if self.chance(0.15) else ""
         pick = rng.randrange(10)
+        if pick == 9 and self.chance(0.3):
+            return f"sum(CASE WHEN {self.subquery_predicate(scope)} THEN 1 ELSE 0 END)", "int"
         if pick < 2:
             return f"count(*){where}", "int"
         if pick < 4:
@@ -344,7 +351,7 @@ class Queries:
             parts.append(f"SELECT {items} FROM {text}{where}")
         sql = parts[0]
         for part in parts[1:]:
-            sql += f" {self.rng.choice(['UNION', 'UNION ALL', 'INTERSECT', 'EXCEPT'])} {part}"
+            sql += f" {self.rng.choice(['UNION', 'UNION ALL', 'INTERSECT', 'EXCEPT', 'INTERSECT ALL', 'EXCEPT ALL'])} {part}"
         return sql, kinds
 
     def query(self, depth, ctes):

@@ -28,6 +28,12 @@ impl Batch {
         self.columns.iter().map(Array::get_array_memory_size).sum()
     }
 
+    /// The columns at these positions, without a copy.
+    #[must_use]
+    pub(crate) fn columns_at(&self, positions: &[usize]) -> Batch {
+        Batch { columns: positions.iter().map(|i| self.columns[*i].clone()).collect(), rows: self.rows }
+    }
+
     /// The rows `offset..offset + rows`, without a copy.
     #[must_use]
     pub fn slice(&self, offset: usize, rows: usize) -> Batch {

@@ -43,16 +43,22 @@ impl Executor<'_> {
             return leaves.gather(self, plan, input);
         }
         let started = Instant::now();
-        let mut all = Rows { layout: Layout::default(), batches: vec![], reservations: vec![] };
-        for rows in self.fragments(input, |scope| self.collect(input, scope, "an exchange"))? {
-            all.layout = rows.layout;
-            all.batches.extend(rows.batches);
-            all.reservations.extend(rows.reservations);
-        }
+        let all = self.all_partitions(input)?;
         let rows = all.batches.iter().map(|b| b.rows as u64).sum();
         let nanos = started.elapsed().as_nanos() as u64;
         self.recorder.add(plan.id, &LocalCounts { rows, batches: all.batches.len() as u64, nanos: 0 });
         self.recorder.note(plan.id, format!("wall {:.3?}", std::time::Duration::from_nanos(nanos)));
+        Ok(all)
+    }
+
+    /// The rows of a fragment of all partitions, one behind the other.
+    pub fn all_partitions(&self, fragment: &Plan) -> Result<Rows> {
+        let mut all = Rows { layout: Layout::default(), batches: vec![], reservations: vec![] };
+        for rows in self.fragments(fragment, |scope| self.collect(fragment, scope, "an exchange"))? {
+            all.layout = rows.layout;
+            all.batches.extend(rows.batches);
+            all.reservations.extend(rows.reservations);
+        }
         Ok(all)
     }
 

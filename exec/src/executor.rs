@@ -154,6 +154,7 @@ impl<'a> Executor<'a> {
             Node::Sort { input, keys, fetch, skip } => crate::sort::open(self, plan, input, keys, *fetch, *skip, scope),
             Node::Limit { input, fetch, skip } => self.limit(plan, input, *fetch, *skip, scope),
             Node::Union { inputs, fields } => self.union(plan, inputs, fields, scope),
+            Node::Repeat { input, times } => self.repeat(plan, input, times, scope),
             Node::Window { .. } => Err(Error::Unsupported("window functions".into())),
             Node::Exchange { input, kind } => self.exchange(plan, input, kind, scope),
         }
@@ -169,18 +170,27 @@ impl<'a> Executor<'a> {
     fn filter_node(&self, plan: &Plan, input: &Plan, predicate: &Expr, scope: &Scope) -> Result<Pipeline> {
         let mut pipeline = self.open(input, scope)?;
         let predicate = self.compile(predicate, &pipeline.layout)?;
-        let keep: Vec<usize> = pipeline
-            .layout
-            .columns
-            .iter()
-            .enumerate()
-            .filter(|(_, c)| self.required.wants(plan, c.field.id))
-            .map(|(i, _)| i)
-            .collect();
-        pipeline.layout.columns = keep.iter().map(|i| pipeline.layout.columns[*i].clone()).collect();
+        let keep = self.narrow(plan, &mut pipeline.layout);
         pipeline.stages.push(Stage { node: plan.id, operator: Operator::Filter { predicate, keep }, counted: true });
         pipeline.coalesce(plan);
         Ok(pipeline)
+    }
+
+    fn repeat(&self, plan: &Plan, input: &Plan, times: &Expr, scope: &Scope) -> Result<Pipeline> {
+        let mut pipeline = self.open(input, scope)?;
+        let times = self.compile(times, &pipeline.layout)?;
+        let keep = self.narrow(plan, &mut pipeline.layout);
+        pipeline.stages.push(Stage { node: plan.id, operator: Operator::Repeat { times, keep }, counted: true });
+        pipeline.coalesce(plan);
+        Ok(pipeline)
+    }
+
+    /// Leaves in a layout the columns of a node that are read above it, and says where they were.
+    fn narrow(&self, plan: &Plan, layout: &mut Layout) -> Vec<usize> {
+        let wanted = |(_, c): &(usize, &LayoutColumn)| self.required.wants(plan, c.field.id);
+        let keep: Vec<usize> = layout.columns.iter().enumerate().filter(wanted).map(|(i, _)| i).collect();
+        layout.columns = keep.iter().map(|i| layout.columns[*i].clone()).collect();
+        keep
     }
 
     fn project(&self, plan: &Plan, input: &Plan, exprs: &[(Field, Expr)], scope: &Scope) -> Result<Pipeline> {
@@ -235,11 +245,7 @@ impl<'a> Executor<'a> {
             positions.push(i);
             columns.push(LayoutColumn { field: field.clone(), bounds: rows.layout.columns[i].bounds });
         }
-        let batches = rows
-            .batches
-            .iter()
-            .map(|b| Batch { columns: positions.iter().map(|i| b.columns[*i].clone()).collect(), rows: b.rows })
-            .collect();
+        let batches = rows.batches.iter().map(|b| b.columns_at(&positions)).collect();
         Ok(self.rows(Rows { layout: Layout { columns }, batches, reservations: vec![] }, false))
     }
 
@@ -257,11 +263,7 @@ impl<'a> Executor<'a> {
                 *bounds = Some(bounds.map_or(own, |b| union_bounds(b, own)));
                 positions.push(position);
             }
-            all.batches.extend(
-                rows.batches
-                    .into_iter()
-                    .map(|b| Batch { columns: positions.iter().map(|i| b.columns[*i].clone()).collect(), rows: b.rows }),
-            );
+            all.batches.extend(rows.batches.iter().map(|b| b.columns_at(&positions)));
             all.reservations.extend(rows.reservations);
         }
         let column = |((_, field), bounds): (&(usize, &Field), &Option<Bounds>)| LayoutColumn {

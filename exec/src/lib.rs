@@ -20,6 +20,7 @@ mod pipeline;
 pub mod profile;
 pub mod query;
 pub mod remote;
+mod repeat;
 mod required;
 mod scan;
 mod selected;

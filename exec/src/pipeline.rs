@@ -12,11 +12,12 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use stoa_plan::{DataType, NodeId};
 
-use crate::columns::{concat_arrays, filter_batch};
+use crate::columns::{concat_arrays, filter_batch, gather_batch};
 use crate::executor::Executor;
 use crate::expression::Expression;
 use crate::join::probe::{Probe, ProbeState, Tail};
 use crate::profile::LocalCounts;
+use crate::repeat::Repeats;
 use crate::scan::{ScanSource, ScanState};
 use crate::{Batch, Error, Layout, Reservation, Result};
 
@@ -47,6 +48,8 @@ pub(crate) struct Stage {
 pub(crate) enum Operator {
     /// Keeps the rows for which the expression is true, and these columns of them.
     Filter { predicate: Expression, keep: Vec<usize> },
+    /// Gives out every row as often as the expression says, and these columns of it.
+    Repeat { times: Expression, keep: Vec<usize> },
     /// Computes columns.
     Project(Vec<Output>),
     /// Merges small batches into fuller ones, of columns of these types.
@@ -341,7 +344,7 @@ impl<'a, S: Sink> Run<'a, S> {
         let states = self.pipeline.stages.iter().map(|stage| match &stage.operator {
             Operator::Coalesce(_) => State::Coalesce(Pending::default()),
             Operator::Probe(probe) => State::Probe(Box::new(probe.state())),
-            Operator::Filter { .. } | Operator::Project(_) => State::None,
+            Operator::Filter { .. } | Operator::Repeat { .. } | Operator::Project(_) => State::None,
         });
         Ok(Worker {
             states: states.collect(),
@@ -396,11 +399,11 @@ impl<'a, S: Sink> Run<'a, S> {
         match &stage.operator {
             Operator::Filter { predicate, keep } => {
                 let passed = predicate.filter(&batch)?;
-                let columns = keep.iter().map(|i| batch.columns[*i].clone()).collect();
-                let batch = filter_batch(&Batch { columns, rows: batch.rows }, &passed)?;
+                let batch = filter_batch(&batch.columns_at(keep), &passed)?;
                 count(&mut worker.counts[k], &batch, started);
                 if batch.rows == 0 { Ok(true) } else { self.push(worker, k + 1, batch, order) }
             }
+            Operator::Repeat { times, keep } => self.repeat(worker, (times, keep), k, &batch, order),
             Operator::Project(outputs) => {
                 let batch = project(outputs, &batch)?;
                 count(&mut worker.counts[k], &batch, started);
@@ -416,6 +419,28 @@ impl<'a, S: Sink> Run<'a, S> {
             }
             Operator::Probe(probe) => self.probe(worker, probe, k, batch, order),
         }
+    }
+
+    fn repeat(
+        &self,
+        worker: &mut Worker<S::Local>,
+        (times, keep): (&Expression, &[usize]),
+        k: usize,
+        batch: &Batch,
+        order: usize,
+    ) -> Result<bool> {
+        let mut started = Instant::now();
+        let kept = batch.columns_at(keep);
+        for rows in Repeats::new(times, batch, self.exec.ctx.settings.vector_size)? {
+            let batch = gather_batch(&kept, &rows)?;
+            count(&mut worker.counts[k], &batch, started);
+            if !self.push(worker, k + 1, batch, order)? {
+                return Ok(false);
+            }
+            self.exec.ctx.cancel.check()?;
+            started = Instant::now();
+        }
+        Ok(true)
     }
 
     fn probe(&self, worker: &mut Worker<S::Local>, probe: &Probe, k: usize, batch: Batch, order: usize) -> Result<bool> {

@@ -98,13 +98,16 @@ pub(crate) fn finish(query: &Query, exec: &mut Executor<'_>, started: Instant) -
     Ok(QueryResult { schema, batches, profile })
 }
 
+/// What is wrong with a scalar subquery of several rows.
+pub(crate) const SEVERAL_ROWS: &str = "a subquery that is used as a value returned more than one row";
+
 /// The value of a scalar subquery.
 fn scalar(plan: &Plan, rows: &Rows) -> Result<Literal> {
     let fields = plan.fields();
     let field = fields.first().ok_or_else(|| Error::Internal("a scalar subquery has no column".into()))?;
     let total: usize = rows.batches.iter().map(|b| b.rows).sum();
     if total > 1 {
-        return Err(Error::User("a subquery that is used as a value returned more than one row".into()));
+        return Err(Error::User(SEVERAL_ROWS.into()));
     }
     let Some(batch) = rows.batches.iter().find(|b| b.rows == 1) else {
         return Ok(Literal { ty: field.ty, value: Value::Null });

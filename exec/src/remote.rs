@@ -137,7 +137,7 @@ impl Executor<'_> {
         let aggregate = match &root.node {
             Node::Aggregate(aggregate) if aggregate.phase == Phase::Partial => aggregate,
             Node::Sort { input, keys, fetch, skip: 0 } => return crate::sort::fragment(self, root, input, keys, *fetch),
-            _ => return self.gather(root, root),
+            _ => return self.all_partitions(root),
         };
         let mut aggregation = None;
         let (mut states, mut reservations) = (Vec::new(), Vec::new());

@@ -15,7 +15,7 @@ impl Required {
     pub fn add(&mut self, plan: &Plan, wanted: HashSet<ColumnId>) {
         match &plan.node {
             Node::Scan(_) | Node::Values(_) | Node::SubplanScan(_) => {}
-            Node::Filter { input, predicate } => self.add(input, with(&wanted, [predicate])),
+            Node::Filter { input, predicate: e } | Node::Repeat { input, times: e } => self.add(input, with(&wanted, [e])),
             Node::Project { input, exprs } => {
                 let used = exprs.iter().filter(|(field, _)| wanted.contains(&field.id)).map(|(_, e)| e);
                 self.add(input, with(&HashSet::new(), used));

@@ -164,6 +164,10 @@ fn place(plan: Plan, net: Net) -> (Plan, Place) {
             let (input, place) = place(*input, net);
             (again(Node::Filter { input: Box::new(input), predicate }), place)
         }
+        Node::Repeat { input, times } => {
+            let (input, place) = place(*input, net);
+            (again(Node::Repeat { input: Box::new(input), times }), place)
+        }
         Node::Project { input, exprs } => {
             let (input, place) = place(*input, net);
             let place = rename(&place, &|id| exprs.iter().find(|(_, e)| e.as_column() == Some(id)).map(|(field, _)| field.id));

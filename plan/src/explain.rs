@@ -103,6 +103,7 @@ impl Names {
             }
             Node::Limit { fetch, skip, .. } => (format!("Limit{}", window(*fetch, *skip)), vec![]),
             Node::Union { inputs, .. } => (format!("Union of {}", inputs.len()), vec![]),
+            Node::Repeat { times, .. } => (format!("Repeat {} times", self.expr(times)), vec![]),
             Node::Window { calls, .. } => {
                 let lines = calls.iter().map(|c| format!("{} = {}({})", c.field.name, c.function, self.list(&c.args)));
                 ("Window".to_owned(), lines.collect())

@@ -132,6 +132,13 @@ pub enum Node {
         /// Output columns.
         fields: Vec<Field>,
     },
+    /// Every row as often as `times` says, a BIGINT; not at all where that is NULL or below 1.
+    Repeat {
+        /// Input.
+        input: Box<Plan>,
+        /// How often.
+        times: Expr,
+    },
     /// Window functions: the input's columns plus one per call. Its operator comes with a later release.
     Window {
         /// Input.
@@ -351,6 +358,7 @@ impl Plan {
             | Node::Project { input, .. }
             | Node::Sort { input, .. }
             | Node::Limit { input, .. }
+            | Node::Repeat { input, .. }
             | Node::Window { input, .. }
             | Node::Exchange { input, .. } => vec![input],
             Node::Join(join) => vec![&join.left, &join.right],
@@ -367,6 +375,7 @@ impl Plan {
             | Node::Project { input, .. }
             | Node::Sort { input, .. }
             | Node::Limit { input, .. }
+            | Node::Repeat { input, .. }
             | Node::Window { input, .. }
             | Node::Exchange { input, .. } => vec![input],
             Node::Join(join) => vec![&mut join.left, &mut join.right],
@@ -382,9 +391,11 @@ impl Plan {
             Node::Scan(scan) => scan.columns.iter().map(|c| c.field.clone()).collect(),
             Node::Values(values) => values.fields.clone(),
             Node::SubplanScan(scan) => scan.columns.iter().map(|(_, f)| f.clone()).collect(),
-            Node::Filter { input, .. } | Node::Sort { input, .. } | Node::Limit { input, .. } | Node::Exchange { input, .. } => {
-                input.fields()
-            }
+            Node::Filter { input, .. }
+            | Node::Sort { input, .. }
+            | Node::Limit { input, .. }
+            | Node::Repeat { input, .. }
+            | Node::Exchange { input, .. } => input.fields(),
             Node::Project { exprs, .. } => exprs.iter().map(|(f, _)| f.clone()).collect(),
             Node::Join(join) => join.fields(),
             Node::Aggregate(aggregate) => aggregate.fields(),

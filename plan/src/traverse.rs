@@ -25,7 +25,7 @@ impl Plan {
         match &self.node {
             Node::Scan(scan) => scan.filters.iter().collect(),
             Node::Values(values) => values.rows.iter().flatten().collect(),
-            Node::Filter { predicate, .. } => vec![predicate],
+            Node::Filter { predicate: e, .. } | Node::Repeat { times: e, .. } => vec![e],
             Node::Project { exprs, .. } => exprs.iter().map(|(_, e)| e).collect(),
             Node::Join(join) => join.on.iter().flat_map(|(l, r)| [l, r]).chain(&join.residual).collect(),
             Node::Aggregate(aggregate) => {
@@ -44,7 +44,7 @@ impl Plan {
         match &mut self.node {
             Node::Scan(scan) => scan.filters.iter_mut().collect(),
             Node::Values(values) => values.rows.iter_mut().flatten().collect(),
-            Node::Filter { predicate, .. } => vec![predicate],
+            Node::Filter { predicate: e, .. } | Node::Repeat { times: e, .. } => vec![e],
             Node::Project { exprs, .. } => exprs.iter_mut().map(|(_, e)| e).collect(),
             Node::Join(join) => join.on.iter_mut().flat_map(|(l, r)| [l, r]).chain(&mut join.residual).collect(),
             Node::Aggregate(aggregate) => {
@@ -71,7 +71,9 @@ impl Plan {
             Node::Values(_) | Node::SubplanScan(_) | Node::Project { .. } | Node::Aggregate(_) | Node::Union { .. } => {
                 self.fields()
             }
-            Node::Filter { .. } | Node::Sort { .. } | Node::Limit { .. } | Node::Exchange { .. } => vec![],
+            Node::Filter { .. } | Node::Sort { .. } | Node::Limit { .. } | Node::Repeat { .. } | Node::Exchange { .. } => {
+                vec![]
+            }
         }
     }
 }

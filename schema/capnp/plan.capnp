@@ -228,6 +228,10 @@ struct Plan {
       calls @19 :List(WindowCall);
     }
     exchange @20 :Exchange;
+    repeat :group {          # every row as often as the expression, an Int64, says; NULL is 0
+      input @21 :Plan;
+      times @22 :Expression;
+    }
   }
 }
 

@@ -14,12 +14,14 @@ use stoa_plan::DataType;
 
 use super::cast::cast_array;
 use super::node::Compiled;
+use super::single_row::SingleRow;
 use super::value::Evaluated;
 use crate::{Batch, Error, Result};
 
 static LIBRARY: LazyLock<HashMap<String, Arc<ScalarUDF>>> = LazyLock::new(|| {
     let mut library = HashMap::new();
-    for function in datafusion_functions::all_default_functions() {
+    let own = Arc::new(ScalarUDF::from(SingleRow::new()));
+    for function in datafusion_functions::all_default_functions().into_iter().chain([own]) {
         for alias in function.aliases() {
             library.insert(alias.to_lowercase(), function.clone());
         }

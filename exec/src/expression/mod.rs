@@ -21,6 +21,7 @@ mod logic;
 mod node;
 mod pattern;
 mod predicate;
+mod single_row;
 #[cfg(test)]
 mod tests;
 mod text;

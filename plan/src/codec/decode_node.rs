@@ -30,6 +30,7 @@ pub(super) fn plan(from: wire::plan::Reader<'_>, depth: usize, budget: &mut Budg
         Which::Limit(from) => row_limit(from, depth, budget)?,
         Which::Union(from) => union(from, depth, budget)?,
         Which::Window(from) => window(from, depth, budget)?,
+        Which::Repeat(from) => repeat(from, depth, budget)?,
         Which::Exchange(from) => exchange(from?, depth, budget)?,
     };
     Ok(Plan { id, rows, node })
@@ -51,6 +52,13 @@ fn filter(from: wire::plan::filter::Reader<'_>, depth: usize, budget: &mut Budge
     Ok(Node::Filter {
         input: boxed(from.get_input(), from.has_input(), depth, budget)?,
         predicate: expression(from.get_predicate(), from.has_predicate(), budget)?,
+    })
+}
+
+fn repeat(from: wire::plan::repeat::Reader<'_>, depth: usize, budget: &mut Budget) -> Decoded<Node> {
+    Ok(Node::Repeat {
+        input: boxed(from.get_input(), from.has_input(), depth, budget)?,
+        times: expression(from.get_times(), from.has_times(), budget)?,
     })
 }
 

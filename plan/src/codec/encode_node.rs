@@ -55,6 +55,11 @@ fn group(node: &Node, to: wire::plan::Builder<'_>, depth: usize, budget: &mut Bu
             plan(input, to.init_input(), depth + 1, budget)
         }
         Node::Union { inputs, fields } => union(inputs, fields, to.init_union(), depth, budget),
+        Node::Repeat { input, times } => {
+            let mut to = to.init_repeat();
+            expression(times, to.reborrow().init_times(), budget)?;
+            plan(input, to.init_input(), depth + 1, budget)
+        }
         Node::Window { input, calls } => {
             let mut to = to.init_window();
             window(calls, to.reborrow().init_calls(length("columns", calls.len(), MAX_COLUMNS)?), budget)?;

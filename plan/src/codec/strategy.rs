@@ -159,6 +159,7 @@ fn unary(inner: BoxedStrategy<Plan>) -> impl Strategy<Value = Node> {
             skip
         }),
         (input.clone(), limit).prop_map(|(input, (fetch, skip))| Node::Limit { input, fetch, skip }),
+        (input.clone(), expr()).prop_map(|(input, times)| Node::Repeat { input, times }),
         (input.clone(), vec(window, 0..3)).prop_map(|(input, calls)| Node::Window { input, calls }),
         (input, kind).prop_map(|(input, kind)| Node::Exchange { input, kind }),
     ]

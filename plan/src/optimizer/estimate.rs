@@ -214,7 +214,7 @@ impl<'a> Estimator<'a> {
                 out.columns.extend(calls.iter().map(|call| (call.field.id, ColumnEstimate::of(rows))));
                 out
             }
-            Node::Exchange { .. } => first,
+            Node::Repeat { .. } | Node::Exchange { .. } => first,
         }
     }
 

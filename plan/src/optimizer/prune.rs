@@ -47,7 +47,7 @@ fn prune(plan: &mut Plan, needed: &Needed) {
     match &mut plan.node {
         Node::Scan(scan) => prune_scan(scan, needed),
         Node::Values(_) | Node::SubplanScan(_) => prune_rows(plan, needed),
-        Node::Filter { input, .. } | Node::Sort { input, .. } => {
+        Node::Filter { input, .. } | Node::Sort { input, .. } | Node::Repeat { input, .. } => {
             let mut all = needed.clone();
             all.extend(reads);
             prune(input, &all);

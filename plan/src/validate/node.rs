@@ -18,6 +18,7 @@ pub(super) fn place(plan: &Plan) -> String {
         Node::Sort { .. } => "sort",
         Node::Limit { .. } => "limit",
         Node::Union { .. } => "union",
+        Node::Repeat { .. } => "repeat",
         Node::Window { .. } => "window",
         Node::Exchange { .. } => "exchange",
     };
@@ -77,6 +78,10 @@ fn over_one_input(node: &Node, mut input: Columns, context: &Context) -> Check<C
             limit(*fetch, *skip)?;
         }
         Node::Limit { fetch, skip, .. } => limit(*fetch, *skip)?,
+        Node::Repeat { times, .. } => match check_expression(times, scope)? {
+            DataType::Int64 => {}
+            found => return Err(format!("how often rows are repeated is {found:?}")),
+        },
         Node::Exchange { kind: ExchangeKind::Shuffle(keys), .. } => expressions(keys, scope)?,
         Node::Window { calls, .. } => {
             for call in calls {

@@ -174,7 +174,7 @@ impl Change<'_> {
     /// The front end's plan of a SELECT from the table `from`.
     fn plan(&self, from: &str, items: Vec<SelectItem>, condition: Option<Expr>) -> Result<LogicalPlan, SqlError> {
         let mut ast = Ast::Query(Box::new(select(items, Some((from, self.alias)), condition)?));
-        rewrite::statement(&mut ast)?;
+        rewrite::statement(&mut ast, self.provider.catalog())?;
         logical_plan(ast, self.provider).map_err(|error| names::locate(&error, self.text))
     }
 

@@ -10,7 +10,7 @@ use crate::{Catalog, QueryText, SqlError, TableInfo, types};
 pub(crate) fn constant(expr: SqlExpr, ty: DataType) -> Result<Value, SqlError> {
     let item = SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', "value") };
     let mut ast = Ast::Query(Box::new(change::select(vec![item], None, None)?));
-    rewrite::statement(&mut ast)?;
+    rewrite::statement(&mut ast, &NoTables)?;
     let provider = Provider::new(&NoTables);
     let plan = logical_plan(ast, &provider).and_then(|plan| {
         if !provider.timeless() {

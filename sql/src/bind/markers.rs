@@ -21,6 +21,8 @@ use crate::types;
 
 /// A row of values in `IN (subquery)`.
 pub(super) const ROW: &str = "row of values";
+/// The difference of two times.
+pub(crate) const DIFFERENCE: &str = "difference of times";
 const MINUS: &str = "minus sign";
 const CAST: &str = "cast as ";
 const TRY_CAST: &str = "try_cast as ";
@@ -86,13 +88,9 @@ pub(super) fn row(expr: &Expr) -> Option<&[Expr]> {
 
 /// What a marker of a cast or a minus sign stands for; `ty` is the type of its argument. Other expressions are given back.
 pub(super) fn unmark(expr: Expr, ty: impl FnOnce(&Expr) -> Result<Arrow>) -> Result<Expr> {
-    if row(&expr).is_some() {
-        return Ok(expr);
-    }
     let Expr::ScalarFunction(ScalarFunction { func, mut args }) = expr else { return Ok(expr) };
-    let Some(marker) = func.inner().downcast_ref::<Marker>() else {
-        return Ok(Expr::ScalarFunction(ScalarFunction { func, args }));
-    };
+    let marker = func.inner().downcast_ref::<Marker>().filter(|m| !matches!(m.syntax, Syntax::Row | Syntax::Difference));
+    let Some(marker) = marker else { return Ok(Expr::ScalarFunction(ScalarFunction { func, args })) };
     let Some(input) = args.pop() else { return internal_err!("a marker without an argument") };
     Ok(match marker.syntax {
         Syntax::Cast { ty: to, safe } => {
@@ -106,8 +104,15 @@ pub(super) fn unmark(expr: Expr, ty: impl FnOnce(&Expr) -> Result<Arrow>) -> Res
             let to = negated(&from)?;
             Expr::Negative(Box::new(if to == from { input } else { cast(input, to) }))
         }
-        Syntax::Row => return internal_err!("a row is no value"),
+        Syntax::Row | Syntax::Difference => return internal_err!("'{}' stands for itself", marker.name),
     })
+}
+
+/// The difference of two times, one of them a TIMESTAMP: an INTERVAL of days and a time. The front end has a type of its own for it.
+pub(super) fn difference(left: Expr, right: Expr) -> Expr {
+    let signature = Signature::any(2, Volatility::Immutable);
+    let func = Arc::new(ScalarUDF::from(Marker { name: DIFFERENCE.to_owned(), syntax: Syntax::Difference, signature }));
+    Expr::ScalarFunction(ScalarFunction { func, args: vec![left, right] })
 }
 
 /// Whether several values become one by a cast. The front end would compare what is under such a cast with the constant on the other
@@ -126,6 +131,7 @@ enum Syntax {
     Cast { ty: DataType, safe: bool },
     Minus,
     Row,
+    Difference,
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -150,6 +156,7 @@ impl ScalarUDFImpl for Marker {
             Syntax::Minus => negated(types.first().unwrap_or(&Arrow::Null)),
             // A type for all rows; none is ever made.
             Syntax::Row => Ok(Arrow::Boolean),
+            Syntax::Difference => Ok(types::front_end_type(DataType::Interval)),
         }
     }
 

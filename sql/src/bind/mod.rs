@@ -2,11 +2,13 @@
 
 mod average;
 mod change;
+mod common_columns;
 mod constant;
 mod floats;
 mod fold;
 mod in_lists;
 mod insert;
+mod lift;
 mod markers;
 mod names;
 mod not_in;
@@ -14,6 +16,8 @@ mod output;
 mod provider;
 mod rewrite;
 mod rules;
+mod set_operations;
+mod single_rows;
 mod subqueries;
 mod tuples;
 mod typing;
@@ -32,8 +36,11 @@ pub(crate) use change::ROW_COLUMN;
 pub use change::{DUPLICATES, bind_delete, bind_duplicate_update, bind_update};
 pub(crate) use constant::constant;
 pub(crate) use in_lists::OPAQUE;
+pub(crate) use markers::DIFFERENCE;
+pub(crate) use output::display_name;
 use provider::Provider;
 pub(crate) use provider::Table;
+pub(crate) use set_operations::Repeat;
 
 /// Binds a query: its columns and tables are found in `catalog`, everything is typed, subqueries are decorrelated and the result
 /// is a plan in the order in which the query was written (the optimizer of `stoa-plan` orders the joins).
@@ -79,7 +86,7 @@ fn bind(ast: Ast, text: &QueryText, catalog: &dyn Catalog) -> Result<(Query, boo
 
 /// The front end's plan of a statement, and what it was made of.
 fn planned<'a>(mut ast: Ast, text: &QueryText, catalog: &'a dyn Catalog) -> Result<(LogicalPlan, Provider<'a>), SqlError> {
-    rewrite::statement(&mut ast)?;
+    rewrite::statement(&mut ast, catalog)?;
     if let Ast::Query(query) = &mut ast {
         output::name_result(query);
     }

@@ -12,7 +12,7 @@ use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion_common::{Column, DFSchema, ExprSchema, Result, ScalarValue};
 use datafusion_expr::expr::{Exists, InSubquery};
 use datafusion_expr::logical_plan::{Distinct, Filter, Subquery};
-use datafusion_expr::utils::{conjunction, split_conjunction_owned};
+use datafusion_expr::utils::{conjunction, split_conjunction, split_conjunction_owned};
 use datafusion_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, lit};
 use datafusion_functions_aggregate::expr_fn::count;
 use datafusion_optimizer::AnalyzerRule;
@@ -26,7 +26,7 @@ pub(crate) struct ThreeValuedIn;
 
 impl AnalyzerRule for ThreeValuedIn {
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
-        rewrite_plan(plan)
+        rewrite_plan(set_apart(plan)?)
     }
 
     fn name(&self) -> &'static str {
@@ -121,24 +121,20 @@ struct Pair {
 /// What an IN needs.
 struct Parts {
     pairs: Vec<Pair>,
-    /// The rows that are compared; for rows of several values without the projection that makes one value of them.
+    /// The rows that are compared.
     rows: Arc<LogicalPlan>,
     subquery: Subquery,
+    /// Rows of several values are compared.
+    several: bool,
 }
 
 impl Parts {
     fn new(found: &InSubquery, schema: &DFSchema) -> Result<Self> {
         let plan = &found.subquery.subquery;
-        let (rows, operands, columns) = match markers::row(&found.expr) {
-            None => {
-                let column = Expr::Column(Column::from(plan.schema().qualified_field(0)));
-                (Arc::clone(plan), vec![(*found.expr).clone()], vec![column])
-            }
-            Some(values) => {
-                let (rows, columns) = rows_of(plan)?;
-                (rows, values.to_vec(), columns)
-            }
-        };
+        let several = markers::row(&found.expr).is_some();
+        let operands = markers::row(&found.expr).map_or_else(|| vec![(*found.expr).clone()], <[Expr]>::to_vec);
+        let (rows, columns) = if several { rows_of(plan)? } else { (Arc::clone(plan), vec![first_column(plan)]) };
+        let (rows, columns) = apart(rows, columns, &found.subquery, &operands)?;
         let mut pairs = Vec::with_capacity(operands.len());
         for (operand, column) in operands.into_iter().zip(columns) {
             pairs.push(Pair {
@@ -149,7 +145,7 @@ impl Parts {
                 column,
             });
         }
-        Ok(Parts { pairs, rows, subquery: found.subquery.clone() })
+        Ok(Parts { pairs, rows, subquery: found.subquery.clone(), several })
     }
 
     /// `[NOT] EXISTS (SELECT * FROM S WHERE condition)`; where a filter may not hold it, as a count.
@@ -207,10 +203,66 @@ impl Parts {
     /// The only column, unless rows of several are compared.
     fn single(&self) -> Option<&Pair> {
         match &self.pairs[..] {
-            [pair] if Arc::ptr_eq(&self.rows, &self.subquery.subquery) => Some(pair),
+            [pair] if !self.several => Some(pair),
             _ => None,
         }
     }
+}
+
+fn first_column(plan: &LogicalPlan) -> Expr {
+    Expr::Column(Column::from(plan.schema().qualified_field(0)))
+}
+
+/// Columns of a subquery under a name of their own: `t.x` of a subquery over `t` must not be taken for that of the query around it, with
+/// which it is compared. What ties a subquery to the query around it is pulled up by the names that are inside: where they are those of
+/// the operands, it is refused.
+fn apart(
+    rows: Arc<LogicalPlan>,
+    columns: Vec<Expr>,
+    subquery: &Subquery,
+    operands: &[Expr],
+) -> Result<(Arc<LogicalPlan>, Vec<Expr>)> {
+    if subquery.outer_ref_columns.is_empty() {
+        let named = columns.into_iter().enumerate().map(|(i, column)| column.alias(format!("column {i}")));
+        let rows = LogicalPlanBuilder::from(rows).project(named)?.alias("\u{1}compared")?.build()?;
+        let columns = rows.schema().columns().into_iter().map(Expr::Column).collect();
+        return Ok((Arc::new(rows), columns));
+    }
+    let mut inside: Vec<Column> = columns.iter().flat_map(|column| column.column_refs().into_iter().cloned()).collect();
+    subquery.subquery.apply(|node| {
+        if let LogicalPlan::Filter(filter) = node {
+            let ties = split_conjunction(&filter.predicate).into_iter().filter(|condition| condition.contains_outer());
+            inside.extend(ties.flat_map(Expr::column_refs).cloned());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    match operands.iter().flat_map(Expr::column_refs).find(|column| inside.contains(column)) {
+        Some(column) => {
+            let message =
+                format!("'{}' is compared with a table of that name in a subquery: name one of them anew", column.flat_name());
+            Err(SqlError::new(message).into())
+        }
+        None => Ok((rows, columns)),
+    }
+}
+
+/// `> ALL (subquery)` and its like, whose left side is compared in the subquery too.
+fn set_apart(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let each = |node: LogicalPlan| {
+        node.map_expressions(|expr| {
+            expr.transform_up(|e| match e {
+                Expr::SetComparison(mut found) => {
+                    let column = first_column(&found.subquery.subquery);
+                    let rows = Arc::clone(&found.subquery.subquery);
+                    let operand = std::slice::from_ref(&*found.expr);
+                    found.subquery.subquery = apart(rows, vec![column], &found.subquery, operand)?.0;
+                    Ok(Transformed::yes(Expr::SetComparison(found)))
+                }
+                other => Ok(Transformed::no(other)),
+            })
+        })
+    };
+    Ok(plan.transform_up_with_subqueries(each)?.data)
 }
 
 /// The rows below the marker that makes one value of each, and what it is made of.

@@ -10,7 +10,7 @@ use datafusion_sql::sqlparser::ast::{Distinct, Expr, Ident, OrderByKind, Query, 
 use crate::token::folded;
 
 /// Begins a suffix; no text can hold it in a name that somebody means.
-const MARK: char = '\u{1}';
+pub(super) const MARK: char = '\u{1}';
 
 /// Longest name that is made of an expression's text.
 const MAX_NAME: usize = 120;

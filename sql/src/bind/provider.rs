@@ -113,6 +113,10 @@ impl<'a> Provider<'a> {
         self.get_aggregate_meta(name).is_some()
     }
 
+    pub(super) fn catalog(&self) -> &dyn Catalog {
+        self.catalog
+    }
+
     pub(crate) fn config(&self) -> &Arc<ConfigOptions> {
         &self.options
     }
@@ -130,7 +134,7 @@ impl<'a> Provider<'a> {
         let planned = token::tokenize(sql).and_then(|tokens| token::parse_query(&tokens)).map_err(DataFusionError::from);
         let planned = planned.and_then(|query| {
             let mut ast = Ast::Query(Box::new(query));
-            super::rewrite::statement(&mut ast)?;
+            super::rewrite::statement(&mut ast, self.catalog)?;
             super::logical_plan(ast, self)
         });
         self.view_depth.set(self.view_depth.get() - 1);

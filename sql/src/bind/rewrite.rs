@@ -1,46 +1,51 @@
 //! Spellings of other dialects, turned into ones that the front end knows, and what it would get wrong, rejected.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use datafusion_sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion_sql::sqlparser::ast::{
     BinaryOperator, CaseWhen, CastKind, DataType, ExactNumberInfo, Expr, Function, FunctionArg, FunctionArgExpr,
     FunctionArgumentClause, FunctionArgumentList, FunctionArguments, GroupByExpr, GroupByWithModifier, Ident, LimitClause,
-    ObjectName, ObjectNamePart, Query, Select, SelectItem, SetExpr, SetOperator, SetQuantifier, Spanned, Statement, TableFactor,
-    Value, VisitMut, VisitorMut,
+    ObjectName, ObjectNamePart, OrderBy, Query, Select, SetExpr, SetOperator, Spanned, Statement, TableFactor, Value, VisitMut,
+    VisitorMut,
 };
 use datafusion_sql::sqlparser::tokenizer::Span;
 
-use super::{markers, output, tuples, using};
-use crate::SqlError;
+use super::using::Columns;
+use super::{common_columns, markers, output, tuples, using};
+use crate::{Catalog, SqlError};
 
 /// More tables than this in one FROM are refused.
 const MAX_TABLES: usize = 500;
 
 /// Rewrites a statement in place.
-pub(crate) fn statement(statement: &mut Statement) -> Result<(), SqlError> {
-    match statement.visit(&mut Rewriter) {
+pub(crate) fn statement(statement: &mut Statement, catalog: &dyn Catalog) -> Result<(), SqlError> {
+    match statement.visit(&mut Rewriter { columns: Columns { catalog, queries: HashMap::new() } }) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(error),
     }
 }
 
-struct Rewriter;
+struct Rewriter<'a> {
+    columns: Columns<'a>,
+}
 
-impl VisitorMut for Rewriter {
+impl VisitorMut for Rewriter<'_> {
     type Break = SqlError;
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<SqlError> {
-        if let Some(with) = &query.with
-            && with.recursive
-        {
-            return reject("WITH RECURSIVE", with.span());
+        if let Some(with) = &query.with {
+            if with.recursive {
+                return reject("WITH RECURSIVE", with.span());
+            }
+            with.cte_tables.iter().for_each(|query| self.columns.add(query));
         }
         if !query.locks.is_empty() {
             return reject("FOR UPDATE", query.span());
         }
         fetch_to_limit(query);
-        set_expr(&mut query.body)?;
+        set_expr(&mut query.body, query.order_by.as_mut(), &self.columns)?;
         output::name_order_keys(query);
         ControlFlow::Continue(())
     }
@@ -98,38 +103,33 @@ pub(super) fn reject(what: &str, span: Span) -> ControlFlow<SqlError> {
     ControlFlow::Break(SqlError::at(format!("{what} is not supported"), span.start))
 }
 
-fn set_expr(body: &mut SetExpr) -> ControlFlow<SqlError> {
+/// `order_by`: that of a query that is nothing but the SELECT.
+fn set_expr(body: &mut SetExpr, order_by: Option<&mut OrderBy>, columns: &Columns<'_>) -> ControlFlow<SqlError> {
     match body {
         SetExpr::Select(select) => {
             output::name_items(select, false);
-            self::select(select)
+            self::select(select, order_by, columns)
         }
-        SetExpr::SetOperation { op, set_quantifier, left, right } => {
-            if matches!(set_quantifier, SetQuantifier::All | SetQuantifier::AllByName)
-                && matches!(op, SetOperator::Except | SetOperator::Intersect | SetOperator::Minus)
-            {
-                let message = format!("{op} ALL is not supported; use {op}, or compare the counts of GROUP BY on both sides");
-                return ControlFlow::Break(SqlError::at(message, right.span().start));
-            }
+        SetExpr::SetOperation { op, left, right, .. } => {
             if *op == SetOperator::Minus {
                 *op = SetOperator::Except;
             }
-            set_expr(left)?;
+            set_expr(left, None, columns)?;
             output::name_right_side(right);
-            set_expr(right)
+            set_expr(right, None, columns)
         }
         _ => ControlFlow::Continue(()),
     }
 }
 
-fn select(select: &mut Select) -> ControlFlow<SqlError> {
+fn select(select: &mut Select, order_by: Option<&mut OrderBy>, columns: &Columns<'_>) -> ControlFlow<SqlError> {
     if select.from.len() > MAX_TABLES {
         let message = format!("more than {MAX_TABLES} tables in one FROM");
         return ControlFlow::Break(SqlError::at(message, select.span().start));
     }
-    let wildcard = select.projection.iter().any(|item| matches!(item, SelectItem::Wildcard(_)));
-    for table in &mut select.from {
-        using::joins(table, wildcard)?;
+    select.from.iter_mut().for_each(using::joins);
+    if let Err(error) = common_columns::write_out(select, order_by, columns) {
+        return ControlFlow::Break(error);
     }
     using::name_common_columns(select);
     if let GroupByExpr::Expressions(exprs, modifiers) = &mut select.group_by

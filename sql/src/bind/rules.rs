@@ -35,8 +35,11 @@ use datafusion_optimizer::{Analyzer, AnalyzerRule};
 
 use super::fold::CheckedFold;
 use super::in_lists::ThreeValuedLists;
+use super::lift::LiftSubqueries;
 use super::not_in::ThreeValuedIn;
 use super::provider::Provider;
+use super::set_operations::CountedRows;
+use super::single_rows::SingleRows;
 use super::subqueries::CheckSubqueries;
 use super::typing::Typing;
 
@@ -45,7 +48,10 @@ pub(crate) fn rewrite(plan: LogicalPlan, provider: &Provider<'_>) -> Result<Logi
     let config = provider.config();
     let rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![
         Arc::new(ResolveGroupingFunction::new()),
+        Arc::new(LiftSubqueries),
+        Arc::new(SingleRows),
         Arc::new(CheckSubqueries),
+        Arc::new(CountedRows),
         Arc::new(Typing),
         Arc::new(ThreeValuedIn),
         Arc::new(ThreeValuedLists),

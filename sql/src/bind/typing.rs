@@ -109,13 +109,19 @@ impl TreeNodeRewriter for Rewriter<'_> {
     }
 }
 
-/// `+`, `-` and `*` of integers are BIGINTs, so that small types do not overflow; a DATE and an integer are a DATE.
+/// `+`, `-` and `*` of integers are BIGINTs, so that small types do not overflow; a DATE and an integer are a DATE; the difference of
+/// two TIMESTAMPs is an INTERVAL.
 fn arithmetic(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     let Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::Plus | Operator::Minus | Operator::Multiply), right }) = expr
     else {
         return Ok(expr);
     };
     let types = (left.get_type(schema)?, right.get_type(schema)?);
+    let time = |ty: &Arrow| matches!(ty, Arrow::Timestamp(..));
+    let day_or_time = |ty: &Arrow| time(ty) || *ty == Arrow::Date32;
+    if op == Operator::Minus && day_or_time(&types.0) && day_or_time(&types.1) && (time(&types.0) || time(&types.1)) {
+        return Ok(markers::difference(*left, *right));
+    }
     let literal = matches!(*left, Expr::Literal(..)) || matches!(*right, Expr::Literal(..));
     let date = match (&types, op) {
         ((Arrow::Date32, days), Operator::Plus | Operator::Minus) | ((days, Arrow::Date32), Operator::Plus) => {

@@ -1,63 +1,86 @@
 //! `USING` and `NATURAL`, as far as the front end does not know them, and the spellings of semi and anti joins.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use datafusion_sql::sqlparser::ast::{
-    Expr, Ident, JoinConstraint, JoinOperator, Query, Select, SelectItem, Spanned, TableFactor, TableWithJoins, VisitMut,
+    Cte, Expr, Ident, JoinConstraint, JoinOperator, Query, Select, SelectItem, SetExpr, TableFactor, TableWithJoins, VisitMut,
     VisitorMut,
 };
 
-use super::rewrite::reject;
-use crate::SqlError;
 use crate::token::folded;
+use crate::{Catalog, SqlError};
 
-/// The joins of one item of FROM; `wildcard`: all their columns are asked for, in their order.
-pub(super) fn joins(table: &mut TableWithJoins, wildcard: bool) -> ControlFlow<SqlError> {
+/// Of the tables of a FROM, the names of their columns.
+pub(super) struct Columns<'a> {
+    pub(super) catalog: &'a dyn Catalog,
+    /// The queries that the statement gives a name, and their columns.
+    pub(super) queries: HashMap<String, Option<Vec<String>>>,
+}
+
+impl Columns<'_> {
+    /// Those of a table or of a query that names its columns; `None` of anything else.
+    pub(super) fn of(&self, factor: &TableFactor) -> Option<Vec<String>> {
+        match factor {
+            TableFactor::Table { alias: Some(alias), .. } | TableFactor::Derived { alias: Some(alias), .. }
+                if !alias.columns.is_empty() =>
+            {
+                Some(alias.columns.iter().map(|column| folded(&column.name)).collect())
+            }
+            TableFactor::Table { name, args: None, .. } => {
+                let name = folded(name.0.last()?.as_ident()?);
+                match self.queries.get(&name) {
+                    Some(columns) => columns.clone(),
+                    None => Some(self.catalog.table(&name)?.columns.into_iter().map(|column| column.name).collect()),
+                }
+            }
+            TableFactor::Derived { subquery, .. } => named_columns(&subquery.body),
+            _ => None,
+        }
+    }
+
+    /// Notes a query of WITH.
+    pub(super) fn add(&mut self, query: &Cte) {
+        let columns = match &query.alias.columns[..] {
+            [] => named_columns(&query.query.body),
+            columns => Some(columns.iter().map(|column| folded(&column.name)).collect()),
+        };
+        self.queries.insert(folded(&query.alias.name), columns);
+    }
+}
+
+fn named_columns(body: &SetExpr) -> Option<Vec<String>> {
+    let select = match body {
+        SetExpr::Select(select) => select,
+        SetExpr::SetOperation { left, .. } => return named_columns(left),
+        SetExpr::Query(query) => return named_columns(&query.body),
+        _ => return None,
+    };
+    let name = |item: &SelectItem| match item {
+        SelectItem::UnnamedExpr(Expr::Identifier(name)) | SelectItem::ExprWithAlias { alias: name, .. } => Some(folded(name)),
+        SelectItem::UnnamedExpr(Expr::CompoundIdentifier(parts)) => parts.last().map(folded),
+        // Nobody means one by the text of its expression.
+        SelectItem::UnnamedExpr(other) => Some(other.to_string()),
+        _ => None,
+    };
+    select.projection.iter().map(name).collect()
+}
+
+/// The short spellings of semi and anti joins.
+pub(super) fn joins(table: &mut TableWithJoins) {
     let factors = std::iter::once(&mut table.relation).chain(table.joins.iter_mut().map(|join| &mut join.relation));
     for factor in factors {
         if let TableFactor::NestedJoin { table_with_joins, .. } = factor {
-            joins(table_with_joins, wildcard)?;
+            joins(table_with_joins);
         }
     }
-    let mut at = 0;
-    while let Some(join) = table.joins.get_mut(at) {
+    for join in &mut table.joins {
         match &mut join.join_operator {
             JoinOperator::Semi(on) => join.join_operator = JoinOperator::LeftSemi(std::mem::replace(on, JoinConstraint::None)),
             JoinOperator::Anti(on) => join.join_operator = JoinOperator::LeftAnti(std::mem::replace(on, JoinConstraint::None)),
-            JoinOperator::FullOuter(JoinConstraint::Using(_) | JoinConstraint::Natural) => {
-                // The common column would have to be that of either side.
-                return reject("USING or NATURAL in a FULL join (write ON, and coalesce)", join.relation.span());
-            }
-            JoinOperator::Right(on @ (JoinConstraint::Using(_) | JoinConstraint::Natural))
-            | JoinOperator::RightOuter(on @ (JoinConstraint::Using(_) | JoinConstraint::Natural)) => {
-                if wildcard {
-                    return reject("SELECT * over USING or NATURAL in a RIGHT join (name the columns)", join.relation.span());
-                }
-                let on = std::mem::replace(on, JoinConstraint::None);
-                exchange_sides(table, at, on);
-                at = 0;
-            }
             _ => {}
         }
-        at += 1;
     }
-    ControlFlow::Continue(())
-}
-
-/// `a RIGHT JOIN b USING (k)` as `b LEFT JOIN a USING (k)`: the front end takes the common column from the left side.
-fn exchange_sides(table: &mut TableWithJoins, at: usize, on: JoinConstraint) {
-    let mut after = table.joins.split_off(at);
-    let mut turned = after.remove(0);
-    let before = std::mem::take(&mut table.joins);
-    std::mem::swap(&mut table.relation, &mut turned.relation);
-    if !before.is_empty() {
-        let relation = turned.relation;
-        let nested = Box::new(TableWithJoins { relation, joins: before });
-        turned.relation = TableFactor::NestedJoin { table_with_joins: nested, alias: None };
-    }
-    turned.join_operator = JoinOperator::LeftOuter(on);
-    table.joins.push(turned);
-    table.joins.append(&mut after);
 }
 
 /// `k` becomes `a.k` where it is the common column of a `USING`: the front end finds it ambiguous in WHERE, and everywhere if there
@@ -98,7 +121,7 @@ fn common_columns(table: &TableWithJoins) -> Vec<(Ident, Ident)> {
 }
 
 /// What columns of a table are called by.
-fn name_of(factor: &TableFactor) -> Option<Ident> {
+pub(super) fn name_of(factor: &TableFactor) -> Option<Ident> {
     match factor {
         TableFactor::Table { alias: Some(alias), .. } | TableFactor::Derived { alias: Some(alias), .. } => {
             Some(alias.name.clone())

@@ -1,6 +1,6 @@
 //! Scalar expressions.
 
-use datafusion_expr::expr::{Between, Case, Like};
+use datafusion_expr::expr::{Between, Case, Like, ScalarFunction};
 use datafusion_expr::{BinaryExpr, Expr as Source, ExprSchemable, Operator};
 use stoa_plan::{BinaryOp, DataType, Expr, Literal, UnaryOp, Value};
 
@@ -50,13 +50,7 @@ impl Converter {
                 }
                 Ok(Expr::Cast { input: Box::new(input), ty, safe: true })
             }
-            Source::ScalarFunction(call) => {
-                if let (crate::bind::OPAQUE, [inner]) = (call.func.name(), &call.args[..]) {
-                    return self.any(inner, scope);
-                }
-                let args = call.args.iter().map(|a| self.any(a, scope)).collect::<Result<Vec<_>, _>>()?;
-                Ok(Expr::Function { name: call.func.name().to_owned(), args, ty: type_of(expr, scope)? })
-            }
+            Source::ScalarFunction(call) => self.function(call, expr, scope),
             Source::InList(list) => {
                 let input = self.any(&list.expr, scope)?;
                 let ty = input.data_type();
@@ -71,6 +65,20 @@ impl Converter {
                 Err(correlated("a subquery that is used as a value"))
             }
             other => Err(refused(other)),
+        }
+    }
+
+    fn function(&mut self, call: &ScalarFunction, whole: &Source, scope: Scope<'_>) -> Result<Expr, SqlError> {
+        match (call.func.name(), &call.args[..]) {
+            (crate::bind::OPAQUE, [inner]) => self.any(inner, scope),
+            (crate::bind::DIFFERENCE, [left, right]) => {
+                let (left, right) = (Box::new(self.any(left, scope)?), Box::new(self.any(right, scope)?));
+                Ok(Expr::Binary { op: BinaryOp::Sub, left, right, ty: DataType::Interval })
+            }
+            (name, args) => {
+                let args = args.iter().map(|a| self.any(a, scope)).collect::<Result<Vec<_>, _>>()?;
+                Ok(Expr::Function { name: name.to_owned(), args, ty: type_of(whole, scope)? })
+            }
         }
     }
 

@@ -16,6 +16,7 @@ use datafusion_common::DFSchema;
 use datafusion_expr::{FetchType, LogicalPlan, SkipType};
 use stoa_plan::{ColumnId, DataType, Expr, Field, Node, ParameterId, Plan, Query, SortKey, Subplan, SubplanKind, Value, Values};
 
+use crate::bind::{Repeat, display_name};
 use crate::{SqlError, types};
 
 /// How deep the expressions of a plan may nest; AND and OR chains are balanced and do not count much.
@@ -62,7 +63,7 @@ impl Converter {
     }
 
     pub(super) fn field(&mut self, name: &str, ty: DataType, nullable: bool) -> Field {
-        Field { id: self.new_column(), name: name.to_owned(), ty, nullable }
+        Field { id: self.new_column(), name: display_name(name), ty, nullable }
     }
 
     /// New fields for each column of a schema.
@@ -103,11 +104,22 @@ impl Converter {
             }
             LogicalPlan::Values(values) => self.values(values),
             LogicalPlan::Window(window) => self.window(window),
+            LogicalPlan::Extension(extension) => match extension.node.as_any().downcast_ref::<Repeat>() {
+                Some(repeat) => self.repeat(repeat),
+                None => Err(SqlError::unsupported(extension.node.name())),
+            },
             LogicalPlan::RecursiveQuery(_) => Err(SqlError::unsupported("WITH RECURSIVE")),
             LogicalPlan::Unnest(_) => Err(SqlError::unsupported("UNNEST")),
             LogicalPlan::Distinct(_) => Err(SqlError::unsupported("this form of DISTINCT")),
             other => Err(SqlError::unsupported(first_word(&other.display().to_string()))),
         }
+    }
+
+    fn repeat(&mut self, repeat: &Repeat) -> Result<Relation, SqlError> {
+        let input = self.relation(&repeat.input)?;
+        let times = self.expr(&repeat.times, input.scope(repeat.input.schema()))?;
+        let times = expr::cast(times, DataType::Int64);
+        Ok(input.map(|plan| Node::Repeat { input: Box::new(plan), times }))
     }
 
     fn projection(&mut self, projection: &datafusion_expr::Projection) -> Result<Relation, SqlError> {

@@ -115,7 +115,7 @@ pub fn expressions(node: &Node) -> Vec<&Expr> {
     match node {
         Node::Scan(scan) => scan.filters.iter().collect(),
         Node::Values(values) => values.rows.iter().flatten().collect(),
-        Node::Filter { predicate, .. } => vec![predicate],
+        Node::Filter { predicate: e, .. } | Node::Repeat { times: e, .. } => vec![e],
         Node::Project { exprs, .. } => exprs.iter().map(|(_, e)| e).collect(),
         Node::Join(join) => join.on.iter().flat_map(|(a, b)| [a, b]).chain(&join.residual).collect(),
         Node::Aggregate(aggregate) => {

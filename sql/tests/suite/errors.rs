@@ -65,17 +65,21 @@ fn what_is_not_supported() {
     for (sql, part) in [
         ("SELECT * FROM t, LATERAL (SELECT 1) z", "LATERAL is not supported at line 1, column"),
         ("WITH RECURSIVE w AS (SELECT 1) SELECT * FROM w", "WITH RECURSIVE is not supported"),
-        ("SELECT a FROM t EXCEPT ALL SELECT x FROM u", "EXCEPT ALL is not supported"),
-        ("SELECT a FROM t INTERSECT ALL SELECT x FROM u", "INTERSECT ALL is not supported"),
+        ("SELECT a FROM t INTERSECT ALL BY NAME SELECT a FROM u", "not supported"),
         ("SELECT array_agg(a) FROM t", "nested types"),
         ("SELECT [1, 2]", "nested value"),
-        ("SELECT * FROM t RIGHT JOIN u USING (a)", "SELECT * over USING or NATURAL in a RIGHT join"),
-        ("SELECT a FROM (t FULL JOIN u USING (a))", "USING or NATURAL in a FULL join"),
-        ("SELECT (SELECT x FROM u WHERE u.a = t.a) FROM t", "correlated scalar subquery must be aggregated"),
+        ("SELECT * EXCLUDE (b) FROM t RIGHT JOIN u USING (a)", "options of * beside a RIGHT or FULL join with USING"),
+        ("SELECT a FROM t NATURAL FULL JOIN (SELECT * FROM u) v", "NATURAL in a RIGHT or FULL join of anything but tables"),
+        ("SELECT a FROM t FULL JOIN u USING (nowhere)", "there is no column 'nowhere' on one side of the join"),
+        ("SELECT t.a FROM t JOIN u ON t.b = u.b FULL JOIN u v USING (a)", "may be that of several tables"),
+        ("SELECT (SELECT x FROM u WHERE u.a > t.a) FROM t", "this form of correlation is not supported"),
         ("SELECT (SELECT max(x) FROM u WHERE u.a <> t.a) FROM t", "this form of correlation is not supported"),
         ("SELECT a FROM t WHERE EXISTS (SELECT 1 FROM u WHERE u.a = t.a OFFSET 1)", "OFFSET or LIMIT 0"),
         ("SELECT a FROM t WHERE EXISTS (SELECT count(*) FROM u WHERE u.a = t.a)", "aggregate and no GROUP BY"),
-        ("SELECT t.a FROM t JOIN u ON t.a IN (SELECT x FROM u)", "not here"),
+        (
+            "SELECT t.a FROM t LEFT JOIN u ON EXISTS (SELECT 1 FROM u v WHERE v.a = t.a AND v.x = u.x)",
+            "reads columns of both sides",
+        ),
         ("SELECT ? FROM t", "placeholder"),
     ] {
         let message = error(sql);
