@@ -1,5 +1,6 @@
 //! Rows on the wire: chunks that each are a whole Arrow IPC stream, so that every one can be read without those before it.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
@@ -13,6 +14,8 @@ use crate::{Failure, FailureKind, Result};
 
 /// Bytes that a chunk aims at: big enough that calls cost nothing beside it, small enough that several may wait.
 const CHUNK_BYTES: usize = 1 << 20;
+/// What is around the rows of most chunks.
+const FRAME_BYTES: usize = 1 << 10;
 
 /// Writes batches as chunks, each handed to `each`.
 ///
@@ -29,14 +32,14 @@ pub fn write_chunks(batches: &[RecordBatch], each: &mut dyn FnMut(Vec<u8>) -> Re
             bytes += part.num_rows() * size;
             waiting.push(part);
             if bytes >= CHUNK_BYTES {
-                each(chunk(&waiting[0].schema(), &waiting)?)?;
+                each(chunk_of(&waiting[0].schema(), &waiting, bytes)?)?;
                 waiting.clear();
                 bytes = 0;
             }
         }
     }
     match waiting.first() {
-        Some(first) => each(chunk(&first.schema(), &waiting)?),
+        Some(first) => each(chunk_of(&first.schema(), &waiting, bytes)?),
         None => Ok(()),
     }
 }
@@ -54,7 +57,13 @@ pub fn one_chunk(batch: &RecordBatch) -> Result<Vec<u8>> {
 /// # Errors
 /// Fatal if a type has no form in Arrow IPC.
 pub fn chunk(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<u8>> {
-    let mut writer = StreamWriter::try_new(Vec::new(), schema).map_err(unsendable)?;
+    chunk_of(schema, batches, 0)
+}
+
+/// A chunk of batches with about so many bytes of rows.
+fn chunk_of(schema: &SchemaRef, batches: &[RecordBatch], bytes: usize) -> Result<Vec<u8>> {
+    let room = Vec::with_capacity(bytes + bytes / 8 + FRAME_BYTES);
+    let mut writer = StreamWriter::try_new(room, schema).map_err(unsendable)?;
     for batch in batches {
         writer.write(batch).map_err(unsendable)?;
     }
@@ -71,13 +80,25 @@ fn unsendable(error: ArrowError) -> Failure {
 /// # Errors
 /// The sender's fault, if it is no Arrow IPC stream.
 pub fn read_chunk(bytes: &[u8]) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+    decode(Buffer::from(bytes))
+}
+
+/// As [`read_chunk`], without a copy: the batches hold on to the chunk.
+///
+/// # Errors
+/// As [`read_chunk`].
+pub fn take_chunk(bytes: Vec<u8>) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+    decode(Buffer::from_vec(bytes))
+}
+
+fn decode(mut rest: Buffer) -> Result<(SchemaRef, Vec<RecordBatch>)> {
     let refused =
         |why: String| Failure::new(FailureKind::User, format!("rows that came from another process cannot be read: {why}"));
     let bad = |e: ArrowError| refused(e.to_string());
     // The decoder validates lengths and text and allocates nothing that a length in the bytes asks for, but a hostile schema may
     // still make it panic: that is an error like any other.
-    let read = std::panic::catch_unwind(|| {
-        let (mut decoder, mut rest) = (StreamDecoder::new(), Buffer::from(bytes));
+    let read = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        let mut decoder = StreamDecoder::new();
         let mut batches = Vec::new();
         while !rest.is_empty() {
             batches.extend(decoder.decode(&mut rest).map_err(bad)?);
@@ -85,7 +106,7 @@ pub fn read_chunk(bytes: &[u8]) -> Result<(SchemaRef, Vec<RecordBatch>)> {
         decoder.finish().map_err(bad)?;
         let schema = decoder.schema().ok_or_else(|| bad(ArrowError::IpcError("it names no columns".into())))?;
         Ok((schema, batches))
-    });
+    }));
     read.unwrap_or_else(|_| Err(refused("they are damaged".into())))
 }
 
@@ -143,6 +164,8 @@ mod tests {
         .unwrap();
         assert!(chunks.len() > 4 && chunks.iter().all(|c| c.len() < 2 * CHUNK_BYTES), "{} chunks", chunks.len());
         let back: Vec<RecordBatch> = chunks.iter().flat_map(|c| read_chunk(c).unwrap().1).collect();
+        assert_eq!(arrow::compute::concat_batches(&all.schema(), &back).unwrap(), all);
+        let back: Vec<RecordBatch> = chunks.into_iter().flat_map(|c| take_chunk(c).unwrap().1).collect();
         assert_eq!(arrow::compute::concat_batches(&all.schema(), &back).unwrap(), all);
         let (schema, none) = read_chunk(&chunk(&all.schema(), &[]).unwrap()).unwrap();
         assert_eq!((schema, none.len()), (all.schema(), 0));

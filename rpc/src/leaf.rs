@@ -263,7 +263,7 @@ pub trait LeafQuery: Send + Sync {
 }
 
 /// Rows on their way to a query.
-pub trait Delivery: ChunkSink {
+pub trait Delivery: ChunkSink + Send {
     /// No more will come.
     ///
     /// # Errors

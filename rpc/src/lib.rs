@@ -57,7 +57,7 @@ pub const MINOR: u16 = 0;
 pub const MAX_MESSAGE_BYTES: usize = 256 << 20;
 
 /// Takes chunks of rows: each an Arrow IPC stream.
-pub trait ChunkSink: Send {
+pub trait ChunkSink {
     /// Takes a chunk; waits if it has too many.
     ///
     /// # Errors

@@ -28,6 +28,7 @@ mod prepared;
 mod python_client;
 mod recover;
 mod s3;
+mod streaming;
 mod tpch;
 mod transactions;
 mod users;

@@ -9,14 +9,14 @@ use parking_lot::Mutex;
 use stoa_columnstore::KeySet;
 use stoa_columnstore::predicate::KeyMembers;
 use stoa_exec::profile::{Profile, ScanCounters};
-use stoa_exec::{CancelToken, Destination, Fragment, Fragments, QueryContext};
+use stoa_exec::{CancelToken, Destination, Fragment, Fragments, QueryContext, ReadLeaves, TakeRows};
 use stoa_plan::codec::encode;
-use stoa_rpc::ipc::{read_chunk, write_chunks};
+use stoa_rpc::ipc::{take_chunk, write_chunks};
 use stoa_rpc::leaf::{Filter, FilterMembers, FragmentRequest, LeafQuery, LeafService, QuerySetup, RowDestination, RunProfile};
 use stoa_rpc::{ChunkSink, Failure, FailureKind};
 
 use super::transaction::Participants;
-use super::{Database, Shared};
+use super::{Database, Shared, streaming};
 use crate::error::remote;
 
 /// A query on the leaves that have its database. It begins on them with its first fragment, and ends when this is dropped.
@@ -53,7 +53,7 @@ impl<'a> QueryOnLeaves<'a> {
     }
 
     /// A failure of a leaf as the executor takes it.
-    fn failed(&self, failure: Failure) -> stoa_exec::Error {
+    pub(super) fn failed(&self, failure: Failure) -> stoa_exec::Error {
         *self.failure.lock() = Some(failure.clone());
         remote(failure)
     }
@@ -122,40 +122,104 @@ impl QueryOnLeaves<'_> {
     }
 }
 
-impl Fragments for QueryOnLeaves<'_> {
-    fn run(&self, fragment: &Fragment, ctx: &QueryContext) -> stoa_exec::Result<(Vec<Vec<RecordBatch>>, Profile)> {
+/// A fragment that is about to run on leaves.
+pub(super) struct Going {
+    all: Arc<Vec<OneLeaf>>,
+    /// Those of `all` that run it.
+    which: Vec<usize>,
+    request: FragmentRequest,
+}
+
+impl Going {
+    /// How many leaves run it.
+    pub fn leaves(&self) -> usize {
+        self.which.len()
+    }
+
+    /// One of those that run it.
+    fn leaf(&self, which: usize) -> &OneLeaf {
+        &self.all[self.which[which]]
+    }
+
+    /// Stops what runs of the query on a leaf.
+    pub fn cancel(&self, which: usize) {
+        self.leaf(which).query.cancel();
+    }
+}
+
+impl QueryOnLeaves<'_> {
+    /// Begins on the leaves if need be, and makes a fragment ready to go there.
+    pub(super) fn going(&self, fragment: &Fragment) -> stoa_exec::Result<Going> {
         let all = self.leaves()?;
         let plan = encode(&fragment.query).map_err(|e| stoa_exec::Error::Internal(e.to_string()))?;
         let destination = self.destination(&fragment.destination, &all);
-        let leaves: Vec<&OneLeaf> =
-            if fragment.once { all.iter().take(1).collect() } else { all.iter().filter(|leaf| leaf.partitions).collect() };
-        let filters: Vec<Filter> = fragment.filters.iter().map(|(id, keys)| filter(id.0, keys)).collect();
-        let failed = CancelToken::default();
-        let run = |leaf: &&OneLeaf| {
-            let request = FragmentRequest { plan: plan.clone(), destination: destination.clone(), filters: filters.clone() };
-            let lost = || self.lost(&all);
-            let mut gathered = Gather { batches: vec![], cancel: &ctx.cancel, failed: &failed, lost: &lost };
-            let ran = leaf.query.run(request, &mut gathered);
-            let ran = ran.inspect_err(|_| {
-                // The others need not finish what nobody will read.
-                failed.cancel();
-                leaf.query.cancel();
-            });
-            ran.map(|profile| (gathered.batches, profile)).map_err(|e| at(&leaf.address, e))
-        };
-        let (rows_of_leaves, profiles): (Vec<_>, Vec<_>) =
-            in_parallel(&leaves, run).map_err(|e| self.failed(e))?.into_iter().unzip();
+        let filters = fragment.filters.iter().map(|(id, keys)| filter(id.0, keys)).collect();
+        let which =
+            if fragment.once { (0..all.len().min(1)).collect() } else { (0..all.len()).filter(|i| all[*i].partitions).collect() };
+        Ok(Going { all, which, request: FragmentRequest { plan, destination, filters } })
+    }
+
+    /// Runs a fragment on one of its leaves and hands `take` the rows that come back, until the query is cancelled, `over` is set, or a
+    /// leaf is lost.
+    pub(super) fn run_on(
+        &self,
+        going: &Going,
+        which: usize,
+        (ctx, over): (&QueryContext, &CancelToken),
+        take: &mut dyn FnMut(Vec<RecordBatch>) -> Result<(), Failure>,
+    ) -> Result<RunProfile, Failure> {
+        let leaf = going.leaf(which);
+        let lost = || self.lost(&going.all);
+        let mut sink = Gather { take, cancel: &ctx.cancel, over, lost: &lost };
+        leaf.query.run(going.request.clone(), &mut sink).map_err(|e| at(&leaf.address, e))
+    }
+
+    /// What leaves did, each by its place among those of the fragment.
+    pub(super) fn profile(&self, going: &Going, ran: Vec<(usize, RunProfile)>) -> Profile {
         let mut profile = Profile::default();
-        let rows: Vec<u64> = profiles.iter().map(rows_of_root).collect();
-        let root = profiles.iter().filter_map(root).min();
-        leaves.iter().zip(profiles).for_each(|(leaf, ran)| add(&mut profile, &leaf.address, leaves.len(), ran));
+        let rows: Vec<u64> = ran.iter().map(|(_, ran)| rows_of_root(ran)).collect();
+        let root = ran.iter().filter_map(|(_, ran)| root(ran)).min();
+        for (which, ran) in ran {
+            add(&mut profile, &going.leaf(which).address, going.leaves(), ran);
+        }
         if let Some(entry) = root.and_then(|root| profile.nodes.get_mut(&root))
             && let (Some(most), all @ 1..) = (rows.iter().max(), rows.iter().sum::<u64>())
-            && leaves.len() > 1
+            && rows.len() > 1
         {
             entry.notes.push(format!("skew {:.2}", *most as f64 * rows.len() as f64 / all as f64));
         }
-        Ok((rows_of_leaves, profile))
+        profile
+    }
+}
+
+impl Fragments for QueryOnLeaves<'_> {
+    fn run(&self, fragment: &Fragment, ctx: &QueryContext) -> stoa_exec::Result<(Vec<Vec<RecordBatch>>, Profile)> {
+        let going = self.going(fragment)?;
+        let failed = CancelToken::default();
+        let run = |which: &usize| {
+            let mut rows = vec![];
+            let ran = self.run_on(&going, *which, (ctx, &failed), &mut |batches| {
+                rows.extend(batches);
+                Ok(())
+            });
+            let ran = ran.inspect_err(|_| {
+                // The others need not finish what nobody will read.
+                failed.cancel();
+                going.cancel(*which);
+            });
+            ran.map(|profile| (rows, (*which, profile)))
+        };
+        let ran = in_parallel(&(0..going.leaves()).collect::<Vec<_>>(), run).map_err(|e| self.failed(e))?;
+        let (rows, ran): (Vec<_>, Vec<_>) = ran.into_iter().unzip();
+        Ok((rows, self.profile(&going, ran)))
+    }
+
+    fn stream(&self, fragment: &Fragment, ctx: &QueryContext, each: &mut TakeRows<'_>) -> stoa_exec::Result<Profile> {
+        streaming::stream(self, fragment, ctx, each)
+    }
+
+    fn pull(&self, fragment: &Fragment, ctx: &QueryContext, read: &mut ReadLeaves<'_>) -> stoa_exec::Result<Profile> {
+        streaming::pull(self, &self.going(fragment)?, ctx, &mut |basin| read(basin))
     }
 
     fn give(&self, number: u32, batches: &[RecordBatch], ctx: &QueryContext) -> stoa_exec::Result<()> {
@@ -185,24 +249,22 @@ fn filter(id: u32, keys: &KeySet) -> Filter {
     Filter { id, min: keys.min, max: keys.max, keys: keys.keys as u64, members }
 }
 
-/// Gathers the rows of one leaf; ends when the query is cancelled, another leaf has failed, or one is lost.
+/// Hands on the rows of one leaf; ends when the query is cancelled, no more are wanted, another leaf has failed, or one is lost.
 struct Gather<'a> {
-    batches: Vec<RecordBatch>,
+    take: &'a mut dyn FnMut(Vec<RecordBatch>) -> Result<(), Failure>,
     cancel: &'a CancelToken,
-    failed: &'a CancelToken,
-    lost: &'a (dyn Fn() -> Option<Failure> + Sync),
+    over: &'a CancelToken,
+    lost: &'a dyn Fn() -> Option<Failure>,
 }
 
 impl ChunkSink for Gather<'_> {
     fn write(&mut self, chunk: Vec<u8>) -> Result<(), Failure> {
         self.poll()?;
-        let (_, batches) = read_chunk(&chunk)?;
-        self.batches.extend(batches);
-        Ok(())
+        (self.take)(take_chunk(chunk)?.1)
     }
 
     fn poll(&mut self) -> Result<(), Failure> {
-        let stopped = self.cancel.check().is_err() || self.failed.check().is_err();
+        let stopped = self.cancel.check().is_err() || self.over.check().is_err();
         if stopped { Err(Failure::cancelled()) } else { (self.lost)().map_or(Ok(()), Err) }
     }
 }
@@ -219,7 +281,7 @@ pub(crate) fn at(address: &str, failure: Failure) -> Failure {
 
 /// How little a failure tells of why others failed too: when one leaf fails the rest is cancelled, and those that send it rows find
 /// nobody who takes them.
-fn consequence(failure: &Failure) -> u8 {
+pub(super) fn consequence(failure: &Failure) -> u8 {
     match failure.kind {
         FailureKind::Cancelled => 3,
         FailureKind::Fatal => 2,
