@@ -1,11 +1,11 @@
-//! How fast a cluster answers: round trips of point queries, many clients at once, one large result, a merge of many groups.
+//! How fast a cluster answers: round trips of point queries, many clients at once, large results, a merge of many groups.
 //!
 //! `cargo run --release -p stoa-bench --example cluster_clients -- HOST:PORT` with `STOA_SECRET` set, on a cluster that has TPC-H
 //! (`stoa tpch --connect`). It makes tables of its own, `bench_*`, and drops them.
 
 use std::time::{Duration, Instant};
 
-use stoa_client::{Cancelled, Client, Failure, Options, Result, Security};
+use stoa_client::{Cancelled, Client, Failure, Options, Part, Result, Security};
 
 const POINT_QUERIES: usize = 2000;
 const CLIENTS: usize = 64;
@@ -82,16 +82,32 @@ fn merge(client: &Client) -> Result<()> {
     Ok(())
 }
 
+/// A result of more than a GiB, of which the client keeps nothing.
 fn stream(client: &Client) -> Result<()> {
-    let (mut best, mut total) = (0.0f64, 0);
+    // Four columns of 8 bytes.
+    let once = "SELECT l_orderkey, l_partkey, l_suppkey, l_extendedprice FROM lineitem";
+    for (what, sql) in [("", once.to_owned()), (" in one order", format!("{once} ORDER BY l_orderkey, l_partkey"))] {
+        streamed(client, what, &sql)?;
+    }
+    streamed(client, "", &[once; 6].join(" UNION ALL "))
+}
+
+fn streamed(client: &Client, what: &str, sql: &str) -> Result<()> {
+    let (mut best, mut bytes, mut first) = (0.0f64, 0, Duration::MAX);
     for _ in 0..3 {
         let began = Instant::now();
-        let rows = client.query("SELECT l_orderkey, l_partkey, l_suppkey, l_extendedprice FROM lineitem")?;
-        // Four columns of 8 bytes.
-        total = rows.batches.iter().map(|b| b.num_rows() * 32).sum();
-        best = best.max(total as f64 / 1e9 / began.elapsed().as_secs_f64());
+        bytes = 0;
+        client.stream(sql, &Cancelled::default(), &mut |part| {
+            if let Part::Rows(batches) = part {
+                first = first.min(began.elapsed());
+                bytes += batches.iter().map(|b| b.num_rows() * 32).sum::<usize>();
+            }
+            Ok(())
+        })?;
+        best = best.max(bytes as f64 / 1e9 / began.elapsed().as_secs_f64());
     }
-    println!("result of {:.0} MB to one client: {best:.2} GB/s", total as f64 / 1e6);
+    let megabytes = bytes as f64 / 1e6;
+    println!("result of {megabytes:.0} MB{what} to one client: {best:.2} GB/s, first rows after {:.1} ms", ms(first));
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch};
-use stoa_client::{Client, Loader, Login, Output, Security, Tls, TlsFiles};
+use stoa_client::{Client, Loader, Login, Output, Part, Security, Tls, TlsFiles};
 use stoa_columnstore::{RowNames, TableDef, conform};
 use stoa_coordinator::{Outcome, Rows};
 use stoa_exec::{CancelToken, Profile, Progress};
@@ -44,6 +44,15 @@ fn outcome(output: Output) -> Outcome {
     }
 }
 
+fn outcome_of(part: Part) -> Outcome {
+    match part {
+        Part::Columns(schema) => Outcome::Rows { schema, batches: vec![] },
+        Part::Rows(batches) => Outcome::More(batches),
+        Part::Text(text) => Outcome::Done(text),
+        Part::Plan(text) => Outcome::Plan(text),
+    }
+}
+
 impl Connection {
     /// Opens what the command line names: the cluster of `--connect`, or the data directory of `--data`.
     ///
@@ -63,7 +72,7 @@ impl Connection {
         Ok(Connection::Cluster(Box::new(ClusterConnection { client: Arc::new(client), pool })))
     }
 
-    /// Runs statements in order and hands each one's outcome to `each`; another thread may watch `progress`.
+    /// Runs statements in order and hands each one's outcome to `each`, rows as they come; another thread may watch `progress`.
     ///
     /// # Errors
     /// The first error of a statement or of `each`; what ran before it stays done.
@@ -79,8 +88,8 @@ impl Connection {
             Connection::Cluster(cluster) => cluster,
         };
         let mut failed = None;
-        let ran = cluster.client.execute(sql, cancel.flag(), &mut |output| {
-            each(outcome(output)).map_err(|error| {
+        let ran = cluster.client.stream(sql, cancel.flag(), &mut |part| {
+            each(outcome_of(part)).map_err(|error| {
                 let failure = stoa_rpc::Failure::new(stoa_rpc::FailureKind::User, error.to_string());
                 failed = Some(error);
                 failure

@@ -154,8 +154,13 @@ impl sqllogictest::DB for Connection {
     fn run(&mut self, sql: &str) -> Result<DBOutput<DefaultColumnType>, stoa::Error> {
         let mut output = DBOutput::StatementComplete(0);
         let mut each = |outcome| {
-            if let Outcome::Rows { schema, batches } = outcome {
-                output = DBOutput::Rows { types: vec![DefaultColumnType::Any; schema.fields().len()], rows: rows(&batches) };
+            match (outcome, &mut output) {
+                (Outcome::Rows { schema, batches }, output) => {
+                    let types = vec![DefaultColumnType::Any; schema.fields().len()];
+                    *output = DBOutput::Rows { types, rows: rows(&batches) };
+                }
+                (Outcome::More(batches), DBOutput::Rows { rows: all, .. }) => all.extend(rows(&batches)),
+                _ => {}
             }
             Ok(())
         };

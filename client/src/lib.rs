@@ -15,7 +15,7 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use parking_lot::Mutex;
 use stoa_rpc::admin::AdminReply;
 use stoa_rpc::ipc::{read_chunk, write_chunks};
@@ -49,6 +49,19 @@ pub struct Client {
 pub enum Output {
     /// Rows.
     Rows(Rows),
+    /// A word for people.
+    Text(String),
+    /// A plan: a line an operator and its notes.
+    Plan(String),
+}
+
+/// A part of what statements give, as it comes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Part {
+    /// The rows of a statement follow: their columns.
+    Columns(SchemaRef),
+    /// Rows.
+    Rows(Vec<RecordBatch>),
     /// A word for people.
     Text(String),
     /// A plan: a line an operator and its notes.
@@ -100,6 +113,16 @@ impl Client {
         let session = self.session()?;
         told(&session, session.execute(sql, &mut outputs, cancelled))?;
         outputs.flush()
+    }
+
+    /// As [`Client::execute`], but hands rows to `each` as they come. As long as `each` does not return the cluster makes no more of
+    /// them than it may keep, so that a result may be larger than the memory of anybody.
+    ///
+    /// # Errors
+    /// The first error of a statement or of `each`; retryable if a node failed after rows had come.
+    pub fn stream(&self, sql: &str, cancelled: &Cancelled, each: &mut dyn FnMut(Part) -> Result<()>) -> Result<()> {
+        let session = self.session()?;
+        told(&session, session.execute(sql, &mut Parts(each), cancelled))
     }
 
     /// Runs exactly one query.
@@ -267,28 +290,44 @@ impl Outputs<'_> {
 
 impl Answer for Outputs<'_> {
     fn part(&mut self, part: AnswerPart) -> Result<()> {
-        match part {
-            AnswerPart::Rows(chunk) => {
-                let (_, batches) = read_chunk(chunk)?;
+        match read(part)? {
+            Part::Rows(batches) => {
                 if let Some(rows) = &mut self.rows {
                     rows.batches.extend(batches);
                 }
                 Ok(())
             }
-            AnswerPart::Columns(chunk) => {
+            Part::Columns(schema) => {
                 self.flush()?;
-                let (schema, _): (Arc<Schema>, _) = read_chunk(chunk)?;
                 self.rows = Some(Rows { schema, batches: vec![] });
                 Ok(())
             }
-            AnswerPart::Text(text) => {
+            Part::Text(text) => {
                 self.flush()?;
                 (self.each)(Output::Text(text))
             }
-            AnswerPart::Plan(text) => {
+            Part::Plan(text) => {
                 self.flush()?;
                 (self.each)(Output::Plan(text))
             }
         }
     }
+}
+
+/// Hands parts on.
+struct Parts<'a>(&'a mut dyn FnMut(Part) -> Result<()>);
+
+impl Answer for Parts<'_> {
+    fn part(&mut self, part: AnswerPart) -> Result<()> {
+        (self.0)(read(part)?)
+    }
+}
+
+fn read(part: AnswerPart) -> Result<Part> {
+    Ok(match part {
+        AnswerPart::Columns(chunk) => Part::Columns(read_chunk(chunk)?.0),
+        AnswerPart::Rows(chunk) => Part::Rows(read_chunk(chunk)?.1),
+        AnswerPart::Text(text) => Part::Text(text),
+        AnswerPart::Plan(text) => Part::Plan(text),
+    })
 }

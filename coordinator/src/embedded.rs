@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use stoa_columnstore::{AlterTable, Database, MergeStatus, Options, RowNames, Savepoint, Snapshot, Table, TableDef, TableWriter};
-use stoa_exec::{CancelToken, MemoryBudget, Progress, QueryContext, QueryResult, Settings};
+use stoa_exec::{CancelToken, MemoryBudget, Profile, Progress, QueryContext, QueryResult, Settings, TakeResult, stream_query};
 use stoa_plan::{Query, TableStatistics, distribute};
 use stoa_sql::Optimize;
 
@@ -35,12 +35,24 @@ impl Workers {
         cancel: &CancelToken,
         progress: &Progress,
     ) -> Result<QueryResult> {
-        let context = QueryContext {
-            settings: self.settings.clone(),
-            cancel: cancel.clone(),
-            memory: MemoryBudget::new(self.memory_limit),
-        };
+        let context = self.context(cancel);
         Ok(self.pool.install(|| stoa_exec::execute_with(query, tables, &context, progress))?)
+    }
+
+    /// As [`Workers::run`]; nobody but who takes the rows waits for that.
+    fn stream(
+        &self,
+        query: &Query,
+        tables: &dyn stoa_exec::Storage,
+        cancel: &CancelToken,
+        progress: &Progress,
+        take: &mut TakeResult<'_>,
+    ) -> Result<Profile> {
+        Ok(stream_query(query, tables, &self.context(cancel), progress, &self.pool, take)?)
+    }
+
+    fn context(&self, cancel: &CancelToken) -> QueryContext {
+        QueryContext { settings: self.settings.clone(), cancel: cancel.clone(), memory: MemoryBudget::new(self.memory_limit) }
     }
 }
 
@@ -130,6 +142,10 @@ impl Store for Embedded {
         self.workers.run(query, &Tables(self.database.snapshot()), cancel, progress)
     }
 
+    fn stream(&self, query: &Query, cancel: &CancelToken, progress: &Progress, take: &mut TakeResult<'_>) -> Result<Profile> {
+        self.workers.stream(query, &Tables(self.database.snapshot()), cancel, progress, take)
+    }
+
     fn create_table_rows(&self, def: TableDef) -> Result<Box<dyn Rows>> {
         let writer = self.database.create_table_writer(def)?;
         Ok(Box::new(Writer { writer, pool: self.workers.pool.clone() }))
@@ -203,6 +219,10 @@ struct EmbeddedTransaction {
 impl Transaction for EmbeddedTransaction {
     fn execute(&self, query: &Query, cancel: &CancelToken, progress: &Progress) -> Result<QueryResult> {
         self.workers.run(query, &Seen(&self.transaction), cancel, progress)
+    }
+
+    fn stream(&self, query: &Query, cancel: &CancelToken, progress: &Progress, take: &mut TakeResult<'_>) -> Result<Profile> {
+        self.workers.stream(query, &Seen(&self.transaction), cancel, progress, take)
     }
 
     fn table(&self, name: &str) -> Option<Arc<TableDef>> {

@@ -3,6 +3,8 @@
 use stoa_exec::error::Severity;
 use stoa_rpc::{Failure, FailureKind};
 
+use crate::retry::{is_conflict, is_loss};
+
 /// An error of a statement; its text is for the user.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -24,6 +26,9 @@ pub enum Error {
     /// Whether the changes were made is not known: running the statement again could make them twice.
     #[error("{0}")]
     Unknown(String),
+    /// Nodes failed after rows of the result were delivered, which cannot be made again: only the client can run the statement again.
+    #[error("{0}; some rows of the result were delivered before, and another run may give others: run the statement again")]
+    Delivered(Box<Error>),
     /// What was asked for cannot be done.
     #[error("{0}")]
     Invalid(String),
@@ -46,6 +51,12 @@ impl Error {
     /// The same may succeed later.
     pub(crate) fn retryable(message: impl Into<String>) -> Error {
         Error::Node(Failure::new(FailureKind::Retryable, message))
+    }
+
+    /// The error of a query of whose rows some were delivered: what might be run again otherwise is not.
+    pub(crate) fn after_delivery(self) -> Error {
+        let again = is_conflict(&self) || is_loss(&self) || self.is_altered();
+        if again { Error::Delivered(Box::new(self)) } else { self }
     }
 
     /// Whether the same may succeed later.
@@ -76,7 +87,7 @@ impl Error {
                 Severity::Retryable => FailureKind::Retryable,
                 Severity::Fatal => FailureKind::Fatal,
             },
-            Error::Unknown(_) => FailureKind::Retryable,
+            Error::Unknown(_) | Error::Delivered(_) => FailureKind::Retryable,
             Error::Sql(_) | Error::Plan(_) | Error::Invalid(_) => FailureKind::User,
             Error::Storage(stoa_columnstore::Error::Conflict(_)) => FailureKind::Conflict,
             Error::Storage(stoa_columnstore::Error::DuplicateKey(_)) => FailureKind::DuplicateKey,

@@ -122,7 +122,7 @@ pub(crate) fn wait(time: Duration, cancel: &CancelToken) -> Result<()> {
 }
 
 /// Another transaction came first.
-fn is_conflict(error: &Error) -> bool {
+pub(crate) fn is_conflict(error: &Error) -> bool {
     match error {
         Error::Storage(error) => error.is_retryable(),
         Error::Node(failure) => failure.kind == FailureKind::Conflict,

@@ -149,10 +149,8 @@ impl SessionService for ClientSession {
     fn execute_plan(&self, plan: &[u8], answer: &mut dyn Answer, cancelled: &Cancelled) -> Result<()> {
         let query = decode(plan).map_err(|e| Failure::new(FailureKind::User, e.to_string()))?;
         let cancel = CancelToken::from(cancelled.clone());
-        let run = || {
-            let result = self.session.query_plan(&query, &cancel, &Progress::default()).map_err(Error::into_failure)?;
-            send(answer, Outcome::Rows { schema: result.schema, batches: result.batches }).map_err(Told::into_failure)
-        };
+        let mut each = |outcome| send(answer, outcome);
+        let run = || self.session.run_plan(&query, &cancel, &Progress::default(), &mut each).map_err(Told::into_failure);
         self.statements.run(&self.user, &self.database, "(a plan)", cancelled, run)
     }
 
@@ -184,10 +182,12 @@ impl SessionService for ClientSession {
     fn admin(&self, command: &AdminCommand, cancelled: &Cancelled) -> Result<AdminReply> {
         let mut reply = AdminReply::Said(String::new());
         let mut each = |outcome| {
-            reply = match outcome {
-                Outcome::Done(text) | Outcome::Plan(text) => AdminReply::Said(text),
-                Outcome::Rows { schema, batches } => AdminReply::Listing(chunk(&schema, &batches)?),
-            };
+            match outcome {
+                Outcome::Done(text) | Outcome::Plan(text) => reply = AdminReply::Said(text),
+                Outcome::Rows { schema, batches } => reply = AdminReply::Listing(chunk(&schema, &batches)?),
+                // Listings are made at once.
+                Outcome::More(_) => {}
+            }
             Ok::<(), Error>(())
         };
         let (sql, cancel) = (command.sql(), CancelToken::from(cancelled.clone()));
@@ -226,6 +226,7 @@ pub(crate) fn send(answer: &mut dyn Answer, outcome: Outcome) -> std::result::Re
         Outcome::Rows { schema, batches } => chunk(&schema, &[])
             .and_then(|columns| answer.part(AnswerPart::Columns(columns)))
             .and_then(|()| write_chunks(&batches, &mut |chunk| answer.part(AnswerPart::Rows(chunk)))),
+        Outcome::More(batches) => write_chunks(&batches, &mut |chunk| answer.part(AnswerPart::Rows(chunk))),
     };
     sent.map_err(Told::Answer)
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use stoa_columnstore::{AlterTable, MergeStatus, Table, TableDef};
-use stoa_exec::{CancelToken, Progress, QueryResult};
+use stoa_exec::{CancelToken, Profile, Progress, QueryResult, TakeResult};
 use stoa_plan::{Query, TableStatistics};
 
 use stoa_sql::{ClusterStatement, Optimize, Statement, UserStatement};
@@ -124,6 +124,12 @@ pub trait Store: Send + Sync {
     /// Those of the query.
     fn execute(&self, query: &Query, cancel: &CancelToken, progress: &Progress) -> Result<QueryResult>;
 
+    /// As [`Store::execute`], but hands the rows on as they come. It is not run again once rows have been handed on.
+    ///
+    /// # Errors
+    /// Those of the query and of `take`; [`Error::Delivered`] if nodes failed after rows were handed on.
+    fn stream(&self, query: &Query, cancel: &CancelToken, progress: &Progress, take: &mut TakeResult<'_>) -> Result<Profile>;
+
     /// Takes the first rows of a new table, which is there once they are, and not before.
     ///
     /// # Errors
@@ -206,6 +212,12 @@ pub trait Transaction: Send {
     /// # Errors
     /// Those of the query.
     fn execute(&self, query: &Query, cancel: &CancelToken, progress: &Progress) -> Result<QueryResult>;
+
+    /// As [`Transaction::execute`], but hands the rows on as they come.
+    ///
+    /// # Errors
+    /// As [`Store::stream`].
+    fn stream(&self, query: &Query, cancel: &CancelToken, progress: &Progress, take: &mut TakeResult<'_>) -> Result<Profile>;
 
     /// Takes the state that the transaction sees, everywhere, if it has not: one that stays open for long needs it from the beginning.
     ///

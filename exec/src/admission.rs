@@ -50,6 +50,26 @@ impl Drop for Pass {
     }
 }
 
+impl Pass {
+    /// Does what waits for others, and counts as not running meanwhile: another may be let in. Afterwards there may be one more than
+    /// there should be, until one ends.
+    pub fn lend<T>(&self, wait: impl FnOnce() -> T) -> T {
+        self.0.state.lock().running -= 1;
+        self.0.changed.notify_all();
+        let _back = Returned(&self.0);
+        wait()
+    }
+}
+
+/// Dropped, a query counts as running again.
+struct Returned<'a>(&'a Admission);
+
+impl Drop for Returned<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().running += 1;
+    }
+}
+
 impl Admission {
     /// Admission to a node whose queries share `memory`.
     #[must_use]

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, DictionaryArray, StringViewArray, UInt32Array, make_view, new_empty_array,
-    new_null_array,
+    Array, ArrayRef, AsArray, BooleanArray, DictionaryArray, RecordBatch, StringViewArray, UInt32Array, make_view,
+    new_empty_array, new_null_array,
 };
 use arrow::buffer::{Buffer, NullBuffer, ScalarBuffer};
 use arrow::compute::{concat, take};
@@ -162,6 +162,12 @@ pub(crate) fn null_columns<'a>(types: impl Iterator<Item = &'a DataType>, rows: 
 /// Bytes that batches hold, shared buffers counted once.
 pub(crate) fn distinct_bytes(batch: &Batch) -> usize {
     batch.columns.iter().map(own_bytes).sum()
+}
+
+/// Bytes of the rows of a batch, whatever else is in the buffers that hold them.
+#[must_use]
+pub fn row_bytes(batch: &RecordBatch) -> usize {
+    batch.columns().iter().map(own_bytes).sum()
 }
 
 /// Bytes of an array's own rows, without the dictionary or string buffers that it shares with storage.

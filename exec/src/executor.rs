@@ -9,6 +9,7 @@ use stoa_plan::{Aggregate, ColumnId, Expr, Field, FilterId, Node, Phase, Plan};
 
 use crate::aggregate::{AggregateState, GroupedAggregation};
 use crate::expression::{Expression, Parameters};
+use crate::flow::Passing;
 use crate::join::table::JoinTable;
 use crate::pipeline::{BatchSource, Operator, Output, Pipeline, Source, Stage, run};
 use crate::profile::{LocalCounts, Progress, Recorder};
@@ -39,6 +40,8 @@ pub(crate) struct Executor<'a> {
     pub once: Scope,
     aggregations: Mutex<HashMap<usize, Arc<GroupedAggregation>>>,
     broadcasts: Mutex<HashMap<usize, Arc<Rows>>>,
+    /// Rows that pass through the plan in parts.
+    pub passing: Passing,
 }
 
 /// Rows in memory, with the memory that they hold.
@@ -94,6 +97,7 @@ impl<'a> Executor<'a> {
             once: Scope::default(),
             aggregations: Mutex::default(),
             broadcasts: Mutex::default(),
+            passing: Passing::default(),
         }
     }
 
@@ -136,6 +140,9 @@ impl<'a> Executor<'a> {
     /// The pipeline that yields a plan's rows. Whatever must be complete before its first row has run when this returns.
     pub fn open(&self, plan: &Plan, scope: &Scope) -> Result<Pipeline> {
         self.ctx.cancel.check()?;
+        if let Some((rows, ordered)) = self.passing.part(plan) {
+            return Ok(self.rows(rows, ordered));
+        }
         match &plan.node {
             Node::Scan(scan) => {
                 let (source, layout) = ScanSource::new(self, plan, scan, scope)?;
@@ -278,6 +285,7 @@ impl<'a> Executor<'a> {
     fn limit(&self, plan: &Plan, input: &Plan, fetch: Option<u64>, skip: u64, scope: &Scope) -> Result<Pipeline> {
         let pipeline = self.open(input, scope)?;
         let ordered = pipeline.ordered;
+        let (fetch, skip) = self.passing.left(plan).unwrap_or((fetch, skip));
         let wanted = fetch.map_or(u64::MAX, |f| f.saturating_add(skip));
         let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
         let (mut batches, reservations) = if wanted == 0 {
@@ -285,7 +293,9 @@ impl<'a> Executor<'a> {
         } else {
             in_order(run(self, &pipeline, plan.id, &LimitSink::new(self.ctx, wanted))?)
         };
+        let came = batches.iter().map(|b| b.rows as u64).sum();
         cut(&mut batches, usize::try_from(skip).unwrap_or(usize::MAX), fetch);
+        self.passing.passed(plan, came, batches.iter().map(|b| b.rows as u64).sum());
         self.count(plan, &batches);
         Ok(self.rows(Rows { layout: pipeline.layout, batches, reservations }, ordered))
     }

@@ -13,8 +13,10 @@ pub mod error;
 mod exchange;
 mod executor;
 pub mod expression;
+mod flow;
 mod join;
 mod merge;
+mod merge_stream;
 mod order;
 mod pipeline;
 pub mod profile;
@@ -22,6 +24,7 @@ pub mod query;
 pub mod remote;
 mod repeat;
 mod required;
+mod rounds;
 mod scan;
 mod selected;
 mod sink;
@@ -31,11 +34,15 @@ mod stream;
 
 pub use admission::{Admission, AdmissionLimits, Pass};
 pub use batch::{Batch, Bounds, Layout, LayoutColumn};
+pub use columns::row_bytes;
 pub use context::{CancelToken, MemoryBudget, QueryContext, Reservation, Settings};
 pub use error::{Error, Result};
 pub use expression::literal;
+pub use flow::{TakeResult, stream_on_leaves, stream_query};
 pub use profile::{Profile, Progress};
 pub use query::{QueryResult, Storage, execute, execute_with};
-pub use remote::{Destination, Fragment, Fragments, Received, execute_fragment, execute_on_leaves};
+pub use remote::{
+    Destination, Fragment, Fragments, LeafRows, ReadLeaves, Received, TakeRows, execute_fragment, execute_on_leaves,
+};
 pub use statistics::table_statistics;
 pub use stream::stream_fragment;

@@ -4,7 +4,7 @@
 //! its first morsel, so that idle threads may join any pipeline and none pays for threads that do not come. Rows that only exist
 //! once all input is seen (build rows without a match) are a second source behind the operator that makes them.
 //!
-//! A pipeline may also run in rounds ([`run_in_rounds`]), between which its workers are free and the caller takes what they made.
+//! A pipeline may also run in rounds ([`crate::rounds`]), between which its workers are free and the caller takes what they made.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
@@ -124,7 +124,8 @@ pub(crate) trait Sink: Sync {
 
 /// Runs a pipeline into a sink: the local states of the workers that took part.
 pub(crate) fn run<S: Sink>(exec: &Executor<'_>, pipeline: &Pipeline, sink_node: NodeId, sink: &S) -> Result<Vec<S::Local>> {
-    let mut run = Run::new(exec, pipeline, sink);
+    let state = RunState::default();
+    let mut run = Run::new(exec, pipeline, sink, &state);
     run.flush_late = pipeline.stages.iter().any(|s| matches!(&s.operator, Operator::Probe(p) if p.tail().is_some()));
     run.pass(0, &Input::Source(&pipeline.source));
     if run.flush_late {
@@ -138,41 +139,9 @@ pub(crate) fn run<S: Sink>(exec: &Executor<'_>, pipeline: &Pipeline, sink_node: 
     run.finish(sink_node)
 }
 
-/// How a pipeline runs in rounds.
-pub(crate) struct Rounds<'a> {
-    /// The threads of the workers.
-    pub pool: &'a rayon::ThreadPool,
-    /// Whether the workers take no more morsels in this round.
-    pub over: &'a (dyn Fn() -> bool + Sync),
-    /// What the calling thread does after each round.
-    pub between: &'a mut dyn FnMut() -> Result<()>,
-}
-
-/// As [`run`], in rounds.
-pub(crate) fn run_in_rounds<S: Sink>(
-    exec: &Executor<'_>,
-    pipeline: &Pipeline,
-    sink_node: NodeId,
-    sink: &S,
-    rounds: &mut Rounds<'_>,
-) -> Result<Vec<S::Local>> {
-    let mut run = Run::new(exec, pipeline, sink);
-    run.flush_late = true;
-    run.over = Some(rounds.over);
-    run.rounds(0, &Input::Source(&pipeline.source), rounds);
-    for k in 0..pipeline.stages.len() {
-        rounds.pool.install(|| run.flush(k));
-        run.between(rounds);
-        if let Some(tail) = pipeline.tail(k) {
-            run.rounds(k + 1, &Input::Tail(k, tail), rounds);
-        }
-    }
-    run.finish(sink_node)
-}
-
 impl Pipeline {
     /// The rows of stage `k` that are there once it has seen all input.
-    fn tail(&self, k: usize) -> Option<Tail<'_>> {
+    pub fn tail(&self, k: usize) -> Option<Tail<'_>> {
         match &self.stages[k].operator {
             Operator::Probe(probe) => probe.tail(),
             _ => None,
@@ -181,17 +150,35 @@ impl Pipeline {
 }
 
 /// A pipeline in progress.
-struct Run<'a, S: Sink> {
+pub(crate) struct Run<'a, S: Sink> {
     exec: &'a Executor<'a>,
     pipeline: &'a Pipeline,
     sink: &'a S,
-    idle: Mutex<Vec<Worker<S::Local>>>,
+    state: &'a RunState<S::Local>,
+    /// What workers hold back is flushed at the end of all input, not when a worker finds no more morsels.
+    pub flush_late: bool,
+    /// Whether a round is over; without, there is one round.
+    pub over: Option<&'a (dyn Fn() -> bool + Sync)>,
+}
+
+/// What is left of a pipeline between two rounds.
+pub(crate) struct RunState<L> {
+    idle: Mutex<Vec<Worker<L>>>,
     error: Mutex<Option<Error>>,
     stop: AtomicBool,
-    /// What workers hold back is flushed at the end of all input, not when a worker finds no more morsels.
-    flush_late: bool,
-    /// Whether a round is over; without, there is one round.
-    over: Option<&'a (dyn Fn() -> bool + Sync)>,
+}
+
+impl<L> Default for RunState<L> {
+    fn default() -> RunState<L> {
+        RunState { idle: Mutex::new(Vec::new()), error: Mutex::new(None), stop: AtomicBool::new(false) }
+    }
+}
+
+impl<L> RunState<L> {
+    /// Whether no more morsels are wanted.
+    pub fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
 }
 
 /// What one worker holds.
@@ -219,13 +206,13 @@ struct Pending {
 }
 
 /// What a pass reads.
-enum Input<'a> {
+pub(crate) enum Input<'a> {
     Source(&'a Source),
     Tail(usize, Tail<'a>),
 }
 
 impl Input<'_> {
-    fn morsels(&self) -> usize {
+    pub fn morsels(&self) -> usize {
         match self {
             Input::Source(Source::Scan(scan)) => scan.morsels(),
             Input::Source(Source::Batches(batches)) => batches.morsels.len(),
@@ -243,44 +230,22 @@ impl Input<'_> {
 }
 
 impl<'a, S: Sink> Run<'a, S> {
-    fn new(exec: &'a Executor<'a>, pipeline: &'a Pipeline, sink: &'a S) -> Run<'a, S> {
-        let (idle, error, stop) = (Mutex::new(Vec::new()), Mutex::new(None), AtomicBool::new(false));
-        Run { exec, pipeline, sink, idle, error, stop, flush_late: false, over: None }
+    pub fn new(exec: &'a Executor<'a>, pipeline: &'a Pipeline, sink: &'a S, state: &'a RunState<S::Local>) -> Run<'a, S> {
+        Run { exec, pipeline, sink, state, flush_late: false, over: None }
     }
 
     /// Drives all morsels of an input through the stages from `first` on.
     fn pass(&self, first: usize, input: &Input<'_>) {
         let morsels = input.morsels();
-        if morsels == 0 || self.stop.load(Ordering::Relaxed) {
+        if morsels == 0 || self.state.stop.load(Ordering::Relaxed) {
             return;
         }
         self.exec.progress.add_total(morsels as u64);
         self.round(first, input, morsels, &AtomicUsize::new(0));
     }
 
-    /// A pass in rounds.
-    fn rounds(&self, first: usize, input: &Input<'_>, rounds: &mut Rounds<'_>) {
-        let morsels = input.morsels();
-        self.exec.progress.add_total(morsels as u64);
-        let next = AtomicUsize::new(0);
-        while next.load(Ordering::Relaxed) < morsels && !self.stop.load(Ordering::Relaxed) {
-            rounds.pool.install(|| self.round(first, input, morsels, &next));
-            self.between(rounds);
-        }
-    }
-
-    /// What is done after a round, if it went well.
-    fn between(&self, rounds: &mut Rounds<'_>) {
-        if self.error.lock().is_none()
-            && let Err(error) = (rounds.between)()
-        {
-            self.stop.store(true, Ordering::Relaxed);
-            self.error.lock().get_or_insert(error);
-        }
-    }
-
     /// Drives the morsels from `next` on, until there are no more or the round is over.
-    fn round(&self, first: usize, input: &Input<'_>, morsels: usize, next: &AtomicUsize) {
+    pub fn round(&self, first: usize, input: &Input<'_>, morsels: usize, next: &AtomicUsize) {
         let small = input.rows() < SMALL_SOURCE || self.pipeline.ordered;
         let workers = if small { 1 } else { rayon::current_num_threads().min(morsels) };
         if workers <= 1 {
@@ -299,11 +264,11 @@ impl<'a, S: Sink> Run<'a, S> {
     fn work(&self, first: usize, input: &Input<'_>, morsels: usize, next: &AtomicUsize) {
         let mut worker = None;
         if let Err(error) = self.claim(first, input, morsels, next, &mut worker) {
-            self.stop.store(true, Ordering::Relaxed);
-            self.error.lock().get_or_insert(error);
+            self.state.stop.store(true, Ordering::Relaxed);
+            self.state.error.lock().get_or_insert(error);
         }
         if let Some(worker) = worker {
-            self.idle.lock().push(worker);
+            self.state.idle.lock().push(worker);
         }
     }
 
@@ -317,7 +282,7 @@ impl<'a, S: Sink> Run<'a, S> {
     ) -> Result<()> {
         while !self.over.is_some_and(|over| over()) {
             let index = next.fetch_add(1, Ordering::Relaxed);
-            if index >= morsels || self.stop.load(Ordering::Relaxed) {
+            if index >= morsels || self.state.stop.load(Ordering::Relaxed) {
                 break;
             }
             self.exec.ctx.cancel.check()?;
@@ -338,7 +303,7 @@ impl<'a, S: Sink> Run<'a, S> {
 
     /// A worker: one that is idle, or a new one.
     fn worker(&self) -> Result<Worker<S::Local>> {
-        if let Some(worker) = self.idle.lock().pop() {
+        if let Some(worker) = self.state.idle.lock().pop() {
             return Ok(worker);
         }
         let states = self.pipeline.stages.iter().map(|stage| match &stage.operator {
@@ -466,24 +431,24 @@ impl<'a, S: Sink> Run<'a, S> {
         let more = self.sink.consume(&mut worker.local, batch, order)?;
         worker.sink.nanos += started.elapsed().as_nanos() as u64;
         if !more {
-            self.stop.store(true, Ordering::Relaxed);
+            self.state.stop.store(true, Ordering::Relaxed);
         }
         Ok(more)
     }
 
     /// Pushes what every worker still holds at stage `k`.
-    fn flush(&self, k: usize) {
-        let mut workers = std::mem::take(&mut *self.idle.lock());
+    pub fn flush(&self, k: usize) {
+        let mut workers = std::mem::take(&mut *self.state.idle.lock());
         for worker in &mut workers {
-            if self.error.lock().is_some() {
+            if self.state.error.lock().is_some() {
                 break;
             }
             if let Err(error) = self.flush_stage(worker, k) {
-                self.stop.store(true, Ordering::Relaxed);
-                self.error.lock().get_or_insert(error);
+                self.state.stop.store(true, Ordering::Relaxed);
+                self.state.error.lock().get_or_insert(error);
             }
         }
-        *self.idle.lock() = workers;
+        *self.state.idle.lock() = workers;
     }
 
     fn flush_stage(&self, worker: &mut Worker<S::Local>, k: usize) -> Result<()> {
@@ -492,13 +457,14 @@ impl<'a, S: Sink> Run<'a, S> {
             return Ok(());
         };
         match pending.take(types)? {
-            Some(batch) if !self.stop.load(Ordering::Relaxed) => self.push(worker, k + 1, batch, usize::MAX).map(drop),
+            Some(batch) if !self.state.stop.load(Ordering::Relaxed) => self.push(worker, k + 1, batch, usize::MAX).map(drop),
             _ => Ok(()),
         }
     }
 
-    fn finish(self, sink_node: NodeId) -> Result<Vec<S::Local>> {
-        let workers = self.idle.into_inner();
+    /// Records what was done: the local states of the workers, or what went wrong.
+    pub fn finish(self, sink_node: NodeId) -> Result<Vec<S::Local>> {
+        let workers = std::mem::take(&mut *self.state.idle.lock());
         let recorder = &self.exec.recorder;
         let mut locals = Vec::with_capacity(workers.len());
         for worker in workers {
@@ -516,7 +482,7 @@ impl<'a, S: Sink> Run<'a, S> {
         if let Source::Scan(scan) = &self.pipeline.source {
             scan.describe(recorder);
         }
-        match self.error.into_inner() {
+        match self.state.error.lock().take() {
             Some(error) => Err(error),
             None => Ok(locals),
         }

@@ -148,6 +148,13 @@ fn value_at(array: &ArrayRef, i: usize) -> Result<Value> {
 
 /// The result's batches, in canonical types under the output's names.
 pub(crate) fn record_batches(output: &[Field], rows: &Rows, cancel: &CancelToken) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+    let batches = output_batches(output, rows, cancel)?;
+    let schema = output_schema(output, |i| batches.iter().any(|b| b.columns[i].null_count() > 0));
+    Ok((schema.clone(), with_schema(&schema, batches)?))
+}
+
+/// The columns of the output in its order and in canonical types.
+pub(crate) fn output_batches(output: &[Field], rows: &Rows, cancel: &CancelToken) -> Result<Vec<Batch>> {
     let positions = output.iter().map(|f| rows.layout.position(f.id)).collect::<Result<Vec<_>>>()?;
     let mut batches = Vec::with_capacity(rows.batches.len());
     for batch in rows.batches.iter().filter(|b| b.rows > 0) {
@@ -155,21 +162,21 @@ pub(crate) fn record_batches(output: &[Field], rows: &Rows, cancel: &CancelToken
         let columns = output.iter().zip(&positions).map(|(f, p)| canonical(&batch.columns[*p], f.ty));
         batches.push(Batch { columns: columns.collect::<Result<_>>()?, rows: batch.rows });
     }
-    let fields: Vec<ArrowField> = output
-        .iter()
-        .enumerate()
-        .map(|(i, f)| {
-            let nullable = f.nullable || batches.iter().any(|b| b.columns[i].null_count() > 0);
-            ArrowField::new(&f.name, f.ty.to_arrow(), nullable || f.ty == DataType::Null)
-        })
-        .collect();
-    let schema = Arc::new(Schema::new(fields));
-    let batches = batches
-        .into_iter()
-        .map(|b| {
-            let options = RecordBatchOptions::new().with_row_count(Some(b.rows));
-            RecordBatch::try_new_with_options(schema.clone(), b.columns, &options)
-        })
-        .collect::<std::result::Result<Vec<_>, _>>()?;
-    Ok((schema, batches))
+    Ok(batches)
+}
+
+/// Names and types of the output; `has_null` tells whether there is a NULL in the column at a position.
+pub(crate) fn output_schema(output: &[Field], has_null: impl Fn(usize) -> bool) -> SchemaRef {
+    let field =
+        |(i, f): (usize, &Field)| ArrowField::new(&f.name, f.ty.to_arrow(), f.nullable || f.ty == DataType::Null || has_null(i));
+    Arc::new(Schema::new(output.iter().enumerate().map(field).collect::<Vec<_>>()))
+}
+
+/// Batches of the columns of a schema.
+pub(crate) fn with_schema(schema: &SchemaRef, batches: Vec<Batch>) -> Result<Vec<RecordBatch>> {
+    let with = |batch: Batch| {
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.rows));
+        Ok(RecordBatch::try_new_with_options(schema.clone(), batch.columns, &options)?)
+    };
+    batches.into_iter().map(with).collect()
 }

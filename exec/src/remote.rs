@@ -18,10 +18,11 @@ use stoa_plan::{
     distribute::runs_per_partition,
 };
 
+use crate::columns::row_bytes;
 use crate::executor::{Executor, Rows, layout_of};
 use crate::profile::{LocalCounts, Profile, Progress};
 use crate::query::{self, QueryResult, Storage, guarded, record_batches};
-use crate::{Batch, Bounds, Error, Layout, QueryContext, Result};
+use crate::{Batch, Bounds, Error, QueryContext, Result};
 
 /// Bytes of a run-time filter that are sent at most.
 const MOST_FILTER_BYTES: usize = 1 << 20;
@@ -75,11 +76,42 @@ pub trait Fragments: Send + Sync {
     /// The first error of any leaf, or [`Error::Cancelled`].
     fn run(&self, fragment: &Fragment, ctx: &QueryContext) -> Result<(Vec<Vec<RecordBatch>>, Profile)>;
 
+    /// Runs a fragment whose rows come back, and hands them to `each` as they come, until it wants no more: what the leaves did that ran
+    /// to the end.
+    ///
+    /// # Errors
+    /// As [`Fragments::run`], and those of `each`.
+    fn stream(&self, fragment: &Fragment, ctx: &QueryContext, each: &mut TakeRows<'_>) -> Result<Profile>;
+
+    /// Runs a fragment whose rows come back, for `read`, which takes those of each leaf as it needs them.
+    ///
+    /// # Errors
+    /// As [`Fragments::run`], and those of `read`.
+    fn pull(&self, fragment: &Fragment, ctx: &QueryContext, read: &mut ReadLeaves<'_>) -> Result<Profile>;
+
     /// Gives every leaf these rows, to be received under this number.
     ///
     /// # Errors
     /// If a leaf cannot take them.
     fn give(&self, number: u32, batches: &[RecordBatch], ctx: &QueryContext) -> Result<()>;
+}
+
+/// Takes rows that come from a leaf; false if no more are wanted.
+pub type TakeRows<'a> = dyn FnMut(Vec<RecordBatch>) -> Result<bool> + 'a;
+
+/// Reads the rows of leaves.
+pub type ReadLeaves<'a> = dyn FnMut(&mut dyn LeafRows) -> Result<()> + 'a;
+
+/// Rows of leaves that come as they are taken: a leaf whose rows nobody takes makes no more of them.
+pub trait LeafRows {
+    /// How many leaves there are.
+    fn leaves(&self) -> usize;
+
+    /// The next rows of a leaf; waits for them. `None`: it has no more.
+    ///
+    /// # Errors
+    /// If a leaf has failed, or [`Error::Cancelled`].
+    fn next(&mut self, leaf: usize) -> Result<Option<Vec<RecordBatch>>>;
 }
 
 /// Runs a distributed query over leaves.
@@ -155,7 +187,7 @@ impl Executor<'_> {
 }
 
 /// No table is here: the leaves have them.
-struct NoTables;
+pub(crate) struct NoTables;
 
 impl Storage for NoTables {
     fn table(&self, name: &str) -> Result<Arc<stoa_columnstore::Table>> {
@@ -165,7 +197,7 @@ impl Storage for NoTables {
 
 /// The leaves of a query in progress, and what they have been given.
 pub(crate) struct Leaves<'a> {
-    fragments: &'a dyn Fragments,
+    pub fragments: &'a dyn Fragments,
     /// Number of the next rows that are sent.
     next: AtomicU32,
     /// Shared subplans whose rows the leaves have.
@@ -175,7 +207,7 @@ pub(crate) struct Leaves<'a> {
 }
 
 impl<'a> Leaves<'a> {
-    fn new(fragments: &'a dyn Fragments, query: &Query) -> Leaves<'a> {
+    pub fn new(fragments: &'a dyn Fragments, query: &Query) -> Leaves<'a> {
         let shared = query.subplans.iter().filter_map(|s| match s.kind {
             SubplanKind::Shared(number) | SubplanKind::Received(number) => Some(number.saturating_add(1)),
             SubplanKind::Scalar(_) | SubplanKind::Filter(_) => None,
@@ -205,7 +237,7 @@ impl<'a> Leaves<'a> {
     }
 
     /// The fragment below an exchange, ready to go out.
-    fn fragment(&self, exec: &Executor<'_>, exchange: &Plan, input: &Plan, destination: Destination) -> Result<Fragment> {
+    pub fn fragment(&self, exec: &Executor<'_>, exchange: &Plan, input: &Plan, destination: Destination) -> Result<Fragment> {
         let output: Vec<Field> = input.fields().into_iter().filter(|f| exec.required.wants(exchange, f.id)).collect();
         let mut subplans = Vec::new();
         let mut root = self.cut(exec, input, &mut subplans)?;
@@ -373,8 +405,19 @@ fn number_subplans(query: &mut Query) {
 
 /// Rows that came from another process, with what their values tell.
 pub(crate) fn received_rows(fields: &[Field], batches: &[RecordBatch], ctx: &QueryContext) -> Result<Rows> {
-    let mut reservation = ctx.memory.reserve("rows from other nodes");
+    let mut rows = passing_rows(fields, batches, ctx)?;
     let mut bounds = vec![None; fields.len()];
+    for batch in &rows.batches {
+        bounds.iter_mut().zip(&batch.columns).for_each(|(known, column)| widen(known, column));
+    }
+    let bounds: Vec<Bounds> = bounds.into_iter().map(|range| Bounds { range }).collect();
+    rows.layout = layout_of(fields, &bounds);
+    Ok(rows)
+}
+
+/// Some of the rows that come from another process: nothing is known of the values of all.
+pub(crate) fn passing_rows(fields: &[Field], batches: &[RecordBatch], ctx: &QueryContext) -> Result<Rows> {
+    let mut reservation = ctx.memory.reserve("rows from other nodes");
     let mut out = Vec::with_capacity(batches.len());
     for batch in batches.iter().filter(|b| b.num_rows() > 0) {
         let same = batch.num_columns() == fields.len()
@@ -382,15 +425,10 @@ pub(crate) fn received_rows(fields: &[Field], batches: &[RecordBatch], ctx: &Que
         if !same {
             return Err(Error::Internal("rows of other columns than were asked for came from another node".into()));
         }
-        for (known, column) in bounds.iter_mut().zip(batch.columns()) {
-            widen(known, column);
-        }
-        reservation.grow(batch.get_array_memory_size())?;
+        reservation.grow(row_bytes(batch))?;
         out.push(Batch { columns: batch.columns().to_vec(), rows: batch.num_rows() });
     }
-    let bounds: Vec<Bounds> = bounds.into_iter().map(|range| Bounds { range }).collect();
-    let layout: Layout = layout_of(fields, &bounds);
-    Ok(Rows { layout, batches: out, reservations: vec![reservation] })
+    Ok(Rows { layout: layout_of(fields, &[]), batches: out, reservations: vec![reservation] })
 }
 
 /// Widens the range of a column's values by those of an array of integers of any kind.
@@ -430,7 +468,7 @@ fn widen(range: &mut Option<(i128, i128)>, array: &ArrayRef) {
 
 impl crate::profile::Recorder {
     /// Adds what another node did for this query.
-    fn add_all(&self, profile: &Profile) {
+    pub fn add_all(&self, profile: &Profile) {
         for (id, node) in &profile.nodes {
             let id = NodeId(*id);
             self.add(id, &LocalCounts { rows: node.rows, batches: node.batches, nanos: node.cpu.as_nanos() as u64 });

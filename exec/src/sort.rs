@@ -151,17 +151,17 @@ fn wanted(fetch: Option<u64>, skip: u64) -> Option<usize> {
 }
 
 /// The keys of a sort: where they are in a batch, and how they compare.
-struct Order {
+pub(crate) struct Order {
     /// Columns that leave the sort; behind them are computed keys.
-    payload: usize,
+    pub payload: usize,
     keys: Vec<(usize, DataType)>,
     converter: RowConverter,
-    layout: Layout,
+    pub layout: Layout,
 }
 
 impl Order {
     /// Adds a stage to the pipeline that keeps the columns that leave the sort and computes the keys.
-    fn new(exec: &Executor<'_>, plan: &Plan, keys: &[SortKey], pipeline: &mut Pipeline) -> Result<Order> {
+    pub fn new(exec: &Executor<'_>, plan: &Plan, keys: &[SortKey], pipeline: &mut Pipeline) -> Result<Order> {
         let input = &pipeline.layout;
         let kept: Vec<usize> =
             (0..input.columns.len()).filter(|i| exec.required.wants(plan, input.columns[*i].field.id)).collect();
@@ -193,7 +193,7 @@ impl Order {
     }
 
     /// The keys of a batch in a form whose bytes compare as the keys do.
-    fn rows(&self, batch: &Batch, cancel: &CancelToken) -> Result<OrderKeys> {
+    pub fn rows(&self, batch: &Batch, cancel: &CancelToken) -> Result<OrderKeys> {
         let columns = self.keys.iter().map(|(i, ty)| canonical(&batch.columns[*i], *ty)).collect::<Result<Vec<ArrayRef>>>()?;
         OrderKeys::new(&self.converter, &columns, batch.rows, cancel)
     }

@@ -9,10 +9,10 @@ use parking_lot::Mutex;
 use stoa_columnstore::KeySet;
 use stoa_columnstore::predicate::KeyMembers;
 use stoa_exec::profile::Profile;
-use stoa_exec::{MemoryBudget, Pass, QueryContext, QueryResult, Reservation, execute_fragment, stream_fragment};
+use stoa_exec::{MemoryBudget, Pass, QueryContext, Reservation, row_bytes, stream_fragment};
 use stoa_plan::FilterId;
 use stoa_plan::codec::decode;
-use stoa_rpc::ipc::{CHUNK_BYTES, row_bytes, write_chunks};
+use stoa_rpc::ipc::{CHUNK_BYTES, write_chunks};
 use stoa_rpc::leaf::{
     Delivery, Filter, FilterMembers, FragmentRequest, LeafQuery, NodeProfile, QuerySetup, RowDestination, RunProfile,
 };
@@ -31,7 +31,7 @@ pub(crate) struct Query {
     setup: QuerySetup,
     tables: Tables,
     context: QueryContext,
-    _pass: Pass,
+    pass: Pass,
     received: Mutex<HashMap<u32, Received>>,
     pool: Arc<rayon::ThreadPool>,
     peers: Arc<LeafPool>,
@@ -53,7 +53,7 @@ impl Query {
         pool: Arc<rayon::ThreadPool>,
         peers: Arc<LeafPool>,
     ) -> Query {
-        Query { setup, tables, context, _pass: pass, received: Mutex::default(), pool, peers }
+        Query { setup, tables, context, pass, received: Mutex::default(), pool, peers }
     }
 
     pub fn cancel(&self) {
@@ -82,98 +82,136 @@ impl Query {
         let filters = fragment.filters.iter().map(|filter| Ok((FilterId(filter.id), Arc::new(key_set(filter)?))));
         let received = stoa_exec::Received { rows, filters: filters.collect::<Result<_>>()? };
         let (profile_of, sent) = match &fragment.destination {
-            RowDestination::Caller => self.stream(&plan, &received, sink)?,
+            RowDestination::Caller => self.stream(&plan, &received, &mut |batches| self.write(batches, sink))?,
             RowDestination::Leaves { number, addresses } => {
-                let result = self.execute(&plan, &received)?;
-                (result.profile, self.deliver(*number, addresses, &result.batches)?)
+                let mut copies = Copies::new(self, *number, addresses)?;
+                let (profile, sent) = self.stream(&plan, &received, &mut |batches| copies.take(batches))?;
+                copies.finish()?;
+                (profile, sent)
             }
             RowDestination::Shuffle { number, keys, addresses, owners } => {
-                let routes = Routes::new(keys, owners, addresses.len())?;
-                let result = self.execute(&plan, &received)?;
-                (result.profile, self.shuffle(*number, addresses, &routes, &result.batches)?)
+                let mut shuffle = Shuffle::new(self, *number, addresses, Routes::new(keys, owners, addresses.len())?)?;
+                let (profile, sent) = self.stream(&plan, &received, &mut |batches| shuffle.take(batches))?;
+                (profile, sent + shuffle.finish()?)
             }
         };
         metrics::counter!("stoa_sent_bytes_total").increment(sent);
         Ok(profile(&profile_of, sent))
     }
 
-    /// Runs a fragment and keeps its rows.
-    fn execute(&self, plan: &stoa_plan::Query, received: &stoa_exec::Received) -> Result<QueryResult> {
-        self.pool.install(|| execute_fragment(plan, &self.tables, received, &self.context)).map_err(failure)
-    }
-
-    /// Runs a fragment whose rows go to the caller while it runs: what it did, and the bytes that went out.
+    /// Runs a fragment and hands its rows to `send` while it runs: what it did, and the bytes that went out.
     fn stream(
         &self,
         plan: &stoa_plan::Query,
         received: &stoa_exec::Received,
-        sink: &mut dyn ChunkSink,
+        send: &mut dyn FnMut(&[RecordBatch]) -> Result<u64>,
     ) -> Result<(Profile, u64)> {
         let (mut sent, mut refused) = (0, None);
         let mut each = |batches: &[RecordBatch]| {
-            let written = write_chunks(batches, &mut |chunk| {
-                self.context.cancel.check().map_err(failure)?;
-                sent += chunk.len() as u64;
-                sink.write(chunk)
-            });
-            written.map_err(|why| {
+            // Who waits for others does not hold up those who wait to run.
+            let bytes = self.pass.lend(|| send(batches)).map_err(|why| {
                 refused = Some(why);
                 stoa_exec::Error::Cancelled
-            })
+            })?;
+            sent += bytes;
+            Ok(())
         };
         let ran = stream_fragment(plan, &self.tables, received, &self.context, &self.pool, &mut each);
         let profile = ran.map_err(|error| refused.unwrap_or_else(|| failure(error)))?;
         Ok((profile, sent))
     }
 
-    /// Sends rows to leaves, this one among them without a detour: the bytes that went out.
-    fn deliver(self: &Arc<Self>, number: u32, addresses: &[String], batches: &[RecordBatch]) -> Result<u64> {
-        let mut others: Vec<Box<dyn Delivery>> = Vec::new();
-        for address in addresses {
-            if *address == self.setup.address {
-                let mut own = Incoming::new(self.clone(), number);
-                own.take(batches)?;
-                own.finish()?;
-            } else {
-                others.push(self.peers.leaf(address)?.receive(self.setup.query, number)?);
-            }
-        }
+    /// Writes rows into a sink: their bytes.
+    fn write(&self, batches: &[RecordBatch], sink: &mut dyn ChunkSink) -> Result<u64> {
         let mut sent = 0;
-        if let Some((last, rest)) = others.split_last_mut() {
-            write_chunks(batches, &mut |chunk| {
-                self.context.cancel.check().map_err(failure)?;
-                sent += (chunk.len() * (rest.len() + 1)) as u64;
-                rest.iter_mut().try_for_each(|other| other.write(chunk.clone()))?;
-                last.write(chunk)
-            })?;
-        }
-        others.iter_mut().try_for_each(|other| other.finish())?;
+        write_chunks(batches, &mut |chunk| {
+            self.context.cancel.check().map_err(failure)?;
+            sent += chunk.len() as u64;
+            sink.write(chunk)
+        })?;
         Ok(sent)
+    }
+
+    /// The way to the query on each of these leaves, `None` for this one.
+    fn ways(&self, number: u32, addresses: &[String]) -> Result<Vec<Option<Box<dyn Delivery>>>> {
+        let way = |address: &String| {
+            let here = *address == self.setup.address;
+            if here { Ok(None) } else { self.peers.leaf(address)?.receive(self.setup.query, number).map(Some) }
+        };
+        addresses.iter().map(way).collect()
     }
 }
 
-impl Query {
-    /// Sends each row to the leaf that it belongs to: the bytes that went out.
-    fn shuffle(self: &Arc<Self>, number: u32, addresses: &[String], routes: &Routes, batches: &[RecordBatch]) -> Result<u64> {
-        let mut own = Incoming::new(self.clone(), number);
-        let mut others: Vec<Option<Together>> = Vec::new();
-        for address in addresses {
-            let here = *address == self.setup.address;
-            let to = || self.peers.leaf(address)?.receive(self.setup.query, number);
-            others.push(if here { None } else { Some(Together { to: to()?, waiting: vec![], bytes: 0, sent: 0 }) });
+/// Rows that go to several leaves, to this one without a detour.
+struct Copies<'a> {
+    query: &'a Query,
+    /// This leaf, if it is one of them.
+    own: Option<Incoming>,
+    others: Vec<Box<dyn Delivery>>,
+}
+
+impl<'a> Copies<'a> {
+    fn new(query: &'a Arc<Query>, number: u32, addresses: &[String]) -> Result<Copies<'a>> {
+        let (here, others): (Vec<_>, Vec<_>) = query.ways(number, addresses)?.into_iter().partition(Option::is_none);
+        let own = (!here.is_empty()).then(|| Incoming::new(query.clone(), number));
+        Ok(Copies { query, own, others: others.into_iter().flatten().collect() })
+    }
+
+    fn take(&mut self, batches: &[RecordBatch]) -> Result<u64> {
+        if let Some(own) = &mut self.own {
+            own.take(batches)?;
         }
+        if self.others.is_empty() {
+            return Ok(0);
+        }
+        let mut sent = 0;
+        write_chunks(batches, &mut |chunk| {
+            self.query.context.cancel.check().map_err(failure)?;
+            sent += (chunk.len() * self.others.len()) as u64;
+            self.others.iter_mut().try_for_each(|other| other.write(chunk.clone()))
+        })?;
+        Ok(sent)
+    }
+
+    fn finish(mut self) -> Result<()> {
+        self.own.iter_mut().try_for_each(Delivery::finish)?;
+        self.others.iter_mut().try_for_each(|other| other.finish())
+    }
+}
+
+/// Rows of which each goes to the leaf that it belongs to.
+struct Shuffle<'a> {
+    query: &'a Query,
+    routes: Routes,
+    own: Incoming,
+    /// By the places of the leaves in the routes; `None` is this one.
+    leaves: Vec<Option<Together>>,
+}
+
+impl<'a> Shuffle<'a> {
+    fn new(query: &'a Arc<Query>, number: u32, addresses: &[String], routes: Routes) -> Result<Shuffle<'a>> {
+        let together = |to| Together { to, waiting: vec![], bytes: 0 };
+        let leaves = query.ways(number, addresses)?.into_iter().map(|to| to.map(together)).collect();
+        Ok(Shuffle { query, routes, own: Incoming::new(query.clone(), number), leaves })
+    }
+
+    fn take(&mut self, batches: &[RecordBatch]) -> Result<u64> {
+        let mut sent = 0;
         for group in batches.chunk_by(|a, _| a.num_rows() < SHUFFLED) {
-            self.context.cancel.check().map_err(failure)?;
-            for (other, rows) in others.iter_mut().zip(routes.split(group)?) {
-                match other {
-                    None => own.take(&rows)?,
-                    Some(other) => other.take(rows)?,
+            self.query.context.cancel.check().map_err(failure)?;
+            for (leaf, rows) in self.leaves.iter_mut().zip(self.routes.split(group)?) {
+                match leaf {
+                    None => self.own.take(&rows)?,
+                    Some(leaf) => sent += leaf.take(rows)?,
                 }
             }
         }
-        own.finish()?;
-        others.iter_mut().flatten().try_for_each(Together::finish)?;
-        Ok(others.iter().flatten().map(|other| other.sent).sum())
+        Ok(sent)
+    }
+
+    fn finish(mut self) -> Result<u64> {
+        self.own.finish()?;
+        self.leaves.iter_mut().flatten().map(Together::finish).sum()
     }
 }
 
@@ -182,27 +220,30 @@ struct Together {
     to: Box<dyn Delivery>,
     waiting: Vec<RecordBatch>,
     bytes: usize,
-    sent: u64,
 }
 
 impl Together {
-    fn take(&mut self, rows: Vec<RecordBatch>) -> Result<()> {
+    /// Takes rows: the bytes that went out.
+    fn take(&mut self, rows: Vec<RecordBatch>) -> Result<u64> {
         self.bytes += rows.iter().map(row_bytes).sum::<usize>();
         self.waiting.extend(rows);
-        if self.bytes >= CHUNK_BYTES { self.send() } else { Ok(()) }
+        if self.bytes >= CHUNK_BYTES { self.send() } else { Ok(0) }
     }
 
-    fn send(&mut self) -> Result<()> {
+    fn send(&mut self) -> Result<u64> {
+        let mut sent = 0;
         self.bytes = 0;
         write_chunks(&std::mem::take(&mut self.waiting), &mut |chunk| {
-            self.sent += chunk.len() as u64;
+            sent += chunk.len() as u64;
             self.to.write(chunk)
-        })
+        })?;
+        Ok(sent)
     }
 
-    fn finish(&mut self) -> Result<()> {
-        self.send()?;
-        self.to.finish()
+    fn finish(&mut self) -> Result<u64> {
+        let sent = self.send()?;
+        self.to.finish()?;
+        Ok(sent)
     }
 }
 

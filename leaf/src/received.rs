@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use stoa_exec::Reservation;
+use stoa_exec::{Reservation, row_bytes};
 use stoa_rpc::ipc::read_chunk;
 use stoa_rpc::leaf::Delivery;
 use stoa_rpc::{ChunkSink, Failure, Result};
@@ -28,7 +28,7 @@ impl Incoming {
     /// Takes rows that are here already.
     pub fn take(&mut self, batches: &[RecordBatch]) -> Result<()> {
         for batch in batches {
-            self.reservation.grow(batch.get_array_memory_size()).map_err(failure)?;
+            self.reservation.grow(row_bytes(batch)).map_err(failure)?;
             self.batches.push(batch.clone());
         }
         Ok(())

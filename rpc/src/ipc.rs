@@ -33,14 +33,14 @@ pub fn write_chunks(batches: &[RecordBatch], each: &mut dyn FnMut(Vec<u8>) -> Re
             bytes += part.num_rows() * size;
             waiting.push(part);
             if bytes >= CHUNK_BYTES {
-                each(chunk(&waiting[0].schema(), &waiting)?)?;
+                each(chunk_of(&waiting[0].schema(), &waiting, bytes)?)?;
                 waiting.clear();
                 bytes = 0;
             }
         }
     }
     match waiting.first() {
-        Some(first) => each(chunk(&first.schema(), &waiting)?),
+        Some(first) => each(chunk_of(&first.schema(), &waiting, bytes)?),
         None => Ok(()),
     }
 }
@@ -97,7 +97,7 @@ pub fn read_chunk(bytes: impl Into<Buffer>) -> Result<(SchemaRef, Vec<RecordBatc
 
 /// About how many bytes the rows of a batch take, without what their buffers have besides.
 #[must_use]
-pub fn row_bytes(batch: &RecordBatch) -> usize {
+fn row_bytes(batch: &RecordBatch) -> usize {
     let rows = batch.num_rows();
     let column = |array: &ArrayRef| match array.data_type() {
         DataType::Utf8View => 16 * rows + array.as_string_view().lengths().filter(|l| *l > 12).map(|l| l as usize).sum::<usize>(),

@@ -297,7 +297,7 @@ pub trait LeafQuery: Send + Sync + 'static {
 }
 
 /// Rows on their way to a query.
-pub trait Delivery: ChunkSink {
+pub trait Delivery: ChunkSink + Send {
     /// No more will come.
     ///
     /// # Errors

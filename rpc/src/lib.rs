@@ -49,7 +49,7 @@ pub use leaf_client::LeafPool;
 pub use leaf_server::serve_leaf;
 pub use listen::{Limits, Listener};
 pub use peer_client::PeerPool;
-pub use running::{Running, gather};
+pub use running::{Gather, Running};
 pub use security::{Security, Tls, TlsFiles};
 pub use session_client::SessionClient;
 pub use session_server::serve_coordinator;
@@ -62,7 +62,7 @@ pub const MINOR: u16 = 1;
 pub const MAX_MESSAGE_BYTES: usize = 256 << 20;
 
 /// Takes chunks of rows: each an Arrow IPC stream.
-pub trait ChunkSink: Send {
+pub trait ChunkSink {
     /// Takes a chunk; waits if it has too many.
     ///
     /// # Errors

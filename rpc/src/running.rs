@@ -50,50 +50,107 @@ impl ChunkSink for RowQueue<'_> {
     }
 }
 
-/// Waits for fragments: how each ended, in order. Their rows go to `take`, each chunk with the number of its fragment. While nothing
-/// comes `poll` is called every few milliseconds. When one fails, or either of the two says so, `give_up` is called and the others have a
-/// moment to say why they failed too; then they are given up.
+/// Waits for fragments: how each ended, in order. Their rows go to `take`, each chunk with the number of its fragment; see [`Gather`] for
+/// the others.
 pub fn gather(
     running: Vec<Running>,
     take: &mut dyn FnMut(usize, Vec<u8>) -> Result<()>,
     poll: &mut dyn FnMut() -> Result<()>,
     give_up: &mut dyn FnMut(),
 ) -> Vec<Result<RunProfile>> {
-    let mut open: Vec<Option<Running>> = running.into_iter().map(Some).collect();
-    let mut ended: Vec<Result<RunProfile>> = open.iter().map(|_| Err(Failure::cancelled())).collect();
-    let mut patience = None;
-    while open.iter().any(Option::is_some) {
-        let wait = patience.map_or(POLL, |until: Instant| until.saturating_duration_since(Instant::now()));
-        let failed = match within(wait, |cx| next(&mut open, cx)) {
-            None if patience.is_some() => break,
-            None => poll().map_err(|why| (None, why)),
-            Some((_, Part::Rows(_))) if patience.is_some() => Ok(()),
-            Some((at, Part::Rows(chunk))) => take(at, chunk).map_err(|why| (Some(at), why)),
-            Some((at, Part::Ended(outcome))) => {
-                open[at] = None;
-                let failed = outcome.clone().map(drop).map_err(|why| (Some(at), why));
-                ended[at] = outcome;
-                failed
+    let mut all = Gather::new(running, poll, give_up);
+    while let Some((at, chunk)) = all.next(None) {
+        if let Err(why) = take(at, chunk) {
+            all.fail(Some(at), why);
+        }
+    }
+    all.ended()
+}
+
+/// Reads the rows of fragments as they are wanted: one whose rows nobody takes makes no more of them. While nothing comes `poll` is
+/// called every few milliseconds. When a fragment fails, or `poll` says so, `give_up` is called and the others have a moment to say why
+/// they failed too; then all are given up.
+pub struct Gather<'a> {
+    open: Vec<Option<Running>>,
+    ended: Vec<Result<RunProfile>>,
+    failed: bool,
+    poll: &'a mut dyn FnMut() -> Result<()>,
+    give_up: &'a mut dyn FnMut(),
+}
+
+impl<'a> Gather<'a> {
+    /// Reads from these.
+    pub fn new(running: Vec<Running>, poll: &'a mut dyn FnMut() -> Result<()>, give_up: &'a mut dyn FnMut()) -> Gather<'a> {
+        let ended = running.iter().map(|_| Err(Failure::cancelled())).collect();
+        Gather { open: running.into_iter().map(Some).collect(), ended, failed: false, poll, give_up }
+    }
+
+    /// How many fragments there are.
+    #[must_use]
+    pub fn fragments(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Whether one has failed.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.failed
+    }
+
+    /// The next chunk, of a fragment or of any, with the number of its fragment; waits for it. `None`: there is no more, or one has
+    /// failed.
+    pub fn next(&mut self, of: Option<usize>) -> Option<(usize, Vec<u8>)> {
+        loop {
+            if !self.open.iter().enumerate().any(|(at, open)| open.is_some() && of.is_none_or(|of| of == at)) {
+                return None;
             }
-        };
-        if let Err((at, why)) = failed {
-            // What nobody in particular did counts as the first one's.
-            let at = at.or_else(|| open.iter().position(Option::is_some)).unwrap_or(0);
-            open[at] = None;
-            ended[at] = Err(why);
-            if patience.is_none() {
-                patience = Some(Instant::now() + POLL);
-                give_up();
+            match within(POLL, |cx| next(&mut self.open, of, cx)) {
+                None => {
+                    if let Err(why) = (self.poll)() {
+                        self.fail(None, why);
+                    }
+                }
+                Some((at, Part::Rows(chunk))) => return Some((at, chunk)),
+                Some((at, Part::Ended(Err(why)))) => self.fail(Some(at), why),
+                Some((at, Part::Ended(ended))) => self.end(at, ended),
             }
         }
     }
-    ended
+
+    fn end(&mut self, at: usize, ended: Result<RunProfile>) {
+        self.open[at] = None;
+        self.ended[at] = ended;
+    }
+
+    /// A fragment failed, or none in particular: that counts as the first one's.
+    pub fn fail(&mut self, at: Option<usize>, why: Failure) {
+        self.failed = true;
+        let at = at.or_else(|| self.open.iter().position(Option::is_some)).unwrap_or(0);
+        self.end(at, Err(why));
+        (self.give_up)();
+        let until = Instant::now() + POLL;
+        while self.open.iter().any(Option::is_some) {
+            match within(until.saturating_duration_since(Instant::now()), |cx| next(&mut self.open, None, cx)) {
+                None => break,
+                Some((_, Part::Rows(_))) => {}
+                Some((at, Part::Ended(ended))) => self.end(at, ended),
+            }
+        }
+        self.open.iter_mut().for_each(|open| *open = None);
+    }
+
+    /// How each fragment ended, in order; those that had not are given up.
+    #[must_use]
+    pub fn ended(self) -> Vec<Result<RunProfile>> {
+        self.ended
+    }
 }
 
-/// What comes next of any of them.
-fn next(open: &mut [Option<Running>], cx: &mut std::task::Context<'_>) -> Poll<(usize, Part)> {
+/// What comes next, of one or of any of them.
+fn next(open: &mut [Option<Running>], of: Option<usize>, cx: &mut std::task::Context<'_>) -> Poll<(usize, Part)> {
     for (at, running) in open.iter_mut().enumerate() {
-        if let Some(Running(parts)) = running
+        if of.is_none_or(|of| of == at)
+            && let Some(Running(parts)) = running
             && let Poll::Ready(part) = parts.poll_recv(cx)
         {
             return Poll::Ready((at, part.unwrap_or_else(|| Part::Ended(Err(gone())))));

@@ -1,9 +1,12 @@
 //! A [`CoordinatorService`] on a port.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use capnp::capability::Rc;
 use capnp_rpc::new_client;
+use futures_util::future::Either;
 use parking_lot::Mutex;
 use stoa_schema::coordinator_capnp::{answer, gate, load, loaded, prepared_statement, session};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -22,6 +25,8 @@ use crate::{Failure, FailureKind, Io, MAJOR, MINOR, Result, Security};
 
 /// Parts of an answer that wait for a connection.
 const QUEUED: usize = 4;
+/// How often a statement that waits for its client looks whether it was cancelled.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Serves a coordinator on a port.
 ///
@@ -100,10 +105,18 @@ async fn answered(
     let (sender, parts) = mpsc::channel(QUEUED);
     let cancelled = Cancelled::default();
     let _guard = Guard(cancelled.clone());
-    let mut sink = QueueAnswer(sender);
-    let run = blocking(move || run(&mut sink, &cancelled));
-    let (ran, sent) = futures_util::future::join(run, send(parts, &to)).await;
-    sent.and(ran)
+    let mut sink = QueueAnswer { parts: sender, cancelled: cancelled.clone() };
+    let run = std::pin::pin!(blocking(move || run(&mut sink, &cancelled)));
+    let send = std::pin::pin!(send(parts, &to));
+    match futures_util::future::select(run, send).await {
+        // What still waits is for nobody: a client that does not take it holds nothing up.
+        Either::Left((Err(failure), _)) if failure.kind == FailureKind::Cancelled => Err(failure),
+        Either::Left((ran, send)) => send.await.and(ran),
+        Either::Right((sent, run)) => {
+            let ran = run.await;
+            sent.and(ran)
+        }
+    }
 }
 
 struct SessionServer {
@@ -226,11 +239,24 @@ impl prepared_statement::Server for PreparedServer {
     }
 }
 
-struct QueueAnswer(mpsc::Sender<AnswerPart>);
+struct QueueAnswer {
+    parts: mpsc::Sender<AnswerPart>,
+    cancelled: Cancelled,
+}
 
 impl Answer for QueueAnswer {
+    /// Waits for the client, but not once the statement is cancelled.
     fn part(&mut self, part: AnswerPart) -> Result<()> {
-        self.0.blocking_send(part).map_err(|_| Failure::cancelled())
+        let room = tokio::runtime::Handle::current().block_on(async {
+            loop {
+                match tokio::time::timeout(LOOK, self.parts.reserve()).await {
+                    Ok(room) => break room.ok(),
+                    Err(_) if self.cancelled.load(Ordering::Relaxed) => break None,
+                    Err(_) => {}
+                }
+            }
+        });
+        room.map(|room| room.send(part)).ok_or_else(Failure::cancelled)
     }
 }
 

@@ -21,7 +21,7 @@ pub fn run(args: &AdminArgs) -> Result<()> {
     let Connection::Cluster(cluster) = Connection::open(&args.engine)? else { return Err(nowhere()) };
     if let AdminCommand::Recover { leaves, explain: false, yes } = &args.command {
         let planned = cluster.admin(&Call::ExplainRecover { leaves: leaves.clone() })?;
-        output::write_outcome(&mut std::io::stdout(), args.format, &planned)?;
+        print(args, &planned)?;
         if !yes && !agrees()? {
             return Err(Error::Invalid("nothing was done".into()));
         }
@@ -31,7 +31,13 @@ pub fn run(args: &AdminArgs) -> Result<()> {
         // Not among rows, which a program may read.
         eprintln!("{done}");
     }
-    Ok(output::write_outcome(&mut std::io::stdout(), args.format, &outcome)?)
+    print(args, &outcome)
+}
+
+fn print(args: &AdminArgs, outcome: &Outcome) -> Result<()> {
+    let (mut out, mut printer) = (std::io::stdout(), output::Printer::new(args.format));
+    printer.outcome(&mut out, outcome)?;
+    Ok(printer.finish(&mut out)?)
 }
 
 /// Whether somebody at a terminal wants it done.

@@ -35,12 +35,17 @@ pub fn run(args: &SqlArgs) -> Result<()> {
     // A second handler in one process would fail; the first one serves then.
     let _ = ctrlc::set_handler(move || interrupted(&on_interrupt, &over));
     let mut out = io::BufWriter::new(Cancellable { out: io::stdout().lock(), cancel: &cancel });
+    let mut printer = output::Printer::new(args.format);
     let mut print = |outcome| {
-        let written = output::write_outcome(&mut out, args.format, &outcome);
+        let written = printer.outcome(&mut out, &outcome);
         cancel.check()?;
         Ok(written?)
     };
-    let outcome = progress::watch(|progress| connection.run(&text, &cancel, progress, &mut print));
+    let mut outcome = progress::watch(|progress| connection.run(&text, &cancel, progress, &mut print));
+    if outcome.is_ok() {
+        let written = printer.finish(&mut out);
+        outcome = cancel.check().map_err(Error::from).and_then(|()| Ok(written?));
+    }
     if ended.swap(true, Ordering::SeqCst) {
         // The handler is about to end the process, and has said why.
         std::thread::park();

@@ -3,30 +3,30 @@
 use std::io::{self, Write};
 
 use arrow::array::{Array, RecordBatch};
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::DataType;
 use arrow::util::display::ArrayFormatter;
 
 use super::{format_options, is_null};
 
-pub(super) fn write(out: &mut dyn Write, schema: &SchemaRef, batches: &[RecordBatch]) -> io::Result<()> {
+/// The end of an array.
+pub(super) const END: &[u8] = b"\n]\n";
+
+/// Writes an object a row; `first`: none was written before.
+pub(super) fn rows(out: &mut dyn Write, batch: &RecordBatch, first: &mut bool) -> io::Result<()> {
+    let schema = batch.schema_ref();
     let names: Vec<String> = schema.fields().iter().map(|f| serde_json::to_string(f.name())).collect::<Result<_, _>>()?;
     let options = format_options();
-    let mut first = true;
-    out.write_all(b"[")?;
-    for batch in batches {
-        let columns = batch.columns().iter().map(|c| ArrayFormatter::try_new(c.as_ref(), &options));
-        let columns = columns.collect::<Result<Vec<_>, _>>().map_err(io::Error::other)?;
-        for row in 0..batch.num_rows() {
-            out.write_all(if first { b"\n{" } else { b",\n{" })?;
-            first = false;
-            for (i, (column, array)) in columns.iter().zip(batch.columns()).enumerate() {
-                let comma = if i > 0 { "," } else { "" };
-                write!(out, "{comma}{}:{}", names[i], value(column, array.as_ref(), row)?)?;
-            }
-            out.write_all(b"}")?;
+    let columns = batch.columns().iter().map(|c| ArrayFormatter::try_new(c.as_ref(), &options));
+    let columns = columns.collect::<Result<Vec<_>, _>>().map_err(io::Error::other)?;
+    for row in 0..batch.num_rows() {
+        out.write_all(if std::mem::replace(first, false) { b"\n{" } else { b",\n{" })?;
+        for (i, (column, array)) in columns.iter().zip(batch.columns()).enumerate() {
+            let comma = if i > 0 { "," } else { "" };
+            write!(out, "{comma}{}:{}", names[i], value(column, array.as_ref(), row)?)?;
         }
+        out.write_all(b"}")?;
     }
-    out.write_all(b"\n]\n")
+    Ok(())
 }
 
 fn value(column: &ArrayFormatter<'_>, array: &dyn Array, row: usize) -> io::Result<String> {

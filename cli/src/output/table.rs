@@ -5,35 +5,48 @@ use std::io::{self, Write};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow::util::display::ArrayFormatter;
-use comfy_table::Cell;
+use comfy_table::{Cell, Table};
 
 use super::{format_options, right, text_table};
 
 /// Rows that a table shows before it says how many more there are: a terminal is no place for more, and `--format csv` has no limit.
 const MAX_ROWS: usize = 10_000;
 
-pub(super) fn write(out: &mut dyn Write, schema: &SchemaRef, batches: &[RecordBatch]) -> io::Result<()> {
-    let mut table = text_table(schema.fields().iter().map(|f| f.name().as_str()));
-    let numeric: Vec<bool> = schema.fields().iter().map(|f| f.data_type().is_numeric()).collect();
-    let options = format_options().with_null("NULL");
-    let total: usize = batches.iter().map(RecordBatch::num_rows).sum();
-    let mut left = MAX_ROWS;
-    for batch in batches {
+/// A table that is filled as rows come, and shown when all have.
+pub(super) struct Filling {
+    table: Table,
+    numeric: Vec<bool>,
+    rows: usize,
+}
+
+impl Filling {
+    pub fn new(schema: &SchemaRef) -> Filling {
+        let numeric = schema.fields().iter().map(|f| f.data_type().is_numeric()).collect();
+        Filling { table: text_table(schema.fields().iter().map(|f| f.name().as_str())), numeric, rows: 0 }
+    }
+
+    pub fn rows(&mut self, batch: &RecordBatch) -> io::Result<()> {
+        let options = format_options().with_null("NULL");
         let columns = batch.columns().iter().map(|c| ArrayFormatter::try_new(c.as_ref(), &options));
         let columns = columns.collect::<Result<Vec<_>, _>>().map_err(io::Error::other)?;
-        for row in 0..batch.num_rows().min(left) {
-            table.add_row(columns.iter().zip(&numeric).map(|(column, numeric)| {
+        for row in 0..batch.num_rows().min(MAX_ROWS.saturating_sub(self.rows)) {
+            self.table.add_row(columns.iter().zip(&self.numeric).map(|(column, numeric)| {
                 let value = column.value(row);
                 if *numeric { right(value) } else { Cell::new(value) }
             }));
         }
-        left = left.saturating_sub(batch.num_rows());
+        self.rows += batch.num_rows();
+        Ok(())
     }
-    writeln!(out, "{table}")?;
-    let plural = if total == 1 { "" } else { "s" };
-    if total > MAX_ROWS {
-        writeln!(out, "{total} row{plural}, the first {MAX_ROWS} shown (--format csv prints all)")
-    } else {
-        writeln!(out, "{total} row{plural}")
+
+    pub fn show(&self, out: &mut dyn Write) -> io::Result<()> {
+        let Filling { table, rows, .. } = self;
+        writeln!(out, "{table}")?;
+        let plural = if *rows == 1 { "" } else { "s" };
+        if *rows > MAX_ROWS {
+            writeln!(out, "{rows} row{plural}, the first {MAX_ROWS} shown (--format csv prints all)")
+        } else {
+            writeln!(out, "{rows} row{plural}")
+        }
     }
 }

@@ -127,21 +127,27 @@ impl Shell<'_> {
         let cancel = CancelToken::default();
         *self.running.lock() = Some(cancel.clone());
         let start = Instant::now();
-        let outcome = progress::watch(|progress| self.connection.run(text, &cancel, progress, &mut |o| self.print(o)));
+        let mut printer = output::Printer::new(self.format);
+        let mut print = |outcome| print(&mut printer, &outcome);
+        let mut outcome = progress::watch(|progress| self.connection.run(text, &cancel, progress, &mut print));
+        if outcome.is_ok() {
+            let mut out = io::stdout().lock();
+            outcome = printer.finish(&mut out).and_then(|()| out.flush()).map_err(Into::into);
+        }
         *self.running.lock() = None;
         if self.timing {
             println!("{:.1} ms", start.elapsed().as_secs_f64() * 1e3);
         }
         outcome
     }
+}
 
-    fn print(&self, outcome: Outcome) -> Result<()> {
-        let mut out = io::BufWriter::new(io::stdout().lock());
-        match outcome {
-            Outcome::Done(message) => writeln!(out, "{message}")?,
-            outcome => output::write_outcome(&mut out, self.format, &outcome)?,
-        }
-        out.flush()?;
-        Ok(())
+fn print(printer: &mut output::Printer, outcome: &Outcome) -> Result<()> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    printer.outcome(&mut out, outcome)?;
+    if let Outcome::Done(message) = outcome {
+        writeln!(out, "{message}")?;
     }
+    out.flush()?;
+    Ok(())
 }

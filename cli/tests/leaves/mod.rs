@@ -16,6 +16,9 @@ const LIMITS: AdmissionLimits = AdmissionLimits { running: 64, waiting: 64, pati
 /// Leaves and a session on their one database.
 pub struct Leaves {
     pub session: Session,
+    /// With the address of each.
+    #[allow(dead_code, reason = "not every test asks a leaf itself")]
+    pub nodes: Vec<(String, Arc<Leaf>)>,
     _listeners: Vec<Listener>,
 }
 
@@ -30,7 +33,7 @@ impl Leaves {
     ) -> Leaves {
         let security = Security::new(*b"of the test");
         let io = Io::start("test-io").expect("an I/O thread");
-        let mut listeners = Vec::new();
+        let (mut listeners, mut nodes) = (Vec::new(), Vec::new());
         for number in 0..leaves {
             let setup = Setup {
                 threads: 1,
@@ -44,8 +47,10 @@ impl Leaves {
             let peers = LeafPool::new(io.clone(), security.clone());
             let copies = LeafPool::new(io.clone(), security.clone());
             let leaf = Leaf::open(&folder.join(number.to_string()), setup, peers, copies).expect("a leaf opens");
-            let listener = serve_leaf(&io, "127.0.0.1:0", &security, Limits::default(), Arc::new(leaf));
-            listeners.push(listener.expect("a port is free"));
+            let leaf = Arc::new(leaf);
+            let listener = serve_leaf(&io, "127.0.0.1:0", &security, Limits::default(), leaf.clone()).expect("a port is free");
+            nodes.push((listener.address().to_string(), leaf));
+            listeners.push(listener);
         }
         let pool = Arc::new(LeafPool::new(io.clone(), security.clone()));
         let others = Arc::new(PeerPool::new(io, security));
@@ -72,6 +77,6 @@ impl Leaves {
         let made =
             session.run(&make, &CancelToken::default(), &Progress::default(), &mut |_| Ok::<(), stoa_coordinator::Error>(()));
         made.expect("a cluster");
-        Leaves { session, _listeners: listeners }
+        Leaves { session, nodes, _listeners: listeners }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::leaves::Leaves;
 use stoa_columnstore::Options;
+use stoa_coordinator::Outcome;
 use stoa_datasets::tpch;
 use stoa_exec::{CancelToken, Progress, Settings};
 
@@ -23,9 +24,18 @@ fn check_all(leaves: usize, partitions: u32, settings: &Settings) {
     }
     let mut wrong = Vec::new();
     for number in 1..=tpch::QUERY_COUNT {
-        match cluster.session.query(tpch::query(number).unwrap(), &CancelToken::default()) {
-            Ok(result) => {
-                if let Err(mismatch) = tpch::check(tpch::answer(number, SCALE).unwrap(), &result.batches) {
+        let mut rows = vec![];
+        let mut each = |outcome| {
+            match outcome {
+                Outcome::Rows { batches, .. } | Outcome::More(batches) => rows.extend(batches),
+                Outcome::Plan(_) | Outcome::Done(_) => {}
+            }
+            Ok::<(), stoa_coordinator::Error>(())
+        };
+        let ran = cluster.session.run(tpch::query(number).unwrap(), &CancelToken::default(), &Progress::default(), &mut each);
+        match ran {
+            Ok(()) => {
+                if let Err(mismatch) = tpch::check(tpch::answer(number, SCALE).unwrap(), &rows) {
                     wrong.push(format!("query {number}: {mismatch}"));
                 }
             }

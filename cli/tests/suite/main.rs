@@ -30,6 +30,7 @@ mod python_client;
 mod recover;
 mod reference;
 mod s3;
+mod streaming;
 mod tpch;
 mod transactions;
 mod users;

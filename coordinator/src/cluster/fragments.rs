@@ -9,12 +9,13 @@ use parking_lot::Mutex;
 use stoa_columnstore::KeySet;
 use stoa_columnstore::predicate::KeyMembers;
 use stoa_exec::profile::{Profile, ScanCounters};
-use stoa_exec::{Destination, Fragment, Fragments, QueryContext};
+use stoa_exec::{Destination, Fragment, Fragments, QueryContext, ReadLeaves, TakeRows};
 use stoa_plan::codec::encode;
-use stoa_rpc::ipc::{read_chunk, write_chunks};
+use stoa_rpc::ipc::write_chunks;
 use stoa_rpc::leaf::{Filter, FilterMembers, FragmentRequest, LeafQuery, LeafService, QuerySetup, RowDestination, RunProfile};
-use stoa_rpc::{Failure, FailureKind, Running};
+use stoa_rpc::{Failure, FailureKind, Gather, Running};
 
+use super::reader::{ReadRows, Reader};
 use super::transaction::Participants;
 use super::{Database, Shared};
 use crate::error::remote;
@@ -161,24 +162,6 @@ impl QueryOnLeaves<'_> {
         }
         Ok(started)
     }
-
-    /// Waits for a fragment: the rows of each leaf, and what it did there.
-    fn gather(&self, started: Started, ctx: &QueryContext) -> Result<(Vec<Vec<RecordBatch>>, Vec<RunProfile>), Failure> {
-        let Started { addresses, running, queries } = started;
-        let mut rows: Vec<Vec<RecordBatch>> = addresses.iter().map(|_| vec![]).collect();
-        let check = || ctx.cancel.check().map_err(|_| Failure::cancelled());
-        let mut take = |leaf: usize, chunk: Vec<u8>| {
-            check()?;
-            rows[leaf].extend(read_chunk(chunk)?.1);
-            Ok(())
-        };
-        let mut poll = || check().and_then(|()| self.lost(&addresses));
-        // The others need not finish what nobody will read.
-        let mut give_up = || queries.iter().for_each(|query| query.cancel());
-        let ended = stoa_rpc::gather(running, &mut take, &mut poll, &mut give_up);
-        let named = ended.into_iter().zip(&addresses).map(|(ran, address)| ran.map_err(|e| at(address, e)));
-        Ok((rows, all_or_worst(named)?))
-    }
 }
 
 impl QueryOnLeaves<'_> {
@@ -202,22 +185,53 @@ impl QueryOnLeaves<'_> {
     }
 }
 
+impl QueryOnLeaves<'_> {
+    /// Runs a fragment for `read`, which takes rows as it wants them and may end before the leaves do: what those did that ran to the end.
+    fn read(&self, fragment: &Fragment, ctx: &QueryContext, read: &mut ReadRows<'_>) -> stoa_exec::Result<Profile> {
+        let Started { addresses, running, queries } = self.start(fragment)?;
+        let mut poll = || ctx.cancel.check().map_err(|_| Failure::cancelled()).and_then(|()| self.lost(&addresses));
+        // The others need not finish what nobody will read.
+        let mut give_up = || queries.iter().for_each(|query| query.cancel());
+        let mut gather = Gather::new(running, &mut poll, &mut give_up);
+        let done = read(&mut Reader::new(&mut gather, &ctx.cancel));
+        let failed = gather.has_failed();
+        let ended = gather.ended().into_iter().zip(&addresses).map(|(ran, address)| ran.map_err(|e| at(address, e)));
+        if failed {
+            let failure = all_or_worst(ended).err().unwrap_or_else(Failure::cancelled);
+            return Err(self.failed(failure));
+        }
+        done?;
+        let ran = ended.zip(&addresses).filter_map(|(ran, address)| Some((address, ran.ok()?)));
+        Ok(profile(ran.collect(), addresses.len()))
+    }
+}
+
 impl Fragments for QueryOnLeaves<'_> {
     fn run(&self, fragment: &Fragment, ctx: &QueryContext) -> stoa_exec::Result<(Vec<Vec<RecordBatch>>, Profile)> {
-        let started = self.start(fragment)?;
-        let addresses = started.addresses.clone();
-        let (rows_of_leaves, profiles) = self.gather(started, ctx).map_err(|e| self.failed(e))?;
-        let mut profile = Profile::default();
-        let rows: Vec<u64> = profiles.iter().map(rows_of_root).collect();
-        let root = profiles.iter().filter_map(root).min();
-        addresses.iter().zip(profiles).for_each(|(address, ran)| add(&mut profile, address, addresses.len(), ran));
-        if let Some(entry) = root.and_then(|root| profile.nodes.get_mut(&root))
-            && let (Some(most), all @ 1..) = (rows.iter().max(), rows.iter().sum::<u64>())
-            && addresses.len() > 1
-        {
-            entry.notes.push(format!("skew {:.2}", *most as f64 * rows.len() as f64 / all as f64));
-        }
-        Ok((rows_of_leaves, profile))
+        let mut rows: Vec<Vec<RecordBatch>> = Vec::new();
+        let profile = self.read(fragment, ctx, &mut |reader| {
+            rows.resize(reader.leaves(), vec![]);
+            while let Some((leaf, batches)) = reader.any()? {
+                rows[leaf].extend(batches);
+            }
+            Ok(())
+        })?;
+        Ok((rows, profile))
+    }
+
+    fn stream(&self, fragment: &Fragment, ctx: &QueryContext, each: &mut TakeRows<'_>) -> stoa_exec::Result<Profile> {
+        self.read(fragment, ctx, &mut |reader| {
+            while let Some((_, batches)) = reader.any()? {
+                if !each(batches)? {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn pull(&self, fragment: &Fragment, ctx: &QueryContext, read: &mut ReadLeaves<'_>) -> stoa_exec::Result<Profile> {
+        self.read(fragment, ctx, &mut |reader| read(reader))
     }
 
     fn give(&self, number: u32, batches: &[RecordBatch], ctx: &QueryContext) -> stoa_exec::Result<()> {
@@ -297,6 +311,21 @@ fn root(ran: &RunProfile) -> Option<u32> {
 
 fn rows_of_root(ran: &RunProfile) -> u64 {
     ran.nodes.iter().min_by_key(|node| node.node).map_or(0, |node| node.rows)
+}
+
+/// What leaves did, each by its address, of so many.
+fn profile(ran: Vec<(&String, RunProfile)>, leaves: usize) -> Profile {
+    let mut profile = Profile::default();
+    let rows: Vec<u64> = ran.iter().map(|(_, ran)| rows_of_root(ran)).collect();
+    let root = ran.iter().filter_map(|(_, ran)| root(ran)).min();
+    ran.into_iter().for_each(|(address, ran)| add(&mut profile, address, leaves, ran));
+    if let Some(entry) = root.and_then(|root| profile.nodes.get_mut(&root))
+        && let (Some(most), all @ 1..) = (rows.iter().max(), rows.iter().sum::<u64>())
+        && rows.len() > 1
+    {
+        entry.notes.push(format!("skew {:.2}", *most as f64 * rows.len() as f64 / all as f64));
+    }
+    profile
 }
 
 /// Adds what a leaf did; where there are several, each says its own share.

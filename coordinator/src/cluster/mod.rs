@@ -8,6 +8,7 @@ mod departures;
 mod fragments;
 mod in_doubt;
 mod load;
+mod reader;
 mod routing;
 mod statistics;
 mod transaction;
@@ -15,10 +16,13 @@ mod transaction;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use stoa_columnstore::{AlterTable, Clock, MergeStatus, Table, TableDef, encode_definition};
-use stoa_exec::{Admission, CancelToken, Progress, QueryContext, QueryResult, Settings, execute_on_leaves};
+use stoa_exec::{
+    Admission, CancelToken, Profile, Progress, QueryContext, QueryResult, Settings, TakeResult, execute_on_leaves,
+    stream_on_leaves,
+};
 use stoa_plan::distribute::{self, Net};
 use stoa_plan::{Query, TableStatistics};
 use stoa_rpc::leaf::{Change, OptimizeHow, REFERENCE};
@@ -371,6 +375,11 @@ impl Store for Cluster {
         self.shared.retry_limit.persist(cancel, once)
     }
 
+    fn stream(&self, query: &Query, cancel: &CancelToken, progress: &Progress, take: &mut TakeResult<'_>) -> Result<Profile> {
+        let once = || self.shared.stream((self.view()?, None), query, cancel, progress, take);
+        self.shared.retry_limit.persist(cancel, once)
+    }
+
     fn retry_limit(&self) -> RetryLimit {
         self.shared.retry_limit
     }
@@ -500,7 +509,7 @@ impl Shared {
     /// Runs a query, within a transaction or over what is committed.
     fn run(
         &self,
-        mut database: Arc<Database>,
+        database: Arc<Database>,
         query: &Query,
         within: Option<&Participants>,
         cancel: &CancelToken,
@@ -508,17 +517,47 @@ impl Shared {
     ) -> Result<QueryResult> {
         let _pass = self.admission.enter(cancel)?;
         let context = self.context(cancel);
+        self.on_leaves((database, within), query, |leaves| execute_on_leaves(query, leaves, &context, progress))
+    }
+
+    /// As [`Shared::run`], and hands the rows on as they come. A query that waits until they are taken does not count as one that runs.
+    fn stream(
+        &self,
+        over: (Arc<Database>, Option<&Participants>),
+        query: &Query,
+        cancel: &CancelToken,
+        progress: &Progress,
+        take: &mut TakeResult<'_>,
+    ) -> Result<Profile> {
+        let pass = self.admission.enter(cancel)?;
+        let context = self.context(cancel);
+        let mut delivered = false;
+        let mut take = |schema: &_, batches| {
+            delivered = true;
+            pass.lend(|| take(schema, batches))
+        };
+        let ran = self.on_leaves(over, query, |leaves| stream_on_leaves(query, leaves, &context, progress, &mut take));
+        ran.map_err(|error| if delivered && cancel.check().is_ok() { error.after_delivery() } else { error })
+    }
+
+    /// Begins a query and ends it.
+    fn on_leaves<T>(
+        &self,
+        (mut database, within): (Arc<Database>, Option<&Participants>),
+        query: &Query,
+        run: impl FnOnce(&QueryOnLeaves<'_>) -> stoa_exec::Result<T>,
+    ) -> Result<T> {
         // In a transaction addresses of REFERENCE tables must be of the same leaf, whatever else is read.
         let anywhere = within.is_none() || !routing::reads_reference(query);
         if let Some(read) = routing::partitions_read(query, database.masters.len()).filter(|_| anywhere) {
             database = Arc::new(database.only(&read));
         }
-        let number = self.numbers.next(self.control.node());
+        let (number, began) = (self.numbers.next(self.control.node()), Instant::now());
         let leaves = QueryOnLeaves::new(database, self, number, within);
-        let result = execute_on_leaves(query, &leaves, &context, progress).map_err(|error| leaves.explained(error));
+        let result = run(&leaves).map_err(|error| leaves.explained(error));
         // The leaves log the same number.
         match &result {
-            Ok(result) => tracing::debug!(query = number, wall = ?result.profile.wall, "query done"),
+            Ok(_) => tracing::debug!(query = number, wall = ?began.elapsed(), "query done"),
             Err(error) => tracing::debug!(query = number, %error, "query failed"),
         }
         result

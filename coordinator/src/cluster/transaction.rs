@@ -17,7 +17,7 @@ use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use parking_lot::Mutex;
 use stoa_columnstore::{Clock, RowNames, TableDef, conform, partition_of_address};
-use stoa_exec::{CancelToken, Progress, QueryResult};
+use stoa_exec::{CancelToken, Profile, Progress, QueryResult, TakeResult};
 use stoa_plan::Query;
 use stoa_rpc::ipc::{one_chunk, read_chunk};
 use stoa_rpc::leaf::{LeafTransaction, Load, NumberedRows, REFERENCE, TransactionSetup};
@@ -243,6 +243,11 @@ impl Transaction for ClusterTransaction {
     fn execute(&self, query: &Query, cancel: &CancelToken, progress: &Progress) -> Result<QueryResult> {
         self.usable()?;
         self.shared.run(self.participants.database.clone(), query, Some(&self.participants), cancel, progress)
+    }
+
+    fn stream(&self, query: &Query, cancel: &CancelToken, progress: &Progress, take: &mut TakeResult<'_>) -> Result<Profile> {
+        self.usable()?;
+        self.shared.stream((self.participants.database.clone(), Some(&self.participants)), query, cancel, progress, take)
     }
 
     fn look(&self) -> Result<()> {

@@ -22,7 +22,7 @@ use crate::{Error, Result, Transaction};
 /// Runs `work` in the open transaction, or in one of its own.
 fn within<T>(session: &Session, cancel: &CancelToken, work: &dyn Fn(&mut dyn Transaction) -> Result<T>) -> Result<T> {
     if let Some(open) = &mut *session.open.lock() {
-        return open.run(&*session.store, cancel, &|transaction| {
+        return open.run(&*session.store, cancel, &mut |transaction| {
             transaction.savepoint();
             work(transaction).inspect_err(|_| transaction.undo())
         });

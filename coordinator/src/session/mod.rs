@@ -17,7 +17,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use parking_lot::Mutex;
-use stoa_exec::{CancelToken, Progress, QueryResult};
+use stoa_exec::{CancelToken, Progress, QueryResult, TakeResult};
 use stoa_plan::{DataType, Node, Plan, Query, StatisticsSource, TableStatistics, optimizer};
 use stoa_sql::{Catalog, QueryText, SqlError, Statement, TableColumn, TableInfo};
 
@@ -35,9 +35,11 @@ pub enum Outcome {
     Rows {
         /// Names and types of the columns.
         schema: SchemaRef,
-        /// The rows.
+        /// The rows, or the first of them.
         batches: Vec<RecordBatch>,
     },
+    /// More rows of the last [`Outcome::Rows`].
+    More(Vec<RecordBatch>),
     /// A plan, a line an operator and its notes.
     Plan(String),
     /// Nothing but a word for people.
@@ -59,7 +61,7 @@ impl Session {
         Session { store, open: Arc::default() }
     }
 
-    /// Runs statements in order and hands each one's outcome to `each`; another thread may watch `progress`.
+    /// Runs statements in order and hands each one's outcome to `each`, rows as they come; another thread may watch `progress`.
     ///
     /// # Errors
     /// The first error of a statement or of `each`; what ran before it stays done.
@@ -70,19 +72,23 @@ impl Session {
         progress: &Progress,
         each: &mut dyn FnMut(Outcome) -> std::result::Result<(), E>,
     ) -> std::result::Result<(), E> {
+        telling(each, |out| self.run_all(sql, cancel, progress, out))
+    }
+
+    fn run_all(&self, sql: &str, cancel: &CancelToken, progress: &Progress, out: &mut Out<'_>) -> Result<()> {
         let basis = self.store.plan_basis();
         if let Some(plan) = basis.and_then(|basis| self.store.plans().get(sql, &basis)) {
-            match self.guarded(|| self.rows(&plan, cancel, progress)) {
+            match self.guarded(|| self.rows(&plan, cancel, progress, out)) {
                 Err(error) if error.is_altered() => {}
-                done => return each(done?),
+                done => return done,
             }
         }
-        let statements = stoa_sql::split(sql).map_err(Error::from)?;
+        let statements = stoa_sql::split(sql)?;
         if let [(Statement::Query(query), _)] = &statements[..] {
-            return each(self.planned(cancel, || self.rows(&*self.plan_to_keep(query, sql)?, cancel, progress))?);
+            return self.planned(cancel, || self.rows(&*self.plan_to_keep(query, sql)?, cancel, progress, out));
         }
         for (statement, text) in statements {
-            each(self.planned(cancel, || self.anywhere(&statement, &text, cancel, progress))?)?;
+            self.planned(cancel, || self.anywhere(&statement, &text, cancel, progress, out))?;
         }
         Ok(())
     }
@@ -100,15 +106,23 @@ impl Session {
         }
     }
 
-    /// Runs a plan that is neither optimized nor distributed, as clients submit it.
+    /// Runs a plan that is neither optimized nor distributed, as clients submit it, and hands its rows to `each`.
     ///
     /// # Errors
-    /// Those of the query.
-    pub fn query_plan(&self, query: &Query, cancel: &CancelToken, progress: &Progress) -> Result<QueryResult> {
-        self.planned(cancel, || {
-            let mut query = query.clone();
-            self.check_scans(&mut query)?;
-            self.store.execute(&self.physical(query)?, cancel, progress)
+    /// Those of the query or of `each`.
+    pub fn run_plan<E: From<Error>>(
+        &self,
+        query: &Query,
+        cancel: &CancelToken,
+        progress: &Progress,
+        each: &mut dyn FnMut(Outcome) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        telling(each, |out| {
+            self.planned(cancel, || {
+                let mut query = query.clone();
+                self.check_scans(&mut query)?;
+                stream(&mut *out, |take| self.store.stream(&self.physical(query)?, cancel, progress, take))
+            })
         })
     }
 
@@ -146,10 +160,10 @@ impl Session {
     }
 
     /// Runs what plans a statement and has no effect if it fails: again when a table is altered under it.
-    fn planned<T>(&self, cancel: &CancelToken, run: impl Fn() -> Result<T>) -> Result<T> {
+    fn planned<T>(&self, cancel: &CancelToken, mut run: impl FnMut() -> Result<T>) -> Result<T> {
         let mut tries = self.store.retry_limit().tries();
         loop {
-            match self.guarded(&run) {
+            match self.guarded(&mut run) {
                 Err(error) if error.is_altered() => {
                     if tries.after_alter(error, cancel)? {
                         self.store.tell_tables();
@@ -161,7 +175,14 @@ impl Session {
     }
 
     /// Runs a statement here, or where the store says.
-    fn anywhere(&self, statement: &Statement, text: &str, cancel: &CancelToken, progress: &Progress) -> Result<Outcome> {
+    fn anywhere(
+        &self,
+        statement: &Statement,
+        text: &str,
+        cancel: &CancelToken,
+        progress: &Progress,
+        out: &mut Out<'_>,
+    ) -> Result<()> {
         self.store.check(statement)?;
         if statement.changes_catalog() && self.open.lock().is_some() {
             let way_out = "COMMIT or ROLLBACK first";
@@ -170,15 +191,15 @@ impl Session {
         if statement.changes_catalog()
             && let Some(outcome) = self.store.forward(text, cancel)?
         {
-            return Ok(outcome);
+            return out(outcome);
         }
-        self.execute(statement, cancel, progress)
+        self.execute(statement, cancel, progress, out)
     }
 
-    fn execute(&self, statement: &Statement, cancel: &CancelToken, progress: &Progress) -> Result<Outcome> {
+    fn execute(&self, statement: &Statement, cancel: &CancelToken, progress: &Progress, out: &mut Out<'_>) -> Result<()> {
         let done = |message: String| Ok(Outcome::Done(message));
-        match statement {
-            Statement::Query(query) => self.rows(&self.plan(query)?, cancel, progress),
+        let outcome = match statement {
+            Statement::Query(query) => return self.rows(&self.plan(query)?, cancel, progress, out),
             Statement::Explain { query, analyze } => explain::run(self, query, *analyze, cancel),
             Statement::CreateTable(create) => done(ddl::create_table(self, create)?),
             Statement::CreateTableAs { table, query } => done(insert::create_table_as(self, table, query, cancel)?),
@@ -203,19 +224,19 @@ impl Session {
                 done(self.store.restore(database.as_deref(), new_name.as_deref(), from, cancel)?)
             }
             Statement::Alter(alter) => done(ddl::alter_table(self, alter)?),
-        }
+        };
+        out(outcome?)
     }
 
-    fn rows(&self, plan: &Query, cancel: &CancelToken, progress: &Progress) -> Result<Outcome> {
+    fn rows(&self, plan: &Query, cancel: &CancelToken, progress: &Progress, out: &mut Out<'_>) -> Result<()> {
         let mut open = self.open.lock();
-        let result = match &mut *open {
-            Some(open) => open.run(&*self.store, cancel, &|transaction| transaction.execute(plan, cancel, progress))?,
+        stream(out, |take| match &mut *open {
+            Some(open) => open.run(&*self.store, cancel, &mut |transaction| transaction.stream(plan, cancel, progress, take)),
             None => {
                 drop(open);
-                self.store.execute(plan, cancel, progress)?
+                self.store.stream(plan, cancel, progress, take)
             }
-        };
-        Ok(Outcome::Rows { schema: result.schema, batches: result.batches })
+        })
     }
 
     /// The plan of a query that is all of a text: kept for the next time if it will be right then.
@@ -239,6 +260,39 @@ impl Session {
         let query = optimizer::optimize(query, &View(&*self.store))?;
         Ok(self.store.distribute(query))
     }
+}
+
+/// Takes what a statement gave.
+type Out<'a> = dyn FnMut(Outcome) -> Result<()> + 'a;
+
+/// Runs what hands outcomes on: an error of who takes them ends it, and is what is told.
+fn telling<E: From<Error>>(
+    each: &mut dyn FnMut(Outcome) -> std::result::Result<(), E>,
+    run: impl FnOnce(&mut Out<'_>) -> Result<()>,
+) -> std::result::Result<(), E> {
+    let mut refused = None;
+    let ran = run(&mut |outcome| {
+        each(outcome).map_err(|error| {
+            refused = Some(error);
+            stoa_exec::Error::Cancelled.into()
+        })
+    });
+    match refused {
+        Some(error) => Err(error),
+        None => Ok(ran?),
+    }
+}
+
+/// Runs a query whose rows are handed on as they come.
+fn stream<T>(out: &mut Out<'_>, run: impl FnOnce(&mut TakeResult<'_>) -> Result<T>) -> Result<()> {
+    let mut begun = false;
+    let ran = run(&mut |schema, batches| {
+        let first = !std::mem::replace(&mut begun, true);
+        let outcome = if first { Outcome::Rows { schema: schema.clone(), batches } } else { Outcome::More(batches) };
+        // Who refused knows why.
+        out(outcome).map_err(|_| stoa_exec::Error::Cancelled)
+    });
+    ran.map(drop)
 }
 
 /// A store as the front end and the optimizer see it.

@@ -53,7 +53,7 @@ impl Open {
         &mut self,
         store: &dyn Store,
         cancel: &CancelToken,
-        work: &dyn Fn(&mut dyn Transaction) -> Result<T>,
+        work: &mut dyn FnMut(&mut dyn Transaction) -> Result<T>,
     ) -> Result<T> {
         let mut tries = store.retry_limit().tries();
         loop {

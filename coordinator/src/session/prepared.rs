@@ -4,7 +4,7 @@ use stoa_exec::{CancelToken, Progress};
 use stoa_plan::Literal;
 use stoa_sql::PreparedStatement;
 
-use super::{Outcome, Session};
+use super::{Outcome, Session, telling};
 use crate::{Error, Result};
 
 /// A statement that was parsed and waits for the values of its parameters. It holds on to nothing: names are looked up when it runs.
@@ -53,7 +53,7 @@ impl Session {
             // The same text without values: its plan may be kept.
             return self.run(&prepared.sql, cancel, progress, each);
         }
-        each(self.planned(cancel, || self.anywhere(&statement, &prepared.sql, cancel, progress))?)
+        telling(each, |out| self.planned(cancel, || self.anywhere(&statement, &prepared.sql, cancel, progress, &mut *out)))
     }
 }
 
