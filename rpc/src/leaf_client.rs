@@ -137,7 +137,8 @@ impl LeafService for RemoteLeaf {
             write_fragment(&fragment, request.get().init_fragment())?;
             request.get().set_sink(sink);
             let response = unless_silent(&leaf, silence, request.send().promise).await?;
-            read_ran(response.get()?.get_result()?)
+            let ran = response.get()?;
+            Ok((read_ran(ran.get_result()?)?, ran.get_rows()?.to_vec()))
         }))
     }
 

@@ -92,7 +92,10 @@ impl leaf::Server for LeafServer {
         let (service, guard) = (self.service.clone(), Guard::default());
         let begun = guard.begun();
         let begin = move || begun.keep(service.begin(setup)?);
-        query_server::run(params.get_fragment()?, params.get_sink()?, begin, results.get().init_result()).await
+        let (ran, rows) = query_server::run(params.get_fragment()?, params.get_sink()?, begin).await?;
+        query_server::write_ran(ran, results.get().init_result());
+        results.get().set_rows(&rows);
+        Ok(())
     }
 
     async fn receive(self: Rc<Self>, params: leaf::ReceiveParams, mut results: leaf::ReceiveResults) -> capnp::Result<()> {

@@ -46,9 +46,9 @@ impl LastInAnswer {
         LastInAnswer { queue, last: None }
     }
 
-    /// The last chunk, if the queue did not get it.
-    pub fn last(self) -> Option<Vec<u8>> {
-        self.last
+    /// The last chunk, if the queue did not get it; otherwise nothing.
+    pub fn last(self) -> Vec<u8> {
+        self.last.unwrap_or_default()
     }
 }
 

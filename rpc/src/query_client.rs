@@ -38,7 +38,8 @@ impl RemoteQuery {
             write_fragment(&fragment, request.get().init_fragment())?;
             request.get().set_sink(sink);
             let response = unless_silent(&leaf, silence, request.send().promise).await?;
-            read_ran(response.get()?.get_result()?)
+            let ran = response.get()?;
+            Ok((read_ran(ran.get_result()?)?, ran.get_rows()?.to_vec()))
         })
     }
 }
@@ -164,17 +165,15 @@ pub(crate) fn write_fragment(from: &FragmentRequest, mut to: fragment::Builder<'
     Ok(())
 }
 
-/// What a fragment did, and its last rows.
-pub(crate) fn read_ran(from: ran::Reader<'_>) -> Result<(RunProfile, Vec<u8>)> {
+/// What a fragment did.
+pub(crate) fn read_ran(from: ran::Reader<'_>) -> Result<RunProfile> {
     let profile = match from.which().map_err(capnp::Error::from)? {
         ran::Profile(profile) => profile,
         ran::Failure(failure) => return Err(Failure::read(failure?)?),
     };
     let nodes = profile.get_nodes()?.iter().map(read_node).collect::<capnp::Result<_>>()?;
     let wall = Duration::from_nanos(profile.get_wall_nanos());
-    let rows = profile.get_rows()?.to_vec();
-    let (peak_memory, sent_bytes) = (profile.get_peak_memory(), profile.get_sent_bytes());
-    Ok((RunProfile { nodes, wall, peak_memory, sent_bytes }, rows))
+    Ok(RunProfile { nodes, wall, peak_memory: profile.get_peak_memory(), sent_bytes: profile.get_sent_bytes() })
 }
 
 fn read_node(from: node_profile::Reader<'_>) -> capnp::Result<NodeProfile> {

@@ -25,7 +25,10 @@ impl Drop for QueryServer {
 impl query::Server for QueryServer {
     async fn run(self: Rc<Self>, params: query::RunParams, mut results: query::RunResults) -> capnp::Result<()> {
         let (params, query) = (params.get()?, self.0.clone());
-        run(params.get_fragment()?, params.get_sink()?, || Ok(query), results.get().init_result()).await
+        let (ran, rows) = run(params.get_fragment()?, params.get_sink()?, || Ok(query)).await?;
+        write_ran(ran, results.get().init_result());
+        results.get().set_rows(&rows);
+        Ok(())
     }
 
     async fn cancel(self: Rc<Self>, _: query::CancelParams, _: query::CancelResults) -> capnp::Result<()> {
@@ -76,20 +79,19 @@ impl Drop for Guard {
     }
 }
 
-/// Runs a fragment of the query that `begin` gives.
+/// Runs a fragment of the query that `begin` gives: what came of it, and the last rows for the answer.
 pub(crate) async fn run(
     fragment: fragment::Reader<'_>,
     to: row_sink::Client,
     begin: impl FnOnce() -> Result<Arc<dyn LeafQuery>> + Send + 'static,
-    result: ran::Builder<'_>,
-) -> capnp::Result<()> {
+) -> capnp::Result<(Result<RunProfile>, Vec<u8>)> {
     let in_answer = fragment.get_rows_in_answer();
     let request = read_fragment(fragment)?;
     let (mut queue, chunks) = pump::queue();
     let run = blocking(move || {
         let query = begin()?;
         if !in_answer {
-            return Ok((query.run(request, &mut queue)?, None));
+            return Ok((query.run(request, &mut queue)?, vec![]));
         }
         let mut sink = LastInAnswer::new(queue);
         Ok((query.run(request, &mut sink)?, sink.last()))
@@ -101,11 +103,10 @@ pub(crate) async fn run(
         (Ok(_), Err(sent)) => Err(sent),
         (ran, _) => ran,
     };
-    match ran {
-        Ok((profile, rows)) => write_profile(&profile, rows.as_deref(), result.init_profile()),
-        Err(failure) => failure.write(result.init_failure()),
-    }
-    Ok(())
+    Ok(match ran {
+        Ok((profile, rows)) => (Ok(profile), rows),
+        Err(failure) => (Err(failure), vec![]),
+    })
 }
 
 pub(crate) fn read_setup(from: query_setup::Reader<'_>) -> capnp::Result<QuerySetup> {
@@ -145,10 +146,12 @@ fn read_filter(from: filter::Reader<'_>) -> capnp::Result<Filter> {
     Ok(Filter { id: from.get_id(), min: from.get_min(), max: from.get_max(), keys: from.get_keys(), members })
 }
 
-fn write_profile(profile: &RunProfile, rows: Option<&[u8]>, mut to: ran::profile::Builder<'_>) {
-    if let Some(rows) = rows {
-        to.set_rows(rows);
-    }
+pub(crate) fn write_ran(ran: Result<RunProfile>, to: ran::Builder<'_>) {
+    let profile = match ran {
+        Ok(profile) => profile,
+        Err(failure) => return failure.write(to.init_failure()),
+    };
+    let mut to = to.init_profile();
     to.set_wall_nanos(profile.wall.as_nanos() as u64);
     to.set_peak_memory(profile.peak_memory);
     to.set_sent_bytes(profile.sent_bytes);

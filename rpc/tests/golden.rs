@@ -9,7 +9,7 @@ use std::path::Path;
 use capnp::message::{Builder, HeapAllocator};
 use capnp::serialize;
 use stoa_schema::admin_capnp::{admin, listing, said};
-use stoa_schema::common_capnp::{done, failure, hello};
+use stoa_schema::common_capnp::{done, failure, hello, row_sink};
 use stoa_schema::coordinator_capnp::{decided, described, gate, loaded, peer_status, prepared, prepared_statement, session};
 use stoa_schema::leaf_capnp::{
     change, decision, duplicates, fragment, in_doubt, leaf, merge_status, query_setup, ran, rows_read, status, transaction,
@@ -45,7 +45,8 @@ fn common() -> Vec<(&'static str, Vec<u8>)> {
         to.init_hello().set_major(1);
     });
     let load = message(|m| m.init_root::<session::load_params::Builder<'_>>().set_table("t"));
-    vec![("hello", hello), ("done-failure", failed), ("gate-enter", enter), ("session-load", load)]
+    let done = message(|m| m.init_root::<row_sink::done_params::Builder<'_>>().set_chunk(&[1, 2]));
+    vec![("hello", hello), ("done-failure", failed), ("gate-enter", enter), ("session-load", load), ("sink-done", done)]
 }
 
 fn coordinators() -> Vec<(&'static str, Vec<u8>)> {
@@ -134,7 +135,7 @@ fn leaves() -> Vec<(&'static str, Vec<u8>)> {
         to.set_rows_in_answer(true);
         to.init_destination().set_caller(());
     });
-    let with_rows = message(|m| m.init_root::<ran::Builder<'_>>().init_profile().set_rows(&[16, 17]));
+    let ran_rows = message(|m| m.init_root::<leaf::query_results::Builder<'_>>().set_rows(&[16, 17]));
     let query = message(|m| {
         let mut to: leaf::query_params::Builder<'_> = m.init_root();
         to.reborrow().init_setup().set_query(18);
@@ -164,8 +165,8 @@ fn leaves() -> Vec<(&'static str, Vec<u8>)> {
         ("leaf-fragment-shuffle", shuffle),
         ("leaf-fragment-in-answer", in_answer),
         ("leaf-query", query),
+        ("leaf-query-rows", ran_rows),
         ("leaf-ran", ran),
-        ("leaf-ran-rows", with_rows),
         ("leaf-change", change),
         ("leaf-status", status),
     ]

@@ -80,8 +80,8 @@ interface Leaf {
   # All that a catalog can be made of again.
   holdings @18 () -> (result :Holdings);
 
-  # Begins a query, runs the only fragment that it has here, and ends it. Since version 1.1.
-  query @19 (setup :QuerySetup, fragment :Fragment, sink :RowSink) -> (result :Ran);
+  # Begins a query, runs the only fragment that it has here, and ends it; `rows` as in Query.run. Since version 1.1.
+  query @19 (setup :QuerySetup, fragment :Fragment, sink :RowSink) -> (result :Ran, rows :Data);
 }
 
 struct Holdings {
@@ -412,8 +412,9 @@ struct Begun {
 }
 
 interface Query {
-  # Runs a fragment. The rows go to `sink`, or to other leaves; it returns when they are there.
-  run @0 (fragment :Fragment, sink :RowSink) -> (result :Ran);
+  # Runs a fragment. The rows go to `sink`, or to other leaves; it returns when they are there. `rows`: an Arrow IPC stream of the last
+  # ones, which the sink did not get; empty: none.
+  run @0 (fragment :Fragment, sink :RowSink) -> (result :Ran, rows :Data);
   # Stops what runs.
   cancel @1 () -> ();
 }
@@ -457,7 +458,6 @@ struct Ran {
       wallNanos @1 :UInt64;
       peakMemory @2 :UInt64;
       sentBytes @4 :UInt64;  # of rows, to wherever they went
-      rows @5 :Data;         # an Arrow IPC stream: the last rows, those that the sink did not get; empty: none
     }
     failure @3 :Failure;
   }
