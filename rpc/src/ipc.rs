@@ -33,14 +33,14 @@ pub fn write_chunks(batches: &[RecordBatch], each: &mut dyn FnMut(Vec<u8>) -> Re
             bytes += part.num_rows() * size;
             waiting.push(part);
             if bytes >= CHUNK_BYTES {
-                each(chunk_of(&waiting[0].schema(), &waiting, bytes)?)?;
+                each(chunk(&waiting[0].schema(), &waiting)?)?;
                 waiting.clear();
                 bytes = 0;
             }
         }
     }
     match waiting.first() {
-        Some(first) => each(chunk_of(&first.schema(), &waiting, bytes)?),
+        Some(first) => each(chunk(&first.schema(), &waiting)?),
         None => Ok(()),
     }
 }
