@@ -84,7 +84,8 @@ fn a_client_that_does_not_read_costs_no_memory_and_no_place() {
         assert!(grown.iter().all(|grown| *grown < 150), "megabytes more than before on each node: {grown:?}");
     }
     let later: Vec<i64> = held[1].iter().zip(&held[0]).map(|(now, before)| *now as i64 - *before as i64).collect();
-    assert!(later.iter().all(|grown| *grown < 16), "megabytes more two seconds later: {later:?}");
+    // A leaf may still be at its first round then: some 30 MB.
+    assert!(later.iter().all(|grown| *grown < 64), "megabytes more two seconds later: {later:?}");
     let asked = Instant::now();
     while running(&cluster).is_some() {
         assert!(asked.elapsed() < Duration::from_secs(10), "the coordinator goes on");
