@@ -16,16 +16,17 @@ use stoa_rpc::leaf::{FragmentRequest, LeafService, QuerySetup, RowDestination};
 use crate::leaves::Leaves;
 use crate::nodes::Cluster;
 
-/// 1.6 GB.
-const LARGE: &str = "SELECT x.a, y.a AS b FROM t x, t y";
-const LARGE_ROWS: u64 = 100_000_000;
+/// 320 MB.
+const LARGE: &str = "SELECT x.a, y.a AS b FROM t x, few y";
+const LARGE_ROWS: u64 = 20_000_000;
 
-/// A cluster with a table of 10,000 rows.
+/// A cluster with a table of 200,000 rows and one of 100.
 fn cluster(variables: &[(&str, &str)]) -> Cluster {
     let cluster = Cluster::start_with(1, 2, variables);
     let values: Vec<String> = (0..100).map(|i| format!("({i})")).collect();
     cluster.ok(&format!("CREATE TABLE few (a BIGINT); INSERT INTO few VALUES {}", values.join(", ")));
-    cluster.ok("CREATE TABLE t (a BIGINT, SHARD KEY (a)); INSERT INTO t SELECT x.a * 100 + y.a FROM few x, few y");
+    let t = "SELECT x.a * 10000 + y.a * 100 + z.a FROM few x, few y, few z WHERE x.a < 20";
+    cluster.ok(&format!("CREATE TABLE t (a BIGINT, SHARD KEY (a)); INSERT INTO t {t}"));
     cluster
 }
 
@@ -36,7 +37,7 @@ fn resident(pid: &str) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
 }
 
-/// Statements on the coordinator that read `t` twice.
+/// The number of the statement that reads `t` with another table.
 fn running(cluster: &Cluster) -> Option<String> {
     let list = cluster.ok("SHOW PROCESSLIST");
     let line = list.lines().find(|line| line.contains("FROM t x"));
@@ -73,17 +74,18 @@ fn a_client_that_does_not_read_costs_no_memory_and_no_place() {
         std::thread::sleep(Duration::from_secs(2));
         held.push(all());
         // It is not among those that run: others are let in.
-        assert_eq!(cluster.ok("SELECT count(*) AS n FROM t").lines().last(), Some("10000"));
+        assert_eq!(cluster.ok("SELECT count(*) AS n FROM t").lines().last(), Some("200000"));
         Err(enough())
     });
-    assert!(ran.is_err_and(|why| why.message.contains("enough")) && rows < LARGE_ROWS / 100, "{rows} rows");
-    // A debug build, and what a query takes to begin with: the result is 1600 MB.
+    assert!(ran.is_err_and(|why| why.message.contains("enough")) && rows < LARGE_ROWS / 2, "{rows} rows");
+    // A debug build, and what a query takes to begin with: the result is 320 MB.
     for held in &held {
         let grown: Vec<u64> = held.iter().zip(&before).map(|(now, before)| now.saturating_sub(*before)).collect();
         assert!(grown.iter().all(|grown| *grown < 150), "megabytes more than before on each node: {grown:?}");
     }
     let later: Vec<i64> = held[1].iter().zip(&held[0]).map(|(now, before)| *now as i64 - *before as i64).collect();
-    assert!(later.iter().all(|grown| *grown < 16), "megabytes more two seconds later: {later:?}");
+    // A leaf may still be at its first round then: some 30 MB.
+    assert!(later.iter().all(|grown| *grown < 64), "megabytes more two seconds later: {later:?}");
     let asked = Instant::now();
     while running(&cluster).is_some() {
         assert!(asked.elapsed() < Duration::from_secs(10), "the coordinator goes on");
@@ -117,7 +119,7 @@ fn what_waits_for_its_client_can_be_killed() {
         }
         goes_on.send(()).unwrap();
         let (rows, ran) = reader.join().unwrap();
-        assert!(ran.is_err_and(|why| why.kind == FailureKind::Cancelled) && rows < LARGE_ROWS / 100, "{rows} rows");
+        assert!(ran.is_err_and(|why| why.kind == FailureKind::Cancelled) && rows < LARGE_ROWS / 2, "{rows} rows");
     });
 }
 
@@ -138,7 +140,7 @@ fn a_leaf_that_dies_after_rows_came_is_no_secret() {
     assert!(why.kind == FailureKind::Retryable && why.message.contains("were delivered"), "{rows} rows: {why}");
     assert!(rows < LARGE_ROWS);
     // Run again it finds the replicas; a result that was held back is run again without a word.
-    let (rows, ran) = read(&client, "SELECT a, a AS b FROM t", &mut |_| Ok(()));
+    let (rows, ran) = read(&client, "SELECT a, a AS b FROM t WHERE a < 10000", &mut |_| Ok(()));
     ran.unwrap();
     assert_eq!(rows, 10_000);
 }
@@ -149,7 +151,7 @@ fn rows_come_in_order_and_a_limit_ends_the_leaves() {
     let client = cluster.client();
     let mut last = (i64::MIN, i64::MAX);
     let mut rows = 0;
-    let sorted = "SELECT x.a, y.a AS b FROM t x, few y ORDER BY x.a, y.a DESC";
+    let sorted = "SELECT x.a, y.a AS b FROM t x, few y WHERE x.a < 5000 ORDER BY x.a, y.a DESC";
     let in_order = |batches: &[RecordBatch], last: &mut (i64, i64)| {
         for batch in batches {
             let [a, b] = [0, 1].map(|i| batch.column(i).as_primitive::<Int64Type>());
@@ -168,7 +170,7 @@ fn rows_come_in_order_and_a_limit_ends_the_leaves() {
             Ok(())
         })
         .unwrap();
-    assert_eq!(rows, 1_000_000);
+    assert_eq!(rows, 500_000);
     let began = Instant::now();
     let (rows, ran) = read(&client, &format!("{LARGE} LIMIT 200000 OFFSET 10"), &mut |_| Ok(()));
     ran.unwrap();
