@@ -3,6 +3,7 @@
 python3 benches/inserts.py SCRATCH [SECONDS]: SCRATCH is a folder that is not there yet, on the disk to be measured.
 The example `inserts` of stoa-bench does the same with Stoa.
 """
+import bisect
 import itertools
 import pathlib
 import sqlite3
@@ -46,6 +47,18 @@ def measure(path, threads, seconds):
     p50, p90, p99 = (found[int(len(found) * share)] * 1e3 for share in (0.5, 0.9, 0.99))
     print(f"SQLite {sqlite3.sqlite_version}, INSERT of one row, {threads} threads: {len(found) / seconds:.0f}/s, p50 {p50:.2f} ms, "
           f"p90 {p90:.2f} ms, p99 {p99:.2f} ms, max {found[-1] * 1e3:.2f} ms")
+    print(histogram(found))
+
+
+def histogram(found):
+    """How many of some latencies, which are in order, are below each power of two."""
+    parts, limit, counted = [], 0.125, 0
+    while counted < len(found):
+        below = bisect.bisect_left(found, limit / 1e3)
+        if below:
+            parts.append(f"{limit:g} ms {(below - counted) / len(found) * 100:.1f} %")
+        limit, counted = limit * 2, below
+    return "  below " + ", ".join(parts)
 
 
 def main():

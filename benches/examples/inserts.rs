@@ -4,8 +4,9 @@
 //! `cargo run --release -p stoa-bench --example inserts -- SCRATCH [SECONDS]`: SCRATCH is a folder that is not there yet, on the disk to be
 //! measured. `benches/inserts.py` does the same with SQLite.
 
+use std::fmt::Write as _;
 use std::fs::File;
-use std::io::Write;
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -96,5 +97,21 @@ fn measure<W: FnMut(u64) -> Result<()> + Send>(what: &str, time: Duration, worke
     let ms = |share: f64| at(share).map_or(0.0, |time| time.as_secs_f64() * 1e3);
     let (rate, p50, p90, p99, max) = (all.len() as f64 / seconds, ms(0.5), ms(0.9), ms(0.99), ms(1.0));
     println!("{what}: {rate:.0}/s, p50 {p50:.2} ms, p90 {p90:.2} ms, p99 {p99:.2} ms, max {max:.2} ms");
+    println!("{}", histogram(&all));
     Ok(())
+}
+
+/// How many of some latencies, which are in order, are below each power of two.
+fn histogram(all: &[Duration]) -> String {
+    let mut line = String::from("  below");
+    let (mut micros, mut counted) = (125, 0);
+    while counted < all.len() {
+        let below = all.partition_point(|time| time.as_micros() < micros);
+        if below > 0 {
+            let share = (below - counted) as f64 / all.len() as f64 * 100.0;
+            let _ = write!(line, " {} ms {share:.1} %,", micros as f64 / 1e3);
+        }
+        (micros, counted) = (micros * 2, below);
+    }
+    line.trim_end_matches(',').to_owned()
 }

@@ -14,6 +14,7 @@ mod catalog;
 mod convert;
 mod dialect;
 mod error;
+mod lexeme;
 mod literals;
 mod parse;
 mod prepared;

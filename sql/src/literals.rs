@@ -3,6 +3,7 @@
 //! What is not exactly covered here (expressions, conversions that round or may fail, names in another case) has no rows here and goes
 //! by [`crate::bind_insert`], which decides what it means. Where there are rows here, they are the ones that its plan yields.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -16,11 +17,10 @@ use arrow::datatypes::{
 };
 use arrow_schema::{Field, Schema};
 use chrono::{Datelike, NaiveDate, NaiveDateTime};
-use datafusion_sql::sqlparser::keywords::Keyword;
-use datafusion_sql::sqlparser::tokenizer::{Token, TokenWithSpan, Word};
 use stoa_plan::DataType;
 
-use crate::{Catalog, Insert, TableInfo, token};
+use crate::lexeme::{Lexeme, Lexemes};
+use crate::{Catalog, Insert, TableInfo};
 
 /// Numbers of so many digits are exact as DOUBLE.
 const MAX_DIGITS: usize = 15;
@@ -30,8 +30,8 @@ const YEARS: std::ops::RangeInclusive<i32> = 1700..=2200;
 /// The rows of an INSERT of plain literals, as [`crate::bind_insert`]'s plan would yield them; `None` if that has to decide.
 #[must_use]
 pub fn literal_rows(insert: &Insert, catalog: &dyn Catalog) -> Option<RecordBatch> {
-    let literals = Literals::read(insert.source.tokens())?;
-    if !literals.rest.first().is_none_or(|token| is_keyword(&token.token, Keyword::ON)) {
+    let mut literals = Literals::read(insert.source.lexemes())?;
+    if !literals.rest.next().is_none_or(|next| next.is("ON")) {
         return None;
     }
     let table = catalog.table(&insert.table)?;
@@ -60,13 +60,13 @@ pub fn literal_rows(insert: &Insert, catalog: &dyn Catalog) -> Option<RecordBatc
 }
 
 /// For each column of the table, which of the given values it takes.
-fn sources(table: &TableInfo, columns: &[&Word]) -> Option<Vec<Option<usize>>> {
+fn sources(table: &TableInfo, columns: &[Word<'_>]) -> Option<Vec<Option<usize>>> {
     if columns.is_empty() {
         return Some((0..table.columns.len()).map(Some).collect());
     }
     let mut from = vec![None; table.columns.len()];
     for (at, word) in columns.iter().enumerate() {
-        let name = folded(word)?;
+        let name = word.folded()?;
         let column = table.columns.iter().position(|column| column.name == name)?;
         if from[column].replace(at).is_some() {
             return None;
@@ -77,20 +77,31 @@ fn sources(table: &TableInfo, columns: &[&Word]) -> Option<Vec<Option<usize>>> {
     table.columns.iter().all(|column| lower(&column.name)).then_some(from)
 }
 
-/// The name that a word stands for; `None` where folding it is not for here.
-pub(crate) fn folded(word: &Word) -> Option<String> {
-    (word.quote_style.is_some() || word.value.is_ascii()).then(|| token::fold(&word.value, word.quote_style))
+/// A name as it was written.
+pub(crate) struct Word<'a> {
+    value: &'a str,
+    quoted: bool,
+}
+
+impl Word<'_> {
+    /// The name that it stands for; `None` where folding it is not for here.
+    pub(crate) fn folded(&self) -> Option<Cow<'_, str>> {
+        match self.quoted {
+            true => Some(Cow::Borrowed(self.value)),
+            false => self.value.is_ascii().then(|| Cow::Owned(self.value.to_ascii_lowercase())),
+        }
+    }
 }
 
 /// The parts of an INSERT or REPLACE of plain literals.
 pub(crate) struct Literals<'a> {
     /// It is a REPLACE.
     pub(crate) replace: bool,
-    pub(crate) table: &'a Word,
-    columns: Vec<&'a Word>,
+    pub(crate) table: Word<'a>,
+    columns: Vec<Word<'a>>,
     rows: Vec<Vec<Constant<'a>>>,
     /// What follows the rows.
-    pub(crate) rest: &'a [TokenWithSpan],
+    pub(crate) rest: Lexemes<'a>,
 }
 
 /// A literal.
@@ -100,31 +111,32 @@ enum Constant<'a> {
     Bool(bool),
     /// The digits, and whether a minus is before them.
     Number(&'a str, bool),
-    Text(&'a str),
+    /// The text, and whether the quotes in it are doubled yet.
+    Text(&'a str, bool),
     Date(&'a str),
     Timestamp(&'a str),
 }
 
 impl<'a> Literals<'a> {
-    /// `INSERT INTO table [(columns)] VALUES (literal, ...), ...`; `None` if the tokens begin otherwise.
-    pub(crate) fn read(tokens: &'a [TokenWithSpan]) -> Option<Literals<'a>> {
-        let mut reader = Reader { rest: tokens };
-        let replace = reader.takes_keyword(Keyword::REPLACE);
-        if !replace && !reader.takes_keyword(Keyword::INSERT) {
+    /// `INSERT INTO table [(columns)] VALUES (literal, ...), ...`; `None` if it begins otherwise.
+    pub(crate) fn read(lexemes: Lexemes<'a>) -> Option<Literals<'a>> {
+        let mut reader = Reader { rest: lexemes };
+        let replace = reader.takes_word("REPLACE");
+        if !replace && !reader.takes_word("INSERT") {
             return None;
         }
-        reader.takes_keyword(Keyword::INTO).then_some(())?;
+        reader.takes_word("INTO").then_some(())?;
         let table = reader.name()?;
         let mut columns = Vec::new();
-        if reader.takes(&Token::LParen) {
+        if reader.takes(b'(') {
             columns = reader.list(Reader::name)?;
         }
-        reader.takes_keyword(Keyword::VALUES).then_some(())?;
+        reader.takes_word("VALUES").then_some(())?;
         let mut rows = Vec::new();
         loop {
-            reader.takes(&Token::LParen).then_some(())?;
+            reader.takes(b'(').then_some(())?;
             rows.push(reader.list(Reader::constant)?);
-            if !reader.takes(&Token::Comma) {
+            if !reader.takes(b',') {
                 break;
             }
         }
@@ -132,87 +144,80 @@ impl<'a> Literals<'a> {
     }
 }
 
-/// Tokens that are still to be read.
+/// What is still to be read.
 struct Reader<'a> {
-    rest: &'a [TokenWithSpan],
+    rest: Lexemes<'a>,
 }
 
 impl<'a> Reader<'a> {
-    fn next(&mut self) -> Option<&'a Token> {
-        let (first, rest) = self.rest.split_first()?;
-        self.rest = rest;
-        Some(&first.token)
-    }
-
-    fn takes_if(&mut self, is_it: impl FnOnce(&Token) -> bool) -> bool {
-        let taken = self.rest.first().is_some_and(|token| is_it(&token.token));
+    fn takes_if(&mut self, is_it: impl FnOnce(Lexeme<'a>) -> bool) -> bool {
+        let mut rest = self.rest;
+        let taken = rest.next().is_some_and(is_it);
         if taken {
-            self.rest = &self.rest[1..];
+            self.rest = rest;
         }
         taken
     }
 
-    fn takes(&mut self, token: &Token) -> bool {
-        self.takes_if(|next| next == token)
+    fn takes(&mut self, symbol: u8) -> bool {
+        self.takes_if(|next| next == Lexeme::Symbol(symbol))
     }
 
-    fn takes_keyword(&mut self, keyword: Keyword) -> bool {
-        self.takes_if(|next| is_keyword(next, keyword))
+    fn takes_word(&mut self, word: &str) -> bool {
+        self.takes_if(|next| next.is(word))
     }
 
     /// What follows an opening parenthesis, up to the closing one.
     fn list<T>(&mut self, element: impl Fn(&mut Self) -> Option<T>) -> Option<Vec<T>> {
         let mut list = vec![element(self)?];
-        while self.takes(&Token::Comma) {
+        while self.takes(b',') {
             list.push(element(self)?);
         }
-        self.takes(&Token::RParen).then_some(list)
+        self.takes(b')').then_some(list)
     }
 
     /// A name that the parser takes for nothing else.
-    fn name(&mut self) -> Option<&'a Word> {
-        use Keyword::{DEFAULT, DIRECTORY, FROM, FUNCTION, LOCAL, SELECT, TABLE, VALUES, WITH};
-        let Token::Word(word) = self.next()? else { return None };
-        let other = [DEFAULT, DIRECTORY, FROM, FUNCTION, LOCAL, SELECT, TABLE, VALUES, WITH].contains(&word.keyword);
-        (word.quote_style.is_some() || !other).then_some(word)
+    fn name(&mut self) -> Option<Word<'a>> {
+        const OTHERS: [&str; 9] = ["DEFAULT", "DIRECTORY", "FROM", "FUNCTION", "LOCAL", "SELECT", "TABLE", "VALUES", "WITH"];
+        match self.rest.next()? {
+            Lexeme::Name(value) => Some(Word { value, quoted: true }),
+            Lexeme::Word(value) if !OTHERS.iter().any(|other| value.eq_ignore_ascii_case(other)) => {
+                Some(Word { value, quoted: false })
+            }
+            _ => None,
+        }
     }
 
     fn constant(&mut self) -> Option<Constant<'a>> {
-        match self.next()? {
-            Token::SingleQuotedString(text) => Some(Constant::Text(text)),
-            Token::Number(digits, false) => Some(Constant::Number(digits, false)),
-            Token::Minus => match self.next()? {
-                Token::Number(digits, false) => Some(Constant::Number(digits, true)),
+        match self.rest.next()? {
+            Lexeme::Text(text, doubled) => Some(Constant::Text(text, doubled)),
+            Lexeme::Number(digits) => Some(Constant::Number(digits, false)),
+            Lexeme::Symbol(b'-') => match self.rest.next()? {
+                Lexeme::Number(digits) => Some(Constant::Number(digits, true)),
                 _ => None,
             },
-            Token::LParen => {
-                let negative = self.takes(&Token::Minus);
-                let Token::Number(digits, false) = self.next()? else { return None };
-                self.takes(&Token::RParen).then_some(Constant::Number(digits, negative))
+            Lexeme::Symbol(b'(') => {
+                let negative = self.takes(b'-');
+                let Lexeme::Number(digits) = self.rest.next()? else { return None };
+                self.takes(b')').then_some(Constant::Number(digits, negative))
             }
-            Token::Word(word) if word.quote_style.is_none() => self.word(word.keyword),
+            word @ Lexeme::Word(_) => self.word(word),
             _ => None,
         }
     }
 
-    fn word(&mut self, keyword: Keyword) -> Option<Constant<'a>> {
-        let constant = match keyword {
-            Keyword::NULL => return Some(Constant::Null),
-            Keyword::TRUE => return Some(Constant::Bool(true)),
-            Keyword::FALSE => return Some(Constant::Bool(false)),
-            Keyword::DATE => Constant::Date,
-            Keyword::TIMESTAMP => Constant::Timestamp,
-            _ => return None,
-        };
-        match self.next()? {
-            Token::SingleQuotedString(text) => Some(constant(text)),
+    fn word(&mut self, word: Lexeme<'a>) -> Option<Constant<'a>> {
+        let plain = [("NULL", Constant::Null), ("TRUE", Constant::Bool(true)), ("FALSE", Constant::Bool(false))];
+        if let Some((_, constant)) = plain.iter().find(|(name, _)| word.is(name)) {
+            return Some(*constant);
+        }
+        let typed: [(&str, fn(&'a str) -> Constant<'a>); 2] = [("DATE", Constant::Date), ("TIMESTAMP", Constant::Timestamp)];
+        let (_, constant) = typed.iter().find(|(name, _)| word.is(name))?;
+        match self.rest.next()? {
+            Lexeme::Text(text, false) => Some(constant(text)),
             _ => None,
         }
     }
-}
-
-fn is_keyword(token: &Token, keyword: Keyword) -> bool {
-    matches!(token, Token::Word(word) if word.quote_style.is_none() && word.keyword == keyword)
 }
 
 /// Values as a column of a type; `None` if one is not exactly a value of it.
@@ -243,15 +248,16 @@ fn array(ty: DataType, values: &[Constant<'_>]) -> Option<ArrayRef> {
             }
         }
         DataType::Utf8 => Arc::new(StringViewArray::from_iter(all(values, |value| match value {
-            Constant::Text(text) => Some(text),
+            Constant::Text(text, false) => Some(Cow::Borrowed(text)),
+            Constant::Text(text, true) => Some(Cow::Owned(text.replace("''", "'"))),
             _ => None,
         })?)),
         DataType::Date => primitive::<Date32Type>(values, |value| match value {
-            Constant::Text(text) | Constant::Date(text) => days(date(text)?),
+            Constant::Text(text, false) | Constant::Date(text) => days(date(text)?),
             _ => None,
         })?,
         DataType::Timestamp => primitive::<TimestampMicrosecondType>(values, |value| match value {
-            Constant::Text(text) | Constant::Timestamp(text) => Some(moment(text)?.and_utc().timestamp_micros()),
+            Constant::Text(text, false) | Constant::Timestamp(text) => Some(moment(text)?.and_utc().timestamp_micros()),
             _ => None,
         })?,
         DataType::Null | DataType::Interval | DataType::Binary => return None,

@@ -1,43 +1,13 @@
 //! The statements that a text may hold.
 
 mod change;
+mod text;
 
-use std::sync::Arc;
-
-use datafusion_sql::sqlparser::tokenizer::TokenWithSpan;
 use stoa_plan::{DataType, Value};
 
 use crate::{SqlError, TableColumn, TableInfo};
 pub use change::{Alter, AlterTable, Delete, Insert, OnDuplicate, Optimize, Update};
-
-/// A query as it was written, ready to be bound.
-#[derive(Clone, PartialEq)]
-pub struct QueryText {
-    tokens: Arc<[TokenWithSpan]>,
-    sql: Arc<str>,
-}
-
-impl std::fmt::Debug for QueryText {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("QueryText").field(&self.sql).finish()
-    }
-}
-
-impl QueryText {
-    pub(crate) fn new(tokens: Vec<TokenWithSpan>, sql: impl Into<Arc<str>>) -> Self {
-        QueryText { tokens: tokens.into(), sql: sql.into() }
-    }
-
-    /// Its text.
-    #[must_use]
-    pub fn sql(&self) -> &str {
-        &self.sql
-    }
-
-    pub(crate) fn tokens(&self) -> &[TokenWithSpan] {
-        &self.tokens
-    }
-}
+pub use text::QueryText;
 
 /// A statement. Names are lower-case unless they were quoted.
 #[derive(Clone, Debug, PartialEq)]

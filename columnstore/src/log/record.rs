@@ -82,7 +82,7 @@ pub(crate) struct InsertedRows {
 enum StoredRows {
     /// As [`write_rows`] writes them.
     Plain(Arc<[u8]>),
-    /// A record batch of Arrow IPC: its message, and its body. Versions 1 and 2 of the data directory have these.
+    /// A record batch of Arrow IPC: its message, and its body. Version 2 of the data directory has these.
     Ipc { batch: Arc<[u8]>, body: Arc<[u8]> },
 }
 

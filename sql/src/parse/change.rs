@@ -7,16 +7,35 @@ use datafusion_sql::sqlparser::ast::{
 use datafusion_sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 
 use super::cursor::{Cursor, plain_name};
-use crate::literals::{self, Literals};
+use crate::lexeme::Lexemes;
+use crate::literals::Literals;
 use crate::token::{self, Lines, folded};
 use crate::{Delete, Insert, OnDuplicate, QueryText, SqlError, Statement, Update};
 
 /// As [`insert`], if all there is are rows of plain literals.
 pub(super) fn insert_of_literals(tokens: &[TokenWithSpan], lines: &Lines<'_>) -> Option<Statement> {
-    let found = Literals::read(tokens).filter(|found| found.rest.is_empty())?;
+    let mut found = Literals::read(Lexemes::Tokens(tokens))?;
+    if found.rest.next().is_some() {
+        return None;
+    }
+    statement_of(&found, text(tokens, lines))
+}
+
+/// As [`insert_of_literals`], of a text that is nothing else and needs no tokens to see that.
+pub(super) fn insert_in_text(sql: &str) -> Option<(Statement, String)> {
+    let sql = sql.trim_end_matches([' ', '\t', '\n', '\r', ';']);
+    let mut found = Literals::read(Lexemes::Text(sql))?;
+    // Places in the text are counted from its beginning.
+    if found.rest.next().is_some() || !sql.starts_with(|c: char| c.is_ascii_alphabetic()) {
+        return None;
+    }
+    Some((statement_of(&found, QueryText::of_text(sql))?, sql.to_owned()))
+}
+
+fn statement_of(found: &Literals<'_>, source: QueryText) -> Option<Statement> {
     let on_duplicate = if found.replace { OnDuplicate::Replace } else { OnDuplicate::Refuse };
-    let table = literals::folded(found.table)?;
-    Some(Statement::Insert(Insert { table, on_duplicate, assigned: vec![], source: text(tokens, lines) }))
+    let table = found.table.folded()?.into_owned();
+    Some(Statement::Insert(Insert { table, on_duplicate, assigned: vec![], source }))
 }
 
 /// `INSERT INTO ...`, `REPLACE INTO ...`.

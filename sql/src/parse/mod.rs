@@ -30,6 +30,9 @@ pub fn parse(sql: &str) -> Result<Vec<Statement>, SqlError> {
 /// # Errors
 /// As [`parse`].
 pub fn split(sql: &str) -> Result<Vec<(Statement, String)>, SqlError> {
+    if let Some(insert) = change::insert_in_text(sql) {
+        return Ok(vec![insert]);
+    }
     let tokens = token::tokenize(sql)?;
     let lines = Lines::new(sql);
     let parts = || tokens.split(|t| t.token == Token::SemiColon).filter(|part| !part.is_empty());
