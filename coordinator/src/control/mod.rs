@@ -211,7 +211,12 @@ impl Control {
             }
             self.give_reference(shared, address)?;
         }
-        self.let_in(address)?;
+        if let Err(error) = self.let_in(address) {
+            // Another leaf has been heard of meanwhile: now it is to be given them.
+            let behind = self.catalog().leaf(address).is_some_and(|(_, now)| now.behind);
+            let fell = behind && !leaf.behind;
+            return Err(if fell { Error::retryable(format!("leaf {address} has just fallen behind: try again")) } else { error });
+        }
         tracing::info!(leaf = address, "a leaf is back");
         Ok(())
     }
