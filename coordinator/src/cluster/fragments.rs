@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use stoa_columnstore::KeySet;
 use stoa_columnstore::predicate::KeyMembers;
 use stoa_exec::profile::{Profile, ScanCounters};
-use stoa_exec::{Destination, Fragment, Fragments, QueryContext, ReadLeaves, TakeRows};
+use stoa_exec::{Destination, Fragment, Fragments, LeafRows, QueryContext, ReadLeaves, TakeRows};
 use stoa_plan::codec::encode;
 use stoa_rpc::ipc::write_chunks;
 use stoa_rpc::leaf::{Filter, FilterMembers, FragmentRequest, LeafQuery, LeafService, QuerySetup, RowDestination, RunProfile};
