@@ -226,8 +226,13 @@ fn a_leaf_sends_more_rows_than_it_holds() {
     let copies = RowDestination::Leaves { number: 1, addresses: addresses.clone() };
     let shuffled = RowDestination::Shuffle { number: 1, keys: vec![0], addresses, owners: vec![0] };
     for (number, destination) in [(71, copies), (72, shuffled)] {
-        let setup =
-            |address: &str, ordinals| QuerySetup { query: number, database: "stoa".into(), address: address.into(), ordinals };
+        let setup = |address: &str, ordinals| QuerySetup {
+            query: number,
+            database: "stoa".into(),
+            address: address.into(),
+            ordinals,
+            moment: 0,
+        };
         let receives = to.1.begin(setup(&to.0, vec![])).unwrap();
         let sends = from.1.begin(setup(&from.0, vec![0])).unwrap();
         let request = FragmentRequest { plan: plan.clone(), destination, filters: vec![] };

@@ -51,6 +51,10 @@ impl Load {
             changes.push(Change::CreateTable { id: table.id, def: Arc::clone(&table.def) });
         } else {
             let now = newest.table_of(table.id).ok_or_else(|| Error::NoSuchTable(table.name().into()))?;
+            // Leaves may have joined meanwhile, which the load does not know.
+            if now.def.reference && now.def.version() != table.def.version() {
+                return Err(Error::Altered(table.name().into()));
+            }
             if now.def != table.def {
                 // Its segments are read as those from before it was altered.
                 let altered = |(partition, segment): &(usize, Arc<Segment>)| (*partition, Arc::new(segment.altered(&now.def)));
