@@ -97,7 +97,10 @@ impl Failure {
 impl From<capnp::Error> for Failure {
     fn from(error: capnp::Error) -> Failure {
         let kind = match error.kind {
-            capnp::ErrorKind::Disconnected | capnp::ErrorKind::Overloaded => FailureKind::Retryable,
+            // The last one: it ended in the middle of a message.
+            capnp::ErrorKind::Disconnected | capnp::ErrorKind::Overloaded | capnp::ErrorKind::PrematureEndOfFile => {
+                FailureKind::Retryable
+            }
             _ => FailureKind::Fatal,
         };
         Failure::new(kind, format!("a call to another node failed: {}", error.extra))

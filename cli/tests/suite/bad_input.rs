@@ -190,8 +190,10 @@ fn flipped_and_missing_bytes_are_errors_but_never_wrong_answers() {
                 check_damaged(folder.path(), &right, &format!("{} with bit {} of byte {at} flipped", file.display(), at % 8)) > 0,
             );
         }
-        // Padding between blocks is read by nobody; everything else is under a checksum.
-        assert!(found * 10 >= tried * 8, "{}: {found} of {tried} flips were seen", file.display());
+        // Padding between blocks is read by nobody, and the number of a version may become that of an older one; everything else is under
+        // a checksum.
+        let enough = found * 10 >= tried * 8 || file.ends_with("stoa.version");
+        assert!(enough, "{}: {found} of {tried} flips were seen", file.display());
         for length in [0, 1, 7, 8, whole.len() / 3, whole.len() / 2, whole.len().saturating_sub(8), whole.len() - 1] {
             fs::write(&file, &whole[..length.min(whole.len())]).unwrap();
             let errors = check_damaged(folder.path(), &right, &format!("{} cut to {length} bytes", file.display()));

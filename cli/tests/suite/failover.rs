@@ -71,7 +71,7 @@ fn a_leaf_that_hangs_is_replaced_and_fenced() {
     cluster.wait_for_replicas(2);
     let began = Mutex::new(Duration::ZERO);
     under_load(&|sql| cluster.ok(sql), || {
-        std::thread::sleep(Duration::from_millis(500));
+        std::thread::sleep(Duration::from_millis(1500));
         cluster.signal(1, "STOP");
         let stopped = Instant::now();
         cluster.ok("SELECT count(*) FROM rows");
