@@ -70,8 +70,8 @@ fn update_takes_constants_of_any_type() {
     assert_eq!(query.output[4].ty, DataType::Decimal { precision: 10, scale: 2 });
     assert_eq!(query.output[6].ty, DataType::Date);
     assert_eq!(query.output[3].ty, DataType::Utf8);
-    assert!(error("UPDATE t SET f = 'soon'").contains("soon"));
-    assert!(error("UPDATE t SET i = 1000").contains("1000"));
+    // Those that do not fit are found where there is a row to name.
+    plan("UPDATE t SET f = 'soon', i = 1000");
     // All expressions read the row as it was.
     let query = plan("UPDATE u SET a = x, x = a");
     assert_eq!(names(&query), ["$row", "a", "x", "y"]);
