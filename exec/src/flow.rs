@@ -198,9 +198,8 @@ impl<'a> Flow<'a> {
             _ => {
                 let source = source_of_fragment(plan);
                 if let Node::Union { inputs, fields } = &source.node {
-                    let made = &mut |take: Take<'_>| {
-                        self.union((source, inputs, fields), &|input, take| self.fragment(input, take), take)
-                    };
+                    let made =
+                        &mut |take: Take<'_>| self.union(source, inputs, fields, &|input, take| self.fragment(input, take), take);
                     return self.through(plan, source, false, made, take);
                 }
                 let rows = self.on(|| self.exec.fragment_rows(plan))?;
@@ -262,7 +261,7 @@ impl<'a> Flow<'a> {
                 }
             }
             Node::Union { inputs, fields } => {
-                return self.union((plan, inputs, fields), &|input, take| self.plan(input, take), take);
+                return self.union(plan, inputs, fields, &|input, take| self.plan(input, take), take);
             }
             _ => {}
         }
@@ -313,7 +312,9 @@ impl<'a> Flow<'a> {
     /// The rows of the inputs of a union, one after the other.
     fn union(
         &self,
-        (plan, inputs, fields): (&Plan, &[(Plan, Vec<ColumnId>)], &[Field]),
+        plan: &Plan,
+        inputs: &[(Plan, Vec<ColumnId>)],
+        fields: &[Field],
         run: &dyn Fn(&Plan, Take<'_>) -> Result<bool>,
         take: Take<'_>,
     ) -> Result<bool> {

@@ -179,7 +179,7 @@ fn first_rows(parts: &mut [Option<Part>]) -> Vec<(usize, usize)> {
         match head(leaf, at[leaf]) {
             Some(next) => *least = next,
             None => {
-                drop(PeekMut::pop(least));
+                PeekMut::pop(least);
                 break;
             }
         }

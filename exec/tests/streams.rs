@@ -196,8 +196,10 @@ fn leaves() -> Leaves {
     Leaves { leaves: vec![leaf(0), leaf(1), leaf(2)], taken: AtomicUsize::new(0) }
 }
 
+type Pairs = Vec<(i64, i64)>;
+
 /// Runs a plan over leaves in both ways: all rows at once, and those that came in parts with how many parts.
-fn both(leaves: &Leaves, plan: &Plan) -> (Vec<(i64, i64)>, Vec<(i64, i64)>, usize) {
+fn both(leaves: &Leaves, plan: &Plan) -> (Pairs, Pairs, usize) {
     let query = distribute_over_leaves(query(plan.clone()), Net { leaves: 3, always_shuffle: false });
     let kept = execute_on_leaves(&query, leaves, &context(), &Progress::default()).expect("kept");
     let (mut got, mut parts) = (vec![], 0);

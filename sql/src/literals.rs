@@ -211,10 +211,9 @@ impl<'a> Reader<'a> {
         if let Some((_, constant)) = plain.iter().find(|(name, _)| word.is(name)) {
             return Some(*constant);
         }
-        let typed: [(&str, fn(&'a str) -> Constant<'a>); 2] = [("DATE", Constant::Date), ("TIMESTAMP", Constant::Timestamp)];
-        let (_, constant) = typed.iter().find(|(name, _)| word.is(name))?;
-        match self.rest.next()? {
-            Lexeme::Text(text, false) => Some(constant(text)),
+        let (date, timestamp) = (word.is("DATE"), word.is("TIMESTAMP"));
+        match self.rest.next().filter(|_| date || timestamp)? {
+            Lexeme::Text(text, false) => Some(if date { Constant::Date(text) } else { Constant::Timestamp(text) }),
             _ => None,
         }
     }

@@ -31,7 +31,7 @@ pub(crate) struct Printer {
 
 /// A result of which a part is written.
 enum Open {
-    Table(table::Filling),
+    Table(Box<table::Filling>),
     Delimited(delimited::Delimited),
     Json { first: bool },
     Arrow(Box<StreamWriter<Vec<u8>>>),
@@ -94,7 +94,7 @@ pub fn write(out: &mut dyn Write, format: Format, schema: &SchemaRef, batches: &
 
 fn begin(out: &mut dyn Write, format: Format, schema: &SchemaRef) -> io::Result<Open> {
     let delimited = match format {
-        Format::Table => return Ok(Open::Table(table::Filling::new(schema))),
+        Format::Table => return Ok(Open::Table(Box::new(table::Filling::new(schema)))),
         Format::Json => {
             out.write_all(b"[")?;
             return Ok(Open::Json { first: true });

@@ -105,7 +105,7 @@ mod tests {
     }
 
     fn read(columns: &[ArrayRef], bytes: &[u8]) -> Result<Vec<ArrayRef>> {
-        read_rows(columns.iter().map(|column| column.data_type()), bytes)
+        read_rows(columns.iter().map(Array::data_type), bytes)
     }
 
     #[test]

@@ -116,7 +116,8 @@ fn resolve_one(shared: &Shared, address: &str, one: &InDoubt) {
     });
     match told {
         Ok(commit) => {
-            tracing::info!(transaction, ordinal, commit = commit.is_some(), leaf = address, "a transaction was in doubt")
+            let commit = commit.is_some();
+            tracing::info!(transaction, ordinal, commit, leaf = address, "a transaction was in doubt");
         }
         Err(failure) => tracing::debug!(transaction, %failure, "a transaction stays in doubt"),
     }

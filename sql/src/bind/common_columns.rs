@@ -58,7 +58,7 @@ fn is_needed(table: &TableWithJoins) -> bool {
 #[derive(Clone)]
 enum Output {
     /// A common column.
-    Common(Ident, Expr),
+    Common(Ident, Box<Expr>),
     /// The columns of a table but for some; all their names if they are known.
     Of(Ident, Vec<Ident>, Option<Vec<String>>),
 }
@@ -185,7 +185,7 @@ fn equate(names: &[Ident], left: &[Output], right: &[Output], kind: &Kind) -> Re
             Kind::Right => r,
             Kind::Both => call("coalesce", vec![l, r]),
         };
-        common.push(Output::Common(name.clone(), either));
+        common.push(Output::Common(name.clone(), Box::new(either)));
     }
     Ok((condition.unwrap_or_else(|| Expr::value(Value::Boolean(true))), common))
 }
@@ -193,7 +193,7 @@ fn equate(names: &[Ident], left: &[Output], right: &[Output], kind: &Kind) -> Re
 /// A column of one side of a join.
 fn find(name: &Ident, side: &[Output]) -> Result<Expr, String> {
     let common = side.iter().find_map(|output| match output {
-        Output::Common(known, expr) if folded(known) == folded(name) => Some(expr.clone()),
+        Output::Common(known, expr) if folded(known) == folded(name) => Some(Expr::clone(expr)),
         _ => None,
     });
     if let Some(common) = common {
@@ -256,7 +256,7 @@ fn plain_wildcard(options: &WildcardAdditionalOptions) -> WildcardAdditionalOpti
 /// The item of a SELECT for a part of `*`; none if nothing is left of a table.
 fn all_of(output: &Output) -> Option<SelectItem> {
     match output {
-        Output::Common(name, expr) => Some(SelectItem::ExprWithAlias { expr: expr.clone(), alias: name.clone() }),
+        Output::Common(name, expr) => Some(SelectItem::ExprWithAlias { expr: Expr::clone(expr), alias: name.clone() }),
         Output::Of(table, except, names) => {
             let part = |ident: &Ident| ObjectName(vec![ObjectNamePart::Identifier(ident.clone())]);
             let except: Vec<ObjectName> = except.iter().map(part).collect();
@@ -287,7 +287,7 @@ struct Written<'a> {
 impl Written<'_> {
     fn expr(&self, name: &Ident) -> Option<Expr> {
         self.output.iter().find_map(|output| match output {
-            Output::Common(known, expr) if folded(known) == folded(name) => Some(expr.clone()),
+            Output::Common(known, expr) if folded(known) == folded(name) => Some(Expr::clone(expr)),
             _ => None,
         })
     }
