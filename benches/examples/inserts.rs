@@ -17,6 +17,10 @@ use stoa_columnstore::{Options, RowNames};
 use stoa_coordinator::{Embedded, Error, Result, Session};
 use stoa_exec::{CancelToken, Progress, Settings};
 
+/// That of the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const THREADS: usize = 16;
 const TABLE: &str =
     "CREATE TABLE inserts (id BIGINT NOT NULL, amount BIGINT NOT NULL, note VARCHAR(30), PRIMARY KEY (id), SHARD KEY (id))";

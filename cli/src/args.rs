@@ -220,6 +220,9 @@ pub enum AdminCommand {
         /// Copies of every partition
         #[arg(long, value_name = "N")]
         redundancy: Option<u8>,
+        /// Rows count before they are on disk: a crash of the machine may lose the last tenth of a second
+        #[arg(long = "async")]
+        asynchronous: bool,
     },
     /// Drop a database with all that is in it
     DropDatabase {

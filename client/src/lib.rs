@@ -111,7 +111,7 @@ impl Client {
     pub fn execute(&self, sql: &str, cancelled: &Cancelled, each: &mut dyn FnMut(Output) -> Result<()>) -> Result<()> {
         let mut outputs = Outputs { rows: None, each };
         let session = self.session()?;
-        told(&session, session.execute(sql, &mut outputs, cancelled))?;
+        ran(&session, session.execute(sql, &mut outputs, cancelled))?;
         outputs.flush()
     }
 
@@ -122,7 +122,7 @@ impl Client {
     /// The first error of a statement or of `each`; retryable if a node failed after rows had come.
     pub fn stream(&self, sql: &str, cancelled: &Cancelled, each: &mut dyn FnMut(Part) -> Result<()>) -> Result<()> {
         let session = self.session()?;
-        told(&session, session.execute(sql, &mut Parts(each), cancelled))
+        ran(&session, session.execute(sql, &mut Parts(each), cancelled))
     }
 
     /// Runs exactly one query.
@@ -205,6 +205,18 @@ fn told<T>(session: &SessionClient, outcome: Result<T>) -> Result<T> {
         session.leave();
     }
     outcome
+}
+
+/// As [`told`], of statements: those that change something may have done it before the connection broke.
+fn ran<T>(session: &SessionClient, outcome: Result<T>) -> Result<T> {
+    let broken = !session.alive();
+    told(session, outcome).map_err(|failure| match failure.kind {
+        FailureKind::Retryable if broken => {
+            let what = "the connection to the coordinator broke while a statement ran: whether it was done is not known";
+            Failure::new(FailureKind::Retryable, format!("{what} ({})", failure.message))
+        }
+        _ => failure,
+    })
 }
 
 /// The last rows that something gives.

@@ -4,13 +4,13 @@
 //! names once [`Disk::sync_folder`] has; a rename is seen wholly or not at all. What was not synced may be there in any part.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
 use arrow::buffer::Buffer;
-use memmap2::Mmap;
+use memmap2::MmapOptions;
 
 /// Where files are.
 pub trait Disk: Send + Sync {
@@ -31,6 +31,15 @@ pub trait Disk: Send + Sync {
     /// # Errors
     /// Those of the disk.
     fn read(&self, path: &Path) -> io::Result<Buffer>;
+
+    /// The first bytes of a file, of which what comes after them may be written meanwhile; all that there are if it is shorter.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    fn read_start(&self, path: &Path, length: u64) -> io::Result<Buffer> {
+        let bytes = self.read(path)?;
+        Ok(bytes.slice_with_length(0, bytes.len().min(usize::try_from(length).unwrap_or(usize::MAX))))
+    }
 
     /// Gives a file another name; a file that had that one is gone.
     ///
@@ -77,6 +86,12 @@ pub trait DiskFile: Send + Sync {
     /// Those of the disk.
     fn append(&self, bytes: &[u8]) -> io::Result<()>;
 
+    /// Takes room for the file up to a length, so that appending up to there changes nothing but its bytes, which makes syncs cheaper.
+    /// Whether it did: the file may be found with that length then, with zeros behind what was appended, until it is truncated.
+    fn reserve(&self, _length: u64) -> bool {
+        false
+    }
+
     /// Cuts the file to a length.
     ///
     /// # Errors
@@ -96,15 +111,25 @@ pub struct LocalDisk;
 
 impl Disk for LocalDisk {
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(LocalFile(File::options().append(true).create_new(true).open(path)?)))
+        Ok(Box::new(LocalFile(File::options().write(true).create_new(true).open(path)?)))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(LocalFile(File::options().append(true).open(path)?)))
+        let mut file = File::options().write(true).open(path)?;
+        file.seek(SeekFrom::End(0))?;
+        Ok(Box::new(LocalFile(file)))
     }
 
     fn read(&self, path: &Path) -> io::Result<Buffer> {
-        map(&File::open(path)?)
+        let file = File::open(path)?;
+        let length = file.metadata()?.len();
+        map(&file, length)
+    }
+
+    fn read_start(&self, path: &Path, length: u64) -> io::Result<Buffer> {
+        let file = File::open(path)?;
+        let length = length.min(file.metadata()?.len());
+        map(&file, length)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -140,6 +165,7 @@ impl Disk for LocalDisk {
     }
 }
 
+/// What it writes goes to where the last write ended.
 struct LocalFile(File);
 
 impl DiskFile for LocalFile {
@@ -147,8 +173,13 @@ impl DiskFile for LocalFile {
         (&self.0).write_all(bytes)
     }
 
+    fn reserve(&self, length: u64) -> bool {
+        fs4::FileExt::allocate(&self.0, length).is_ok()
+    }
+
     fn truncate(&self, length: u64) -> io::Result<()> {
-        self.0.set_len(length)
+        self.0.set_len(length)?;
+        (&self.0).seek(SeekFrom::Start(length)).map(drop)
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -156,13 +187,14 @@ impl DiskFile for LocalFile {
     }
 }
 
-fn map(file: &File) -> io::Result<Buffer> {
-    if file.metadata()?.len() == 0 {
+fn map(file: &File, length: u64) -> io::Result<Buffer> {
+    if length == 0 {
         return Ok(Buffer::from_vec(Vec::<u8>::new()));
     }
-    // SAFETY: files that are read are not written to any more: Stoa writes each once, and holds the directory's lock, so the mapped
+    let length = usize::try_from(length).map_err(io::Error::other)?;
+    // SAFETY: bytes that are read are not written to any more: Stoa writes each once, and holds the directory's lock, so the mapped
     // bytes do not change. (Another program that truncates the file can stop this process, not corrupt it.)
-    let map = unsafe { Mmap::map(file)? };
+    let map = unsafe { MmapOptions::new().len(length).map(file)? };
     let length = map.len();
     let Some(start) = NonNull::new(map.as_ptr().cast_mut()) else {
         return Ok(Buffer::from_vec(Vec::<u8>::new()));

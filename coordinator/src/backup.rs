@@ -55,6 +55,9 @@ pub(crate) struct Definitions {
     pub tables: Vec<Definition>,
     /// Its views: names and texts.
     pub views: Vec<(String, String)>,
+    /// Whether rows count before they are on disk.
+    #[serde(default)]
+    pub asynchronous: bool,
 }
 
 /// The version of [`Definitions`] that is written, and the newest that is read.
@@ -69,6 +72,7 @@ impl Definitions {
             redundancy: database.redundancy,
             tables: database.tables.values().cloned().collect(),
             views: database.views.values().cloned().collect(),
+            asynchronous: database.asynchronous,
         }
     }
 

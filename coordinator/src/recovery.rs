@@ -274,7 +274,8 @@ fn databases(held: &BTreeMap<String, Holdings>, findings: &mut Vec<Finding>) -> 
         let what = format!("{} partitions, redundancy {redundancy}: if it had more, their rows are missing", partitions.len());
         findings.push(Finding::of("CREATE DATABASE", what).in_database(&name, None));
         let (tables, views, placement) = (BTreeMap::new(), BTreeMap::new(), PlacementKind::LoadBalanced);
-        databases.insert(name.clone(), Database { name, redundancy, placement, partitions, tables, views, job: None });
+        let (job, asynchronous) = (None, false);
+        databases.insert(name.clone(), Database { name, redundancy, placement, partitions, tables, views, job, asynchronous });
     }
     databases
 }

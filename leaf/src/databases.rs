@@ -75,7 +75,7 @@ impl Databases {
             let copy = self.parts(&order.database).ok().and_then(|parts| parts.partitions.get(&order.ordinal).cloned());
             let copy = copy.map_or_else(|| self.made(&order.database, order.ordinal), Ok);
             match copy {
-                Ok(copy) => copy.order(order.term, &order.role, processed, outlet),
+                Ok(copy) => copy.order(order, processed, outlet),
                 Err(failure) => tracing::error!(database = order.database, ordinal = order.ordinal, %failure, "no copy"),
             }
         }

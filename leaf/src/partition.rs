@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
-use stoa_columnstore::{CopyReceiver, Database, Options};
-use stoa_rpc::replication::{CopyReport, CopyRole, Position, RoleOrder};
+use stoa_columnstore::{CopyReceiver, Database, Durability, Options};
+use stoa_rpc::replication::{CopyOrder, CopyReport, CopyRole, Position, RoleOrder};
 use stoa_rpc::{Failure, FailureKind, Result};
 
 use crate::replication::{Outlet, Shipping, Target, sent};
@@ -127,14 +127,16 @@ impl Partition {
         Failure::new(FailureKind::Retryable, format!("{} does not have its master on this leaf yet, or any more", self.name()))
     }
 
-    /// Keeps to what the catalog says of the copy in a term; `processed` is the number of the last report that was dealt with.
-    pub fn order(&self, term: u64, role: &RoleOrder, processed: u64, outlet: &Arc<Outlet>) {
+    /// Keeps to what the catalog says of the copy; `processed` is the number of the last report that was dealt with.
+    pub fn order(&self, order: &CopyOrder, processed: u64, outlet: &Arc<Outlet>) {
+        let term = order.term;
         let mut state = self.state.lock();
         if term < state.term && !matches!(state.role, Role::None { .. }) {
             return;
         }
         let database = self.database();
-        let done = match role {
+        database.set_durability(if order.asynchronous { Durability::Async } else { Durability::Sync });
+        let done = match &order.role {
             RoleOrder::Replica => {
                 self.become_replica(&mut state, "another copy is the master now");
                 database.become_replica()

@@ -37,6 +37,8 @@ pub enum AdminCommand {
         partitions: u32,
         /// Copies; 0: as many as is usual.
         redundancy: u8,
+        /// `DURABILITY ASYNC`.
+        asynchronous: bool,
     },
     /// `DROP DATABASE`.
     DropDatabase {
@@ -173,7 +175,7 @@ impl AdminCommand {
             AdminCommand::RemoveLeaf { address, force } => format!("REMOVE LEAF {}{}", text(address), if_set(*force, " FORCE")),
             AdminCommand::AddCoordinator { address } => format!("ADD AGGREGATOR {}", text(address)),
             AdminCommand::RemoveCoordinator { address } => format!("REMOVE AGGREGATOR {}", text(address)),
-            AdminCommand::CreateDatabase { name: database, if_not_exists, partitions, redundancy } => {
+            AdminCommand::CreateDatabase { name: database, if_not_exists, partitions, redundancy, asynchronous } => {
                 let mut sql = format!("CREATE DATABASE {}{}", if_set(*if_not_exists, "IF NOT EXISTS "), name(database));
                 if *partitions > 0 {
                     sql.push_str(&format!(" PARTITIONS {partitions}"));
@@ -181,6 +183,7 @@ impl AdminCommand {
                 if *redundancy > 0 {
                     sql.push_str(&format!(" REDUNDANCY {redundancy}"));
                 }
+                sql.push_str(if_set(*asynchronous, " DURABILITY ASYNC"));
                 sql
             }
             AdminCommand::DropDatabase { name: database, if_exists } => {

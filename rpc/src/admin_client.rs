@@ -28,12 +28,13 @@ pub(crate) async fn call(admin: admin::Client, command: AdminCommand) -> Result<
         AdminCommand::RemoveLeaf { address, force } => say!(remove_leaf_request, set_address(&address), set_force(force)),
         AdminCommand::AddCoordinator { address } => say!(add_coordinator_request, set_address(&address)),
         AdminCommand::RemoveCoordinator { address } => say!(remove_coordinator_request, set_address(&address)),
-        AdminCommand::CreateDatabase { name, if_not_exists, partitions, redundancy } => say!(
+        AdminCommand::CreateDatabase { name, if_not_exists, partitions, redundancy, asynchronous } => say!(
             create_database_request,
             set_name(&name),
             set_if_not_exists(if_not_exists),
             set_partitions(partitions),
-            set_redundancy(redundancy)
+            set_redundancy(redundancy),
+            set_async(asynchronous)
         ),
         AdminCommand::DropDatabase { name, if_exists } => say!(drop_database_request, set_name(&name), set_if_exists(if_exists)),
         AdminCommand::KillQuery { query } => say!(kill_query_request, set_query(query)),

@@ -80,6 +80,7 @@ impl admin::Server for AdminServer {
         if_not_exists: from.get_if_not_exists(),
         partitions: from.get_partitions(),
         redundancy: from.get_redundancy(),
+        asynchronous: from.get_async(),
     });
     method!(say drop_database(from: DropDatabaseParams, DropDatabaseResults)
         AdminCommand::DropDatabase { name: from.get_name()?.to_string()?, if_exists: from.get_if_exists() });

@@ -30,6 +30,8 @@ pub struct CopyOrder {
     pub term: u64,
     /// What the copy is.
     pub role: RoleOrder,
+    /// Whether rows count before they are on disk: `DURABILITY ASYNC`.
+    pub asynchronous: bool,
 }
 
 /// What a copy is to be.

@@ -150,11 +150,12 @@ fn write_orders(from: &Orders, mut to: orders::Builder<'_>) {
     to.set_sequence(from.processed.1);
     to.set_catalog(&from.catalog);
     let mut copies = to.init_copies(from.copies.len() as u32);
-    for (i, CopyOrder { database, ordinal, term, role }) in (0u32..).zip(&from.copies) {
+    for (i, CopyOrder { database, ordinal, term, role, asynchronous }) in (0u32..).zip(&from.copies) {
         let mut to = copies.reborrow().get(i);
         to.set_database(database);
         to.set_ordinal(*ordinal);
         to.set_term(*term);
+        to.set_async(*asynchronous);
         match role {
             RoleOrder::Replica => to.init_role().set_replica(()),
             RoleOrder::Master { in_sync, feed } => {

@@ -89,7 +89,8 @@ fn read_copy(from: orders::copy::Reader<'_>) -> capnp::Result<CopyOrder> {
             RoleOrder::Master { in_sync: addresses(master.get_in_sync()?)?, feed: addresses(master.get_feed()?)? }
         }
     };
-    Ok(CopyOrder { database: from.get_database()?.to_string()?, ordinal: from.get_ordinal(), term: from.get_term(), role })
+    let database = from.get_database()?.to_string()?;
+    Ok(CopyOrder { database, ordinal: from.get_ordinal(), term: from.get_term(), role, asynchronous: from.get_async() })
 }
 
 pub(crate) fn write_heartbeat(outcome: Result<Report>, to: heartbeat::Builder<'_>) {

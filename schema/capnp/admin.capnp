@@ -12,7 +12,7 @@ interface Admin {
   removeCoordinator @3 (address :Text) -> (result :Said);
 
   # Databases. Zero partitions or copies: what is usual in this cluster.
-  createDatabase @4 (name :Text, ifNotExists :Bool, partitions :UInt32, redundancy :UInt8) -> (result :Said);
+  createDatabase @4 (name :Text, ifNotExists :Bool, partitions :UInt32, redundancy :UInt8, async :Bool) -> (result :Said);
   dropDatabase @5 (name :Text, ifExists :Bool) -> (result :Said);
 
   # Ends a statement of this coordinator, by its number in the process list.

@@ -57,11 +57,12 @@ fn call(command: &AdminCommand) -> Call {
         AdminCommand::RemoveLeaf { address, force } => Call::RemoveLeaf { address: address.clone(), force: *force },
         AdminCommand::AddCoordinator { address } => Call::AddCoordinator { address: address.clone() },
         AdminCommand::RemoveCoordinator { address } => Call::RemoveCoordinator { address: address.clone() },
-        AdminCommand::CreateDatabase { name, if_not_exists, partitions, redundancy } => Call::CreateDatabase {
+        AdminCommand::CreateDatabase { name, if_not_exists, partitions, redundancy, asynchronous } => Call::CreateDatabase {
             name: name.clone(),
             if_not_exists: *if_not_exists,
             partitions: partitions.unwrap_or(0),
             redundancy: redundancy.unwrap_or(0),
+            asynchronous: *asynchronous,
         },
         AdminCommand::DropDatabase { name, if_exists } => Call::DropDatabase { name: name.clone(), if_exists: *if_exists },
         AdminCommand::Kill { query } => Call::KillQuery { query: *query },

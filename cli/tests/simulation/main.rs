@@ -70,7 +70,13 @@ impl World {
             catalog.apply(&Command::AddLeaf { address: address(NodeId(number)), group: None }).unwrap();
         }
         let placement = if seed.is_multiple_of(2) { PlacementKind::LoadBalanced } else { PlacementKind::Paired };
-        let made = Command::CreateDatabase { name: DATABASE.into(), partitions: PARTITIONS, redundancy: 2, placement };
+        let made = Command::CreateDatabase {
+            name: DATABASE.into(),
+            partitions: PARTITIONS,
+            redundancy: 2,
+            placement,
+            asynchronous: false,
+        };
         catalog.apply(&made).unwrap();
         let leaf = |number| (NodeId(number), Leaf::new(seed << 8 | number));
         World {

@@ -30,6 +30,33 @@ fn a_leaf_that_is_killed_costs_time_and_nothing_else() {
     }
 }
 
+/// The end of a process takes nothing of what the operating system has.
+#[test]
+fn rows_that_last_later_survive_killed_leaves() {
+    let cluster = Cluster::start(2);
+    cluster.ok("CREATE DATABASE later PARTITIONS 2 REDUNDANCY 2 DURABILITY ASYNC");
+    assert!(cluster.ok("SHOW DATABASES").contains("later,2,2,async\n"));
+    let ok = |sql: &str| {
+        let output = cluster.command(&["sql", "--format", "csv", "--database", "later", "-c", sql]).output().unwrap();
+        assert!(output.status.success(), "{sql}: {}", text(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    under_load(&ok, || {
+        for leaf in [1, 2] {
+            std::thread::sleep(Duration::from_millis(600));
+            cluster.signal(leaf, "KILL");
+            std::thread::sleep(Duration::from_millis(300));
+            cluster.start_again();
+            // All of both databases.
+            let began = Instant::now();
+            while ok("SHOW PARTITIONS ON later").matches(",Slave,").count() < 2 {
+                assert!(began.elapsed() < Duration::from_secs(30), "{}", ok("SHOW PARTITIONS ON later; SHOW LEAVES"));
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+    });
+}
+
 #[test]
 fn of_two_leaves_that_die_at_once_either_serves_alone() {
     let cluster = Cluster::start(2);

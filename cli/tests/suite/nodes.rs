@@ -124,7 +124,7 @@ impl Cluster {
 
     pub fn ok(&self, sql: &str) -> String {
         let output = self.sql(sql);
-        assert!(output.status.success(), "{sql}: {}", text(&output));
+        assert!(output.status.success(), "{sql}: {}\n{}", text(&output), self.logs());
         String::from_utf8(output.stdout).unwrap()
     }
 

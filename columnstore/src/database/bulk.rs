@@ -11,7 +11,7 @@ use super::transaction::Inserted;
 use super::{Catalog, Transaction};
 use crate::log::Change;
 use crate::segment::Segment;
-use crate::writer::TableWriter;
+use crate::writer::{Load, TableWriter};
 use crate::{Error, Result};
 
 /// How long loaded rows wait for transactions that are in their way.
@@ -89,6 +89,9 @@ impl Transaction {
 
     /// Ends: the moment from which it counts, or, if it is only prepared, the earliest from which it may; 0: it changed nothing then.
     pub(super) fn end(&self, ending: &Ending) -> Result<u64> {
+        if matches!(ending, Ending::Prepare { .. }) {
+            self.database.settling.wait(self.changed.keys().copied().chain(self.loads.iter().map(Load::table)));
+        }
         let (mut inserted, patience, began) = (self.inserted()?, self.patience(), Instant::now());
         loop {
             let rows: Vec<Inserted> = if patience.is_zero() { std::mem::take(&mut inserted) } else { inserted.clone() };

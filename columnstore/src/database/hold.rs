@@ -68,7 +68,7 @@ impl Hold {
             return Err(Error::Conflict(what));
         }
         if waits {
-            database.wait_synced(catalog.sequence, failures)?;
+            database.wait_on_disk(catalog.sequence, failures)?;
         }
         Ok(BackupSource { catalog })
     }

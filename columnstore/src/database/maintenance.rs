@@ -258,7 +258,7 @@ fn run(database: &Weak<Database>) {
             let result = result.and_then(|()| if log_is_long || aged { database.checkpoint() } else { Ok(()) });
             *database.maintenance.failed.lock() = result.err().map(|e| e.to_string());
         }
-        if database.options.durability == Durability::Async {
+        if database.durability() == Durability::Async {
             // What fails here, the next commit finds and heals.
             let _ = database.sync();
         }

@@ -22,7 +22,9 @@ mod prepared;
 mod replica;
 mod replication;
 mod rewrite;
+mod settling;
 mod shown;
+mod syncing;
 mod transaction;
 
 use std::any::Any;
@@ -37,7 +39,7 @@ use parking_lot::{Condvar, Mutex};
 pub use backup::{BackupFile, BackupSource};
 pub(crate) use catalog::{Catalog, Files};
 pub use check::{CheckReport, Damage};
-use commit::{Head, Syncing};
+use commit::Head;
 pub use copy::{CopyReceiver, CopySource, FileReceiver, SegmentFile};
 pub use folder::{FORMAT_VERSION, lock_file};
 pub use hold::Hold;
@@ -47,11 +49,13 @@ pub use manifest::{decode_definition, encode_definition};
 pub(crate) use manifest::{read_definition, write_definition};
 use replication::Tail;
 pub use replication::{LogRecord, Position, Replication};
+use settling::Settling;
 use shown::Shown;
+use syncing::Syncing;
 pub use transaction::{Savepoint, Transaction};
 
 use crate::alter::AlterTable;
-use crate::definition::{Options, TableDef};
+use crate::definition::{Durability, Options, TableDef};
 use crate::disk::{Disk, LocalDisk};
 use crate::log::{self, Change, LogWriter};
 use crate::segment::{corrupt, io_error};
@@ -79,6 +83,9 @@ pub struct Database {
     /// Whether there are [`Head::forwards`], which the end of a transaction may make superfluous.
     forwards: AtomicBool,
     maintenance: Maintenance,
+    /// Whether commits of rows count before they are on disk.
+    lasts_later: AtomicBool,
+    settling: Settling,
     /// Locked as long as it is open.
     _lock: Box<dyn Any + Send + Sync>,
 }
@@ -133,6 +140,8 @@ impl Database {
             next_writer: AtomicU64::new(0),
             forwards: AtomicBool::new(false),
             maintenance: Maintenance::default(),
+            settling: Settling::default(),
+            lasts_later: AtomicBool::new(options.durability == Durability::Async),
             options,
             _lock: lock,
         }))
@@ -152,6 +161,17 @@ impl Database {
     #[must_use]
     pub fn options(&self) -> &Options {
         &self.options
+    }
+
+    /// When commits of rows are acknowledged from now on, instead of what [`Options`] say.
+    pub fn set_durability(&self, durability: Durability) {
+        self.lasts_later.store(durability == Durability::Async, Ordering::Relaxed);
+    }
+
+    /// When commits of rows are acknowledged.
+    #[must_use]
+    pub fn durability(&self) -> Durability {
+        if self.lasts_later.load(Ordering::Relaxed) { Durability::Async } else { Durability::Sync }
     }
 
     /// The log sequence number of the last commit that is shown.
@@ -259,11 +279,12 @@ impl Database {
     /// # Errors
     /// [`Error::NoSuchTable`] unless `if_exists`, [`Error::Io`].
     pub fn drop_table(self: &Arc<Self>, name: &str, if_exists: bool) -> Result<bool> {
-        let table = self.commit(|head| match head.catalog.table(name) {
+        let drop = |head: &Head| match head.catalog.table(name) {
             Some(table) => Ok((vec![Change::DropTable(table.id)], Some(Arc::clone(table)))),
             None if if_exists => Ok((vec![], None)),
             None => Err(Error::NoSuchTable(name.into())),
-        })?;
+        };
+        let table = self.when_settled(name, || self.commit(drop))?;
         table.iter().flat_map(|table| table.segments()).for_each(|segment| segment.set_doomed(true));
         Ok(table.is_some())
     }
@@ -299,13 +320,14 @@ impl Database {
     /// # Errors
     /// As [`Database::alter_table`].
     pub fn redefine_table(self: &Arc<Self>, def: &TableDef) -> Result<()> {
-        self.commit(|head| {
+        let redefine = |head: &Head| {
             let table = head.catalog.named(&def.name)?;
             if table.def.version() >= def.version() {
                 return Ok((vec![], ()));
             }
             Ok((vec![Change::AlterTable { id: table.id, def: Arc::new(table.def.redefined(def)?) }], ()))
-        })
+        };
+        self.when_settled(&def.name, || self.commit(redefine))
     }
 
     /// Creates a view, or replaces one.
@@ -386,7 +408,7 @@ fn recover(catalog: &mut Catalog, first_log: u64, cut: &mut dyn FnMut(&Path, u64
     for number in numbers.iter().filter(|number| **number >= first_log) {
         let path = log::file_path(&files.root, *number);
         let bytes = files.disk.read(&path).map_err(io_error(&path))?;
-        if let Some((path, what)) = torn.as_ref().filter(|_| !bytes.is_empty()) {
+        if let Some((path, what)) = torn.as_ref().filter(|_| bytes.iter().any(|byte| *byte != 0)) {
             return Err(corrupt(path, what));
         }
         let next = catalog.sequence + 1;

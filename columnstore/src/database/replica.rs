@@ -53,7 +53,8 @@ pub(super) fn gone(before: &Catalog, change: &Change) -> Vec<Arc<Segment>> {
 }
 
 impl Database {
-    /// Takes records from the master, whose segment files are here; they are on disk, and shown, when this returns. Where the log ends
+    /// Takes records from the master, whose segment files are here; they are on disk, unless rows need not be
+    /// ([`crate::Durability::Async`]), and shown when this returns. Where the log ends
     /// then.
     ///
     /// # Errors
@@ -73,7 +74,12 @@ impl Database {
             self.heal_now(&mut head)?;
             return Err(error);
         }
-        self.quiet(&head);
+        let on_disk = self.syncing.lock().on_disk;
+        if self.must_sync(&head, on_disk) {
+            self.quiet(&mut head)
+        } else {
+            self.count(&head)
+        }
         if let Some(why) = self.log_failure() {
             self.heal_now(&mut head)?;
             return Err(Error::Io { path: self.files.root.clone(), source: std::io::Error::other(why) });
@@ -104,9 +110,10 @@ impl Database {
             next.apply(change).map_err(|e| refused(format!("it cannot be applied ({e})")))?;
         }
         (next.sequence, next.term) = (record.lsn, record.term);
-        let synced = self.syncing.lock().synced;
-        next.checksum = head.log.append(next.sequence, next.term, synced, &record.body)?;
+        let on_disk = self.syncing.lock().on_disk;
+        next.checksum = head.log.append(next.sequence, next.term, on_disk, &record.body)?;
         head.catalog = Arc::new(next);
+        head.note(&changes);
         self.ship(head, vec![], std::iter::empty());
         Ok(())
     }

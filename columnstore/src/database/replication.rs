@@ -8,7 +8,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::commit::{Head, Lost, added_segments};
+use super::commit::{Head, added_segments};
+use super::syncing::Lost;
 use super::{Catalog, Database};
 use crate::log::{self, decode_changes, encode_changes};
 use crate::segment::{Segment, corrupt, io_error};
@@ -194,7 +195,7 @@ impl Database {
             catalog.checksum = head.log.append(catalog.sequence, term, synced, &body)?;
             head.catalog = Arc::new(catalog);
             self.ship(&head, body, std::iter::empty());
-            self.quiet(&head);
+            self.quiet(&mut head);
             if let Some(why) = self.log_failure() {
                 return Err(corrupt(&self.files.root, &why));
             }
@@ -292,12 +293,15 @@ impl Database {
     /// Records from a number on, read from the log's files.
     fn read_files(&self, first: u64, most: usize) -> Result<Option<Vec<LogRecord>>> {
         let end = self.position().lsn;
+        let (last, length) = self.log_end()?;
         let catalog = self.catalog();
         let mut records: Vec<LogRecord> = Vec::new();
         let mut bytes = 0;
-        for number in log::files(&*self.files.disk, &self.files.root)? {
+        // What is in later files was written after the end.
+        for number in log::files(&*self.files.disk, &self.files.root)?.into_iter().filter(|number| *number <= last) {
             let path = log::file_path(&self.files.root, number);
-            let file = match self.files.disk.read(&path) {
+            let read = if number == last { self.files.disk.read_start(&path, length) } else { self.files.disk.read(&path) };
+            let file = match read {
                 Ok(file) => file,
                 // A checkpoint has removed it.
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,

@@ -232,9 +232,9 @@ impl Shown {
     }
 
     /// The moment from which a transaction counts that this directory decided on; if that is not known any more, one that is no earlier.
+    /// It stays the same: of two transactions that somebody asks for in turns, one would always come before the other otherwise.
     pub fn moment_of(&self, transaction: u64) -> u64 {
-        let decided = self.states.lock().decided.get(&transaction).copied();
-        decided.unwrap_or_else(|| self.clock.tick())
+        *self.states.lock().decided.entry(transaction).or_insert_with(|| self.clock.tick())
     }
 
     /// Forgets the moments of decisions.

@@ -6,6 +6,8 @@
 //!                    written, u64 checksum of the body, u64 checksum of the header before, body (a message of log.capnp)
 //! ```
 //!
+//! Zeros may follow the last record of a file: room that was taken ahead, so that a sync need not note a new length.
+//!
 //! LSNs count records without a gap. A record is written wholly before it is synced, and only then acknowledged; so what is not whole
 //! at the end of the last file was never acknowledged, and is cut off. Elsewhere it is damage: a later record that says that the broken
 //! one had been synced proves it.
@@ -27,6 +29,10 @@ pub(crate) const FOLDER: &str = "log";
 
 const MAGIC: [u8; 4] = *b"STLR";
 const HEADER: usize = 48;
+/// Room is taken for so many bytes at once.
+const AHEAD: u64 = 1 << 20;
+/// Room for so many bytes of records stays in memory.
+const KEPT: usize = 1 << 20;
 /// Longest body of a record.
 const MAX_BODY: usize = 1 << 30;
 
@@ -35,6 +41,12 @@ pub(crate) struct LogWriter {
     path: PathBuf,
     file: Arc<dyn DiskFile>,
     length: u64,
+    /// Records that are not in the file yet.
+    pending: Vec<u8>,
+    /// Up to where room was taken.
+    reserved: u64,
+    /// Whether room is taken ahead.
+    reserves: bool,
     /// A failed write left bytes that could not be cut off.
     broken: bool,
 }
@@ -51,32 +63,68 @@ impl LogWriter {
             disk.sync_folder(&folder).map_err(io_error(&folder))?;
             disk.sync_folder(root).map_err(io_error(root))?;
         }
-        Ok(LogWriter { path, file, length: 0, broken: false })
+        Ok(LogWriter { path, file, length: 0, pending: Vec::new(), reserved: 0, reserves: fsync, broken: false })
     }
 
     /// Writes a record; nothing of it stays after an error. The checksum of its body.
     pub(crate) fn append(&mut self, lsn: u64, term: u64, synced: u64, body: &[u8]) -> Result<u64> {
+        let before = self.pending.len();
+        let checksum = self.append_later(lsn, term, synced, body)?;
+        self.write().inspect_err(|_| self.pending.truncate(before))?;
+        Ok(checksum)
+    }
+
+    /// Takes a record that the next [`LogWriter::write`] writes. The checksum of its body.
+    pub(crate) fn append_later(&mut self, lsn: u64, term: u64, synced: u64, body: &[u8]) -> Result<u64> {
         if self.broken {
             return Err(corrupt(&self.path, "an earlier write failed half-way"));
         }
         if body.len() > MAX_BODY {
             return Err(Error::Invalid(format!("a commit of {} bytes is larger than the most, {MAX_BODY}", body.len())));
         }
-        let mut frame = Vec::with_capacity(HEADER + body.len());
-        frame.extend(MAGIC);
-        frame.extend((body.len() as u32).to_le_bytes());
-        let of_body = checksum(body);
+        let (frame, of_body) = (self.pending.len(), checksum(body));
+        self.pending.reserve(HEADER + body.len());
+        self.pending.extend(MAGIC);
+        self.pending.extend((body.len() as u32).to_le_bytes());
         for number in [lsn, term, synced, of_body] {
-            frame.extend(number.to_le_bytes());
+            self.pending.extend(number.to_le_bytes());
         }
-        frame.extend(checksum(&frame).to_le_bytes());
-        frame.extend_from_slice(body);
-        if let Err(error) = self.file.append(&frame) {
+        let of_header = checksum(&self.pending[frame..]);
+        self.pending.extend(of_header.to_le_bytes());
+        self.pending.extend_from_slice(body);
+        Ok(of_body)
+    }
+
+    /// Writes the records that were taken; nothing of them is in the file after an error.
+    pub(crate) fn write(&mut self) -> Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        if self.broken {
+            return Err(corrupt(&self.path, "an earlier write failed half-way"));
+        }
+        self.reserve(self.pending.len() as u64);
+        if let Err(error) = self.file.append(&self.pending) {
+            self.reserved = 0;
             self.broken = self.file.truncate(self.length).is_err();
             return Err(io_error(&self.path)(error));
         }
-        self.length += frame.len() as u64;
-        Ok(of_body)
+        self.length += self.pending.len() as u64;
+        if self.pending.capacity() > KEPT {
+            self.pending = Vec::new()
+        } else {
+            self.pending.clear()
+        }
+        Ok(())
+    }
+
+    fn reserve(&mut self, bytes: u64) {
+        let end = self.length + bytes;
+        if self.reserves && end > self.reserved {
+            let wanted = end.next_multiple_of(AHEAD);
+            self.reserves = self.file.reserve(wanted);
+            self.reserved = if self.reserves { wanted } else { self.reserved };
+        }
     }
 
     /// The file, to sync it while others write.
@@ -84,7 +132,7 @@ impl LogWriter {
         (self.path.clone(), Arc::clone(&self.file))
     }
 
-    /// Bytes of the records.
+    /// Bytes of the records in the file.
     pub(crate) fn length(&self) -> u64 {
         self.length
     }
@@ -92,6 +140,15 @@ impl LogWriter {
     /// Whether nothing can be written any more.
     pub(crate) fn is_broken(&self) -> bool {
         self.broken
+    }
+}
+
+impl Drop for LogWriter {
+    /// Gives back the room that was taken ahead. Whoever finds it all the same finds zeros.
+    fn drop(&mut self) {
+        if self.reserved > self.length {
+            let _ = self.file.truncate(self.length);
+        }
     }
 }
 
@@ -138,6 +195,7 @@ pub(crate) fn read_file(path: &Path, bytes: &[u8], mut lsn: u64, each: &mut dyn 
             Ok((header, _)) => {
                 return Err(corrupt(path, &format!("the record at byte {at} has LSN {} instead of {lsn}", header.lsn)));
             }
+            Err(_) if bytes[at..].iter().all(|byte| *byte == 0) => break,
             Err(what) => {
                 if let Some(later) = later_record(&bytes[at..], lsn) {
                     let proof = format!("record {later} says that this one had been synced");

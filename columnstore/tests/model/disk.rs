@@ -65,6 +65,8 @@ struct Content {
     older: Vec<Vec<u8>>,
     /// Pages that a failed sync dropped.
     lost: BTreeSet<usize>,
+    /// Up to where room was taken: zeros behind the bytes.
+    reserved: usize,
 }
 
 #[derive(Default)]
@@ -142,6 +144,7 @@ impl Content {
 
     fn truncate(&mut self, length: usize) {
         self.older.push(self.written());
+        self.reserved = 0;
         self.bytes.truncate(length);
         self.lost.retain(|page| page * PAGE < length);
     }
@@ -168,6 +171,7 @@ impl Content {
         }
         self.bytes.clone_from(&bytes);
         self.synced = bytes;
+        self.reserved = if rng.random_bool(0.5) { self.reserved } else { 0 };
         self.lost.clear();
     }
 }
@@ -358,7 +362,9 @@ impl Disk for FaultyDisk {
             maybe(rng, faults.read, ErrorKind::Other, "read fails")?;
             let node = shared.find(path)?;
             let mut bytes = MutableBuffer::new(0);
-            bytes.extend_from_slice(&shared.content(node)?.bytes);
+            let content = shared.content(node)?;
+            bytes.extend_from_slice(&content.bytes);
+            bytes.extend_zeros(content.reserved.saturating_sub(content.bytes.len()));
             let is_segment = path.extension().is_some_and(|e| e == "segment");
             if is_segment && !bytes.is_empty() && rng.random_bool(faults.flip) {
                 let at = rng.random_range(0..bytes.len());
@@ -460,6 +466,16 @@ impl DiskFile for FaultyFile {
                 _ => Ok(()),
             }
         })
+    }
+
+    fn reserve(&self, length: u64) -> bool {
+        let reserve = |content: &mut Content, faults: Faults, rng: &mut StdRng| {
+            maybe(rng, faults.full, ErrorKind::StorageFull, "no space")?;
+            // Less than was asked for, so that it is used up.
+            content.reserved = (content.bytes.len() + rng.random_range(0..8 * PAGE)).min(length as usize);
+            Ok(())
+        };
+        self.call(reserve).is_ok()
     }
 
     fn truncate(&self, length: u64) -> io::Result<()> {

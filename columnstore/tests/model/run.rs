@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use stoa_columnstore::{Database, Error, Options, Result, Table};
+use stoa_columnstore::{Database, Durability, Error, Options, Result, Table};
 
 use crate::disk::{Faults, FaultyDisk};
 use crate::state::{ModelTable, State, rows_of};
@@ -43,6 +43,8 @@ pub struct Run {
     pub model: State,
     /// What may be there after a crash instead: commits that failed since the last one that did not.
     doubts: Vec<State>,
+    /// What the end of the machine may go back to: states before commits that count and may not be on disk.
+    unsynced: Vec<State>,
     pub transactions: Vec<OpenTransaction>,
     pub loads: Vec<Load>,
     snapshots: Vec<Snapshot>,
@@ -71,6 +73,7 @@ impl Run {
             flush_rows: [8, 30, 1000][rng.random_range(0..3)],
             checkpoint_bytes: [4_000, 100_000][rng.random_range(0..2)],
             eager_maintenance: seed.is_multiple_of(3),
+            durability: if seed % 4 == 1 { Durability::Async } else { Durability::Sync },
             ..Options::default()
         };
         let mut run = Run {
@@ -82,6 +85,7 @@ impl Run {
             options,
             model: State::default(),
             doubts: vec![],
+            unsynced: vec![],
             transactions: vec![],
             loads: vec![],
             snapshots: vec![],
@@ -145,7 +149,10 @@ impl Run {
         match result {
             Ok(_) => {
                 assert!(expected.is_empty(), "a commit should have failed: {expected:?}");
-                self.model = after;
+                let before = std::mem::replace(&mut self.model, after);
+                if self.options.durability == Durability::Async {
+                    self.unsynced.push(before);
+                }
                 self.doubts.clear();
                 true
             }
@@ -182,6 +189,16 @@ impl Run {
         let result = self.database().checkpoint();
         if self.read(result).is_some() {
             self.doubts.clear();
+            self.unsynced.clear();
+        }
+    }
+
+    /// Makes everything last that counts.
+    pub fn sync(&mut self) {
+        self.note("sync".into());
+        let result = self.database().sync();
+        if self.read(result).is_some() {
+            self.unsynced.clear();
         }
     }
 
@@ -258,6 +275,9 @@ impl Run {
     pub fn crash(&mut self, power: bool) {
         self.note(if power { "crash" } else { "kill" }.into());
         self.disk = if power { self.disk.crash() } else { self.disk.kill() };
+        if !power && self.faults.is_none() {
+            self.unsynced.clear();
+        }
         self.forget();
         self.open();
     }
@@ -296,14 +316,18 @@ impl Run {
         Ok(())
     }
 
-    /// The state that is there is the committed one, or one with a commit that failed just before.
+    /// The state that is there is the committed one, or one with a commit that failed just before, or one before commits that may not
+    /// have been on disk.
     fn resolve(&mut self) {
         let found = self.found();
-        let doubts = std::mem::take(&mut self.doubts);
-        if let Some(state) = doubts.into_iter().find(|state| same(state, &found))
-            && !same(&self.model, &found)
+        let (doubts, unsynced) = (std::mem::take(&mut self.doubts), std::mem::take(&mut self.unsynced));
+        let mut others = doubts.into_iter().map(|state| (state, "  a commit in doubt is there"));
+        let mut earlier = unsynced.into_iter().rev().map(|state| (state, "  commits that were not on disk are lost"));
+        let is_there = |(state, _): &(State, &str)| same(state, &found);
+        if !same(&self.model, &found)
+            && let Some((state, what)) = others.find(is_there).or_else(|| earlier.find(is_there))
         {
-            self.note("  a commit in doubt is there".into());
+            self.note(what.into());
             self.model = state;
         }
         self.verify();

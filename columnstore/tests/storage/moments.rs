@@ -157,3 +157,25 @@ fn readers_beside_writers_see_all_of_a_transaction_or_nothing() {
     });
     assert!(most > 20, "readers saw {most} rows at most: writers hardly ran");
 }
+
+/// Whoever settles them asks for one after the other, of which the first waits for the others.
+#[test]
+fn transactions_whose_moments_are_forgotten_settle_all_the_same() {
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [decides, other] = folders.each_ref().map(|folder| create(folder.path()));
+    for transaction in 7..10 {
+        let prepared = adds(&other, transaction as i64).prepare(transaction, 0).unwrap();
+        adds(&decides, transaction as i64).commit_deciding(transaction, prepared).unwrap();
+    }
+    drop(decides);
+    let decides = create_again(folders[0].path());
+    for _ in 0..3 {
+        for (transaction, _) in other.in_doubt() {
+            let outcome = decides.outcome(transaction).unwrap();
+            assert!(outcome.is_some());
+            let settled = other.resolve(transaction, outcome);
+            assert!(matches!(settled, Ok(()) | Err(Error::Unsettled(_))), "{settled:?}");
+        }
+    }
+    assert_eq!((other.in_doubt(), ids(&other.snapshot())), (vec![], BTreeSet::from([7, 8, 9])));
+}

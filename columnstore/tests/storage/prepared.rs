@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
@@ -350,4 +351,42 @@ fn begin_insert(database: &Arc<Database>, id: i64) {
     let mut transaction = database.begin();
     insert(&mut transaction, id..id + 1).unwrap();
     transaction.commit().unwrap();
+}
+
+#[test]
+fn writers_without_a_gap_do_not_keep_a_table_from_changing() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = create(folder.path());
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for writer in 1..=4_i64 {
+            let (database, ended) = (&database, &ended);
+            scope.spawn(move || {
+                for round in 0.. {
+                    let (id, number) = (writer * 1_000_000 + round, (writer * 1_000_000 + round) as u64);
+                    let mut transaction = database.begin();
+                    insert(&mut transaction, id..id + 1).unwrap();
+                    // One that meets the table altered is of a definition before: it ends, as it should.
+                    let prepared = transaction.prepare(number, 0);
+                    std::thread::sleep(Duration::from_millis(20));
+                    if let Ok(moment) = prepared {
+                        database.resolve(number, Some(moment)).unwrap();
+                    }
+                    if ended.load(Ordering::Relaxed) {
+                        return;
+                    }
+                }
+            });
+        }
+        std::thread::sleep(Duration::from_millis(50));
+        let altered: Vec<bool> = (0..5)
+            .map(|_| {
+                let now = database.table("t").unwrap();
+                std::thread::sleep(Duration::from_millis(50));
+                database.redefine_table(&TableDef::clone(&now.def).with_version(now.def.version() + 1)).is_ok()
+            })
+            .collect();
+        ended.store(true, Ordering::Relaxed);
+        assert_eq!(altered, [true; 5]);
+    });
 }

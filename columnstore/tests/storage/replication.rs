@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use parking_lot::Mutex;
-use stoa_columnstore::{CopyReceiver, Database, Error, LogRecord, Replication, RowNames, TableDef};
+use stoa_columnstore::{CopyReceiver, Database, Durability, Error, LogRecord, Replication, RowNames, TableDef};
 
 use crate::tables::{options, read_sorted, wide_rows, wide_table};
 
@@ -198,6 +198,33 @@ fn a_replica_takes_over_and_the_old_master_follows_or_is_found_out() {
     assert!(!first.has(second.position()).unwrap(), "it has a record that was never acknowledged");
     let stale = LogRecord::new(second.position().lsn + 1, 1, Arc::from(&b""[..]));
     assert!(matches!(second.replicate(&[stale]), Err(Error::Invalid(_))));
+}
+
+/// Commits of rows go to the replica and need not be on disk, whatever is committed between them.
+#[test]
+fn rows_that_last_later_are_on_the_replica_at_once() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (master, replica) = (open(one.path()), open(two.path()));
+    [&master, &replica].iter().for_each(|copy| copy.set_durability(Durability::Async));
+    let link = Link::from(&master, &replica, 2);
+    master.create_table(wide_table("wide")).unwrap();
+    std::thread::scope(|scope| {
+        for writer in 0..4 {
+            let master = &master;
+            scope.spawn(move || (0..20).for_each(|i| insert(master, writer * 100 + i, writer * 100 + i + 1).unwrap()));
+        }
+        (0..10).for_each(|_| master.sync().unwrap());
+    });
+    load(&master, 1000, 1100);
+    same(&master, &replica);
+    assert_eq!(read_sorted(&replica.table("wide").unwrap()).unwrap().num_rows(), 180);
+    // The replica takes over, and what was there is there after it was closed.
+    link.cut.store(true, Ordering::Relaxed);
+    assert!(matches!(insert(&master, 5000, 5001), Err(Error::NotMaster(_))));
+    replica.become_master(3, Arc::new(Alone(u64::MAX))).unwrap();
+    insert(&replica, 2000, 2010).unwrap();
+    drop((link, master, replica));
+    assert_eq!(read_sorted(&open(two.path()).table("wide").unwrap()).unwrap().num_rows(), 190);
 }
 
 /// Feeds nobody, and keeps records for a copy that is being made.

@@ -91,6 +91,9 @@ pub struct Database {
     /// What an operator wants done with the copies, until it is done.
     #[serde(default)]
     pub job: Option<Job>,
+    /// Whether rows count before they are on disk: `DURABILITY ASYNC`.
+    #[serde(default)]
+    pub asynchronous: bool,
 }
 
 /// What an operator wants done with the copies of a database. Steps are planned anew from the copies that there are, so that whoever
@@ -151,6 +154,9 @@ pub enum Command {
         redundancy: u8,
         /// How second copies are spread.
         placement: PlacementKind,
+        /// Whether rows count before they are on disk.
+        #[serde(default)]
+        asynchronous: bool,
     },
     /// A database is there, with all that is in it, on leaves that have it already.
     AddDatabase(Box<Database>),
@@ -352,8 +358,9 @@ impl Catalog {
         match command {
             Command::AddLeaf { address, group } => self.add_leaf(address, *group)?,
             Command::RemoveLeaf { address, force } => self.remove_leaf(address, *force)?,
-            Command::CreateDatabase { name, partitions, redundancy, placement } => {
-                self.create_database(name, *partitions, *redundancy, *placement)?;
+            Command::CreateDatabase { name, partitions, redundancy, placement, asynchronous } => {
+                let database = self.new_database(name, *partitions, *redundancy, *placement)?;
+                self.databases.insert(name.to_lowercase(), Database { asynchronous: *asynchronous, ..database });
             }
             Command::Recover(catalog) => self.recover(catalog)?,
             Command::AddDatabase(database) => self.add_database(database)?,
@@ -493,7 +500,7 @@ impl Catalog {
         }
     }
 
-    fn create_database(&mut self, name: &str, partitions: u32, redundancy: u8, kind: PlacementKind) -> Applied {
+    fn new_database(&self, name: &str, partitions: u32, redundancy: u8, kind: PlacementKind) -> Result<Database, CatalogError> {
         if self.databases.contains_key(&name.to_lowercase()) {
             return Err(CatalogError::Exists { kind: "database", name: name.to_owned() });
         }
@@ -505,7 +512,7 @@ impl Catalog {
             online.map(|(id, leaf)| placement::Leaf { id: *id, group: leaf.group, pair: leaf.pair, draining: false }).collect();
         // A replica counts once it has what the master has, be it nothing.
         let placed = placement::place(partitions, redundancy, kind, &leaves)?;
-        let database = Database {
+        Ok(Database {
             name: name.to_owned(),
             redundancy,
             placement: kind,
@@ -513,9 +520,8 @@ impl Catalog {
             tables: BTreeMap::new(),
             views: BTreeMap::new(),
             job: None,
-        };
-        self.databases.insert(name.to_lowercase(), database);
-        Ok(())
+            asynchronous: false,
+        })
     }
 
     /// The coordinators, and the users that only this one knows, stay.

@@ -28,7 +28,8 @@ fn command() -> impl Strategy<Value = Command> {
             name,
             partitions,
             redundancy,
-            placement: PlacementKind::Paired
+            placement: PlacementKind::Paired,
+            asynchronous: partitions % 2 == 0
         }),
         1 => database().prop_map(Command::DropDatabase),
         1 => (database(), name()).prop_map(|(database, name)| Command::CreateTable { database, definition: definition(&name) }),
@@ -137,6 +138,7 @@ fn errors_say_the_way_out() {
         partitions,
         redundancy,
         placement: PlacementKind::Paired,
+        asynchronous: false,
     };
     let add = Command::AddLeaf { address: "a:1".into(), group: None };
     assert!(catalog.apply(&create(4, 1)).unwrap_err().to_string().contains("ADD LEAF"));
@@ -158,7 +160,9 @@ fn cluster(leaves: u16) -> Catalog {
         catalog.apply(&Command::AddLeaf { address: format!("a:{port}"), group: None }).unwrap();
     }
     let placement = PlacementKind::Paired;
-    catalog.apply(&Command::CreateDatabase { name: "d".into(), partitions: 1, redundancy: 1, placement }).unwrap();
+    catalog
+        .apply(&Command::CreateDatabase { name: "d".into(), partitions: 1, redundancy: 1, placement, asynchronous: false })
+        .unwrap();
     catalog
 }
 

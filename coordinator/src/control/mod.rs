@@ -14,13 +14,14 @@ mod users;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 use stoa_exec::CancelToken;
 use stoa_rpc::LeafPool;
 use stoa_rpc::leaf::Change;
-use stoa_sql::ClusterStatement;
+use stoa_sql::{ClusterStatement, Durability};
 
 use crate::access::Asker;
 use crate::catalog::{Catalog, Command, Database as CatalogDatabase, LeafState, NodeId, Partition, Privilege, Scope};
@@ -41,6 +42,8 @@ pub struct Control {
     /// Partitions for each leaf of a database that does not say.
     partitions_per_leaf: u32,
     supervision: Supervision,
+    /// How often jobs were cancelled here.
+    cancels: AtomicU64,
     /// Held while the cluster is changed.
     changing: Mutex<()>,
     /// Tables that are being made, by database and name in lower case: on the leaves they may be there already.
@@ -60,6 +63,7 @@ impl Control {
             processes,
             partitions_per_leaf: cores,
             supervision: Supervision::default(),
+            cancels: AtomicU64::new(0),
             changing: Mutex::default(),
             making: Arc::default(),
             seen: Mutex::default(),
@@ -142,7 +146,8 @@ impl Control {
             leaf.change(Change::CreatePartitions { database: name, ordinals: vec![] })?;
         }
         self.decide(&command)?;
-        if let Err(error) = self.give_reference(shared, address).and_then(|()| self.let_in(address)) {
+        let given = moves::persist(|| self.give_reference(shared, address));
+        if let Err(error) = given.and_then(|()| self.let_in(address)) {
             self.decide(&Command::RemoveLeaf { address: address.to_owned(), force: true })?;
             return Err(error);
         }
@@ -150,7 +155,13 @@ impl Control {
         Ok(format!("leaf {address} added to availability group {group}"))
     }
 
-    fn create_database(&self, name: &str, partitions: Option<u32>, redundancy: Option<u32>) -> Result<String> {
+    fn create_database(
+        &self,
+        name: &str,
+        partitions: Option<u32>,
+        redundancy: Option<u32>,
+        asynchronous: bool,
+    ) -> Result<String> {
         let _claim = self.claim_database(name)?;
         let _changing = self.changing.lock();
         let leaves = self.catalog().leaves.values().filter(|leaf| leaf.state == LeafState::Online).count();
@@ -158,7 +169,7 @@ impl Control {
         let usual = usual_redundancy(&self.catalog());
         let redundancy = redundancy.map_or(usual, |redundancy| u8::try_from(redundancy).unwrap_or(u8::MAX));
         let placement = usual_placement(&self.catalog());
-        let command = Command::CreateDatabase { name: name.to_owned(), partitions, redundancy, placement };
+        let command = Command::CreateDatabase { name: name.to_owned(), partitions, redundancy, placement, asynchronous };
         let mut planned = Catalog::clone(&self.catalog());
         planned.apply(&command).map_err(invalid)?;
         let placed = view(&planned, planned.database(name).map_err(invalid)?);
@@ -283,14 +294,11 @@ impl Control {
         cancel: &CancelToken,
     ) -> Result<Outcome> {
         let done = match statement {
-            ClusterStatement::CreateDatabase { durability: Some(_), .. } => {
-                return Err(Error::Invalid("DURABILITY is not supported yet".into()));
-            }
-            ClusterStatement::CreateDatabase { name, if_not_exists, partitions, redundancy, durability: None } => {
+            ClusterStatement::CreateDatabase { name, if_not_exists, partitions, redundancy, durability } => {
                 if *if_not_exists && self.catalog().database(name).is_ok() {
                     format!("database {name} is there already")
                 } else {
-                    self.create_database(name, *partitions, *redundancy)?
+                    self.create_database(name, *partitions, *redundancy, *durability == Some(Durability::Async))?
                 }
             }
             ClusterStatement::DropDatabase { name, if_exists } => {

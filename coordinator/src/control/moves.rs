@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use stoa_exec::CancelToken;
@@ -25,6 +26,17 @@ use crate::{Error, Outcome, Result};
 const LOOK: Duration = Duration::from_millis(50);
 /// How long a leaf that was detached may take to be online again.
 const ATTACH: Duration = Duration::from_secs(30);
+
+/// Takes a step by which a leaf joins, again as long as it may yet succeed.
+pub(super) fn persist(step: impl Fn() -> Result<()>) -> Result<()> {
+    let until = Instant::now() + ATTACH;
+    loop {
+        match step() {
+            Err(error) if error.is_retryable() && Instant::now() < until => std::thread::sleep(LOOK),
+            done => return done,
+        }
+    }
+}
 
 fn is_online(leaf: &Leaf) -> bool {
     leaf.state == LeafState::Online
@@ -64,6 +76,7 @@ impl Control {
             return Ok(0);
         }
         check_room(&catalog, &self.ask_reports(is_online), catalog.database(name).map_err(invalid)?, &planned)?;
+        let cancels = self.cancels.load(Ordering::Relaxed);
         self.decide(&Command::SetJob { database: name.to_owned(), job: Some(job) })?;
         loop {
             let catalog = self.catalog();
@@ -73,7 +86,11 @@ impl Control {
                 if left.is_empty() {
                     return Ok(planned.len());
                 }
-                return Err(Error::Invalid(format!("cancelled with {} of {} steps left", left.len(), planned.len())));
+                if self.cancels.load(Ordering::Relaxed) != cancels {
+                    return Err(Error::Invalid(format!("cancelled with {} of {} steps left", left.len(), planned.len())));
+                }
+                // It was done, and a replica has fallen behind since: a new master's does for a moment.
+                self.decide(&Command::SetJob { database: name.to_owned(), job: Some(job) })?;
             }
             if cancel.check().is_err() {
                 let how = format!("SHOW REBALANCE STATUS ON {name} tells how far it is, CANCEL REBALANCE ON {name} ends it");
@@ -87,6 +104,7 @@ impl Control {
         let mut cancelled = Vec::new();
         for name in self.databases_named(database)? {
             if self.catalog().database(&name).is_ok_and(|database| database.job.is_some()) {
+                self.cancels.fetch_add(1, Ordering::Relaxed);
                 self.decide(&Command::SetJob { database: name.clone(), job: None })?;
                 cancelled.push(name);
             }
@@ -149,17 +167,10 @@ impl Control {
     }
 
     fn attach_one(&self, shared: &Shared, address: &str) -> Result<()> {
-        let until = Instant::now() + ATTACH;
-        loop {
+        persist(|| {
             let state = self.catalog().leaf(address).map(|(_, leaf)| leaf.state);
-            if state == Some(LeafState::Online) {
-                return Ok(());
-            }
-            match self.rejoin(shared, address) {
-                Err(error) if error.is_retryable() && Instant::now() < until => std::thread::sleep(LOOK),
-                done => return done,
-            }
-        }
+            if state == Some(LeafState::Online) { Ok(()) } else { self.rejoin(shared, address) }
+        })
     }
 
     /// Asks some leaves the same, all at once; `None` from those that do not answer.
@@ -359,7 +370,8 @@ mod tests {
         let mut catalog = Catalog::default();
         let mut apply = |command: Command| catalog.apply(&command).unwrap();
         apply(Command::AddLeaf { address: "a:1".into(), group: Some(1) });
-        apply(Command::CreateDatabase { name: "D".into(), partitions: 2, redundancy: 1, placement: PlacementKind::LoadBalanced });
+        let placement = PlacementKind::LoadBalanced;
+        apply(Command::CreateDatabase { name: "D".into(), partitions: 2, redundancy: 1, placement, asynchronous: false });
         apply(Command::AddLeaf { address: "b:1".into(), group: Some(1) });
         let (a, _) = catalog.leaf("a:1").unwrap();
         let (b, _) = catalog.leaf("b:1").unwrap();

@@ -10,12 +10,12 @@ use stoa_columnstore::{TableDef, encode_definition};
 use stoa_exec::CancelToken;
 use stoa_rpc::ipc::write_chunks;
 use stoa_rpc::leaf::{Change, LeafService, REFERENCE};
-use stoa_rpc::{Failure, FailureKind};
 
 use super::Control;
 use crate::access::CLUSTER;
 use crate::catalog::{Catalog, Command, Database, Definition};
 use crate::cluster::{Cluster, Shared};
+use crate::retry::is_conflict;
 use crate::{Error, Result, Session};
 
 impl Control {
@@ -28,15 +28,11 @@ impl Control {
             leaf.change(Change::CreatePartitions { database: name.clone(), ordinals: vec![] })?;
             for table in reference_tables(database) {
                 let drop = Change::DropTable { database: name.clone(), table: table.name.clone() };
-                leaf.change(drop).map_err(|failure| match failure.kind {
-                    // A transaction is in doubt there: not for long.
-                    FailureKind::Conflict => Failure::new(FailureKind::Retryable, failure.message),
-                    _ => failure,
-                })?;
+                leaf.change(drop).map_err(|failure| not_for_long(failure.into()))?;
             }
         }
         self.decide(&Command::Receive { address: address.to_owned() })?;
-        let given = self.give_held(shared, address);
+        let given = self.give_held(shared, address).map_err(not_for_long);
         if given.is_err() {
             self.decide(&Command::FallBehind { address: address.to_owned() })?;
         }
@@ -66,6 +62,11 @@ impl Control {
 
 fn reference_tables(database: &Database) -> impl Iterator<Item = &Arc<TableDef>> {
     database.tables.values().map(Definition::table).filter(|table| table.reference)
+}
+
+/// Transactions that are about to commit, or in doubt, are not so for long.
+fn not_for_long(error: Error) -> Error {
+    if is_conflict(&error) { Error::retryable(error.to_string()) } else { error }
 }
 
 /// Gives a leaf the REFERENCE tables of a database, with their rows, instead of those that it may have.

@@ -104,9 +104,10 @@ impl Control {
 /// The database that a backup becomes on the leaves that there are.
 fn planned(catalog: &Catalog, name: &str, definitions: &Definitions) -> Result<Database> {
     let redundancy = definitions.redundancy.min(usual_redundancy(catalog));
-    let (partitions, placement) = (definitions.partitions, usual_placement(catalog));
+    let (partitions, placement, asynchronous) = (definitions.partitions, usual_placement(catalog), definitions.asynchronous);
     let mut planned = Catalog::clone(catalog);
-    planned.apply(&Command::CreateDatabase { name: name.to_owned(), partitions, redundancy, placement }).map_err(invalid)?;
+    let create = Command::CreateDatabase { name: name.to_owned(), partitions, redundancy, placement, asynchronous };
+    planned.apply(&create).map_err(invalid)?;
     let database = planned.database(name).map_err(invalid)?.clone();
     let tables = definitions.tables.iter().map(|table| (table.table().name.to_lowercase(), table.clone()));
     let views = definitions.views.iter().map(|(name, sql)| (name.to_lowercase(), (name.clone(), sql.clone())));

@@ -83,9 +83,12 @@ impl Control {
 
     pub(super) fn show_databases(&self) -> Result<Outcome> {
         let catalog = self.catalog();
-        let row = |d: &crate::catalog::Database| [d.name.clone(), d.partitions.len().to_string(), d.redundancy.to_string()];
-        let rows: Vec<[String; 3]> = catalog.databases.values().map(row).collect();
-        text_table(&["Database", "Partitions", "Redundancy"], &rows)
+        let row = |d: &crate::catalog::Database| {
+            let durability = if d.asynchronous { "async" } else { "sync" };
+            [d.name.clone(), d.partitions.len().to_string(), d.redundancy.to_string(), durability.to_owned()]
+        };
+        let rows: Vec<[String; 4]> = catalog.databases.values().map(row).collect();
+        text_table(&["Database", "Partitions", "Redundancy", "Durability"], &rows)
     }
 
     pub(super) fn show_partitions(&self, database: &str) -> Result<Outcome> {

@@ -32,7 +32,9 @@ fn catalog() -> Catalog {
         catalog.apply(&Command::AddLeaf { address: address(leaf), group: None }).unwrap();
     }
     let placement = PlacementKind::LoadBalanced;
-    catalog.apply(&Command::CreateDatabase { name: "D".into(), partitions: 3, redundancy: 2, placement }).unwrap();
+    catalog
+        .apply(&Command::CreateDatabase { name: "D".into(), partitions: 3, redundancy: 2, placement, asynchronous: false })
+        .unwrap();
     catalog.apply(&Command::CreateTable { database: "d".into(), definition: Definition::new(table("t")) }).unwrap();
     catalog
         .apply(&Command::CreateView { database: "d".into(), name: "v".into(), sql: "SELECT 1".into(), or_replace: false })

@@ -54,7 +54,8 @@ pub fn orders(catalog: &Catalog, leaf: NodeId) -> Vec<CopyOrder> {
             } else {
                 RoleOrder::Replica
             };
-            orders.push(CopyOrder { database: name.clone(), ordinal, term: partition.term, role });
+            let (database, asynchronous) = (name.clone(), database.asynchronous);
+            orders.push(CopyOrder { database, ordinal, term: partition.term, role, asynchronous });
         }
     }
     orders

@@ -81,7 +81,9 @@ impl World {
         let (early, late) = shape.groups.split_at(shape.first);
         join(&mut catalog, early);
         let Shape { partitions, redundancy, kind: placement, .. } = *shape;
-        catalog.apply(&Command::CreateDatabase { name: NAME.into(), partitions, redundancy, placement }).unwrap();
+        catalog
+            .apply(&Command::CreateDatabase { name: NAME.into(), partitions, redundancy, placement, asynchronous: false })
+            .unwrap();
         let masters = (0u32..).zip(&catalog.databases[NAME].partitions).map(|(p, found)| ((p, found.copies.master.unwrap()), 1));
         let mut world = World {
             up: catalog.leaves.keys().copied().collect(),
