@@ -99,17 +99,21 @@ impl PeerService for Coordinator {
             return Ok(Decided::NotLeader);
         }
         let session = Session::new(Arc::new(Cluster::named(&statement.database, &statement.user, &self.shared)));
-        let mut text = String::new();
+        let (mut text, mut rows) = (String::new(), None);
         let mut each = |outcome| {
-            if let Outcome::Done(said) = outcome {
-                text = said;
+            match (outcome, &mut rows) {
+                (Outcome::Done(said) | Outcome::Plan(said), _) => text = said,
+                (Outcome::Rows { schema, batches }, rows) => *rows = Some((schema, batches)),
+                (Outcome::More(more), Some((_, batches))) => batches.extend(more),
+                (Outcome::More(_), None) => {}
             }
             Ok::<(), Error>(())
         };
         let cancel = CancelToken::from(cancelled.clone());
         let run = || session.run(&statement.sql, &cancel, &Progress::default(), &mut each).map_err(Error::into_failure);
         self.statements.run(&statement.user, &statement.database, &statement.sql, cancelled, run)?;
-        Ok(Decided::Done { text, version: self.membership.catalog().version })
+        let rows = rows.map_or(Ok(vec![]), |(schema, batches)| chunk(&schema, &batches))?;
+        Ok(Decided::Done { text, rows, version: self.membership.catalog().version })
     }
 
     fn adopt(&self, node: u64) -> Result<()> {

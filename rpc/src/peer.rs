@@ -50,6 +50,8 @@ pub enum Decided {
     Done {
         /// What it says.
         text: String,
+        /// Its rows, an Arrow IPC stream; empty: it gives none.
+        rows: Vec<u8>,
         /// The version of the catalog in which its changes are.
         version: u64,
     },

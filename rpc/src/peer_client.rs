@@ -80,6 +80,7 @@ impl PeerService for RemotePeer {
             match response.get()?.get_result()?.which().map_err(capnp::Error::from)? {
                 decided::Done(done) => Ok(Decided::Done {
                     text: done.get_text()?.to_string().map_err(capnp::Error::from)?,
+                    rows: done.get_rows()?.to_vec(),
                     version: done.get_version(),
                 }),
                 decided::Failure(failure) => Err(Failure::read(failure?)?),

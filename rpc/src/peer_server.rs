@@ -44,9 +44,10 @@ impl peer::Server for PeerServer {
         let decided = blocking(move || service.decide(&statement, &cancelled)).await;
         let mut result = results.get().init_result();
         match decided {
-            Ok(Decided::Done { text, version }) => {
+            Ok(Decided::Done { text, rows, version }) => {
                 let mut done = result.init_done();
                 done.set_text(&text);
+                done.set_rows(&rows);
                 done.set_version(version);
             }
             Ok(Decided::NotLeader) => result.set_not_leader(()),

@@ -73,8 +73,14 @@ fn coordinators() -> Vec<(&'static str, Vec<u8>)> {
     });
     let text = message(|m| m.init_root::<said::Builder<'_>>().set_text("done"));
     let rows = message(|m| m.init_root::<listing::Builder<'_>>().set_rows(&[4, 5]));
+    let decided_rows = message(|m| {
+        let mut to = m.init_root::<decided::Builder<'_>>().init_done();
+        to.set_rows(&[1, 2, 3]);
+        to.set_version(7);
+    });
     vec![
         ("peer-decided", decided),
+        ("peer-decided-rows", decided_rows),
         ("peer-status", status),
         ("session-described", described),
         ("session-prepared", prepared),

@@ -128,6 +128,7 @@ struct Decided {
     done :group {
       text @0 :Text;
       version @1 :UInt64;    # of the catalog in which the statement's changes are
+      rows @4 :Data;         # an Arrow IPC stream, if the statement gives rows; then there is no text
     }
     failure @2 :Failure;
     notLeader @3 :Void;      # nothing was done: ask the leader

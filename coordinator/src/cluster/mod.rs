@@ -261,7 +261,7 @@ impl Store for Cluster {
 
     fn forward(&self, sql: &str, cancel: &CancelToken) -> Result<Option<Outcome>> {
         let statement = ForLeader { user: self.user.clone(), database: self.database.clone(), sql: sql.to_owned() };
-        Ok(self.shared.control.forward(&statement, cancel)?.map(Outcome::Done))
+        self.shared.control.forward(&statement, cancel)
     }
 
     fn reads(&self, query: &Query) -> Option<String> {
