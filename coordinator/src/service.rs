@@ -7,7 +7,7 @@ use stoa_exec::{CancelToken, Progress};
 use stoa_plan::codec::decode;
 use stoa_rpc::admin::{AdminCommand, AdminReply};
 use stoa_rpc::ipc::{chunk, read_chunk, write_chunks};
-use stoa_rpc::peer::{Decided, ForLeader, PeerService, PeerStatus};
+use stoa_rpc::peer::{Decided, ForLeader, ListedProcess, PeerService, PeerStatus};
 use stoa_rpc::session::{Answer, AnswerPart, Cancelled, CoordinatorService, Login, PreparedService, SessionService, TableLoad};
 use stoa_rpc::{Failure, FailureKind, Result};
 
@@ -38,7 +38,13 @@ impl Coordinator {
     /// `slow`.
     #[must_use]
     pub fn new(shared: Shared, membership: Arc<Membership>, processes: Arc<Processes>, slow: Duration) -> Coordinator {
-        Coordinator { shared, membership, statements: Statements::new(processes, slow) }
+        let statements = Statements::new(processes, membership.clone(), slow);
+        Coordinator { shared, membership, statements }
+    }
+
+    /// A user of another coordinator.
+    fn asker<'a>(&self, user: &'a str) -> Asker<'a> {
+        Asker { catalog: self.membership.catalog(), user, database: "" }
     }
 
     /// Takes no more statements: clients go to another coordinator.
@@ -125,6 +131,14 @@ impl PeerService for Coordinator {
         let leader = leader.map(|member| member.address).unwrap_or_default();
         let node = self.membership.number().map_or(0, |id| id.0);
         Ok(PeerStatus { node, leader, version: self.membership.catalog().version })
+    }
+
+    fn processes(&self, user: &str) -> Result<Vec<ListedProcess>> {
+        Ok(self.shared.control.own_processes(&self.asker(user)))
+    }
+
+    fn kill(&self, user: &str, number: u64) -> Result<bool> {
+        Ok(self.shared.control.kill_own(number, &self.asker(user)))
     }
 }
 

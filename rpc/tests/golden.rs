@@ -10,7 +10,9 @@ use capnp::message::{Builder, HeapAllocator, ReaderOptions};
 use capnp::{Word, serialize};
 use stoa_schema::admin_capnp::{admin, listing, said};
 use stoa_schema::common_capnp::{done, failure, hello, row_sink};
-use stoa_schema::coordinator_capnp::{decided, described, gate, loaded, peer_status, prepared, prepared_statement, session};
+use stoa_schema::coordinator_capnp::{
+    decided, described, gate, loaded, peer, peer_status, prepared, prepared_statement, session,
+};
 use stoa_schema::leaf_capnp::{
     change, decision, duplicates, fragment, in_doubt, leaf, merge_status, query_setup, ran, rows_read, status, transaction,
     transaction_setup,
@@ -310,6 +312,26 @@ fn moments() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
+/// What coordinators tell each other of what runs.
+fn peers() -> Vec<(&'static str, Vec<u8>)> {
+    let processes = message(|m| {
+        let mut to = m.init_root::<peer::processes_results::Builder<'_>>().init_processes(1).get(0);
+        to.set_number(4211);
+        to.set_user("ada");
+        to.set_database("d");
+        to.set_text("SELECT 1");
+        to.set_micros(1_500_000);
+    });
+    let seen_by = message(|m| m.init_root::<peer::processes_params::Builder<'_>>().set_user("ada"));
+    let kill = message(|m| {
+        let mut to: peer::kill_params::Builder<'_> = m.init_root();
+        to.set_user("ada");
+        to.set_number(4211);
+    });
+    let killed = message(|m| m.init_root::<peer::kill_results::Builder<'_>>().set_found(true));
+    vec![("peer-processes", processes), ("peer-processes-params", seen_by), ("peer-kill", kill), ("peer-killed", killed)]
+}
+
 fn canonical(message: &[u8]) -> Vec<u8> {
     let read = serialize::read_message(message, ReaderOptions::new()).unwrap();
     Word::words_to_bytes(&read.canonicalize().unwrap()).to_vec()
@@ -318,7 +340,9 @@ fn canonical(message: &[u8]) -> Vec<u8> {
 #[test]
 fn messages_are_what_they_were() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
-    for (name, bytes) in [common(), coordinators(), leaves(), transactions(), outcomes(), moments()].into_iter().flatten() {
+    for (name, bytes) in
+        [common(), coordinators(), leaves(), transactions(), outcomes(), moments(), peers()].into_iter().flatten()
+    {
         let path = folder.join(format!("{name}-v1.message"));
         if std::env::var_os("STOA_WRITE_GOLDEN").is_some() && !path.exists() {
             fs::write(&path, &bytes).unwrap();

@@ -121,6 +121,19 @@ interface Peer {
   # Gives a coordinator that has no part in a cluster its number in the caller's.
   adopt @2 (node :UInt64) -> (result :Done);
   status @3 () -> (status :PeerStatus);
+  # What runs on it, as far as a user may see that.
+  processes @4 (user :Text) -> (processes :List(Process));
+  # Ends what has this number in its process list, if the user may.
+  kill @5 (user :Text, number :UInt64) -> (found :Bool);
+}
+
+# What runs on a coordinator.
+struct Process {
+  number @0 :UInt64;
+  user @1 :Text;
+  database @2 :Text;
+  text @3 :Text;
+  micros @4 :UInt64;         # for which it has run
 }
 
 struct Decided {

@@ -26,6 +26,7 @@ mod node_failures;
 mod nodes;
 mod operations;
 mod prepared;
+mod process_list;
 mod python_client;
 mod recover;
 mod reference;
