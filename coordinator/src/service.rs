@@ -158,17 +158,17 @@ impl ClientSession {
 
 impl SessionService for ClientSession {
     fn execute(&self, sql: &str, answer: &mut dyn Answer, cancelled: &Cancelled) -> Result<()> {
-        let cancel = CancelToken::from(cancelled.clone());
+        let (cancel, progress) = (CancelToken::from(cancelled.clone()), followed(answer));
         let mut each = |outcome| send(answer, outcome);
-        let run = || self.session.run(sql, &cancel, &Progress::default(), &mut each).map_err(Told::into_failure);
+        let run = || self.session.run(sql, &cancel, &progress, &mut each).map_err(Told::into_failure);
         self.statements.run(&self.user, &self.database, sql, cancelled, run)
     }
 
     fn execute_plan(&self, plan: &[u8], answer: &mut dyn Answer, cancelled: &Cancelled) -> Result<()> {
         let query = decode(plan).map_err(|e| Failure::new(FailureKind::User, e.to_string()))?;
-        let cancel = CancelToken::from(cancelled.clone());
+        let (cancel, progress) = (CancelToken::from(cancelled.clone()), followed(answer));
         let mut each = |outcome| send(answer, outcome);
-        let run = || self.session.run_plan(&query, &cancel, &Progress::default(), &mut each).map_err(Told::into_failure);
+        let run = || self.session.run_plan(&query, &cancel, &progress, &mut each).map_err(Told::into_failure);
         self.statements.run(&self.user, &self.database, "(a plan)", cancelled, run)
     }
 
@@ -234,6 +234,16 @@ impl Told {
             Told::Answer(failure) => failure,
         }
     }
+}
+
+/// How far statements are, for their client if it wants to know.
+pub(crate) fn followed(answer: &mut dyn Answer) -> Progress {
+    let progress = Progress::default();
+    if answer.follows() {
+        let told = progress.clone();
+        answer.follow(Arc::new(move || told.now()));
+    }
+    progress
 }
 
 /// Hands on what a statement gave.

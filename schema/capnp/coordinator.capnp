@@ -32,10 +32,10 @@ struct PeerEntered {
 
 # Statements run one after the other; calls may be sent before the last was answered. Dropping a call, or the connection, cancels it.
 interface Session {
-  # Runs statements in order up to the first that fails.
-  execute @0 (sql :Text, answer :Answer) -> (result :Done);
+  # Runs statements in order up to the first that fails. `progress`: the answer wants to know how far they are.
+  execute @0 (sql :Text, answer :Answer, progress :Bool) -> (result :Done);
   # Runs a plan, a message of plan.capnp without exchanges: the coordinator optimizes and distributes it.
-  executePlan @1 (plan :Data, answer :Answer) -> (result :Done);
+  executePlan @1 (plan :Data, answer :Answer, progress :Bool) -> (result :Done);
   # Rows into a table, all or none.
   load @2 (table :Text) -> (result :Loading);
   # The columns of a table as an Arrow IPC stream without rows.
@@ -53,6 +53,8 @@ interface Answer {
   columns @0 (stream :Data) -> ();   # a statement's rows follow; an Arrow IPC stream without rows
   rows @1 (chunk :Data) -> ();       # an Arrow IPC stream
   text @2 (text :Text, plan :Bool) -> ();  # what a statement without rows says; `plan`: the lines of EXPLAIN
+  # How far a query is that takes longer than a second: what is done, and of how much, which may grow. Only if the call asked for it.
+  progress @3 (done :UInt64, total :UInt64) -> ();
 }
 
 struct Prepared {
@@ -67,7 +69,7 @@ struct Prepared {
 
 interface PreparedStatement {
   # Runs the statement with a value for each `?`, in their order.
-  execute @0 (parameters :List(Parameter), answer :Answer) -> (result :Done);
+  execute @0 (parameters :List(Parameter), answer :Answer, progress :Bool) -> (result :Done);
 }
 
 # The value of a parameter: as if it stood in the text as a literal.
