@@ -28,6 +28,7 @@ fn measure(bar: &ProgressBar, unit: &str) {
 /// A spinner for work of unknown length.
 pub(crate) fn spinner(what: &str) -> ProgressBar {
     let spinner = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
+    spinner.set_style(ProgressStyle::default_spinner());
     spinner.set_message(what.to_owned());
     spinner.enable_steady_tick(Duration::from_millis(100));
     spinner
