@@ -39,7 +39,8 @@ fn long_queries_tell_how_far_they_are() {
     let cluster = Cluster::start(2);
     cluster.ok("CREATE DATABASE many PARTITIONS 12 REDUNDANCY 1");
     let values = |rows: u64| (0..rows).map(|i| format!("({i})")).collect::<Vec<_>>().join(",");
-    let t = format!("CREATE TABLE t (a BIGINT, SHARD KEY (a)); INSERT INTO t VALUES {}", values(6000));
+    let more = "INSERT INTO t SELECT x.a * 200 + y.a FROM t x, t y WHERE x.a > 0";
+    let t = format!("CREATE TABLE t (a BIGINT, SHARD KEY (a)); INSERT INTO t VALUES {}; {more}", values(150));
     let made = cluster.command(&["sql", "--database", "many", "-c", &t]).output().unwrap();
     assert!(made.status.success(), "{}", crate::nodes::text(&made));
     let login = stoa_client::Login { database: "many".into(), ..stoa_client::Login::default() };
@@ -59,7 +60,9 @@ fn long_queries_tell_how_far_they_are() {
         let grows = |seen: &Seen| seen.iter().filter(|(done, total)| (1..*total).contains(done)).count() > 1;
         let (_, seen) = followed(&client, sql, grows);
         assert!(grows(&seen), "{sql}: {seen:?}");
-        assert!(seen.iter().all(|(done, total)| done <= total) && seen.is_sorted(), "{sql}: {seen:?}");
+        // It begins anew where a leaf was busy for so long that it counted as lost.
+        let mut runs = seen.split(|now| *now == (0, 0));
+        assert!(seen.iter().all(|(done, total)| done <= total) && runs.all(<[_]>::is_sorted), "{sql}: {seen:?}");
     }
     // Whoever does not ask is not told, and gets his rows.
     assert_eq!(client.query("SELECT count(*) FROM t").unwrap().batches[0].num_rows(), 1);
