@@ -232,7 +232,7 @@ pub enum AdminCommand {
         #[arg(long)]
         if_exists: bool,
     },
-    /// End a statement of the coordinator
+    /// End a statement, on whichever coordinator it runs
     Kill {
         /// Its number in the list of processes
         query: u64,
@@ -250,7 +250,7 @@ pub enum AdminCommand {
     },
     /// What each leaf has beside what the catalog says that it has
     Status,
-    /// List what runs on the coordinator
+    /// List what runs on all coordinators
     Processes,
     /// Take a leaf out, to work on it: replicas take over
     DetachLeaf {

@@ -88,7 +88,8 @@ impl Connection {
             Connection::Cluster(cluster) => cluster,
         };
         let mut failed = None;
-        let ran = cluster.client.stream(sql, cancel.flag(), &mut |part| {
+        let mut follow = |how_far| progress.follow(how_far);
+        let ran = cluster.client.stream_followed(sql, cancel.flag(), &mut follow, &mut |part| {
             each(outcome_of(part)).map_err(|error| {
                 let failure = stoa_rpc::Failure::new(stoa_rpc::FailureKind::User, error.to_string());
                 failed = Some(error);

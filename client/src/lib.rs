@@ -23,7 +23,7 @@ use stoa_rpc::session::{Answer, AnswerPart, PreparedService, SessionService, Tab
 use stoa_rpc::{Io, SessionClient};
 
 pub use stoa_rpc::admin::AdminCommand;
-pub use stoa_rpc::session::{Cancelled, Login, Parameter};
+pub use stoa_rpc::session::{Cancelled, HowFar, Login, Parameter};
 pub use stoa_rpc::{Failure, FailureKind, Result, Security, Tls, TlsFiles};
 
 /// Where to connect, and as whom.
@@ -122,7 +122,23 @@ impl Client {
     /// The first error of a statement or of `each`; retryable if a node failed after rows had come.
     pub fn stream(&self, sql: &str, cancelled: &Cancelled, each: &mut dyn FnMut(Part) -> Result<()>) -> Result<()> {
         let session = self.session()?;
-        ran(&session, session.execute(sql, &mut Parts(each), cancelled))
+        ran(&session, session.execute(sql, &mut Parts { each, follow: None }, cancelled))
+    }
+
+    /// As [`Client::stream`], and gives `follow` what tells how far the statements are: what is done, and of how much, as the coordinator
+    /// said last. It says so of what takes longer than a second.
+    ///
+    /// # Errors
+    /// As [`Client::stream`].
+    pub fn stream_followed(
+        &self,
+        sql: &str,
+        cancelled: &Cancelled,
+        follow: &mut dyn FnMut(HowFar),
+        each: &mut dyn FnMut(Part) -> Result<()>,
+    ) -> Result<()> {
+        let session = self.session()?;
+        ran(&session, session.execute(sql, &mut Parts { each, follow: Some(follow) }, cancelled))
     }
 
     /// Runs exactly one query.
@@ -327,11 +343,24 @@ impl Answer for Outputs<'_> {
 }
 
 /// Hands parts on.
-struct Parts<'a>(&'a mut dyn FnMut(Part) -> Result<()>);
+struct Parts<'a> {
+    each: &'a mut dyn FnMut(Part) -> Result<()>,
+    follow: Option<&'a mut dyn FnMut(HowFar)>,
+}
 
 impl Answer for Parts<'_> {
     fn part(&mut self, part: AnswerPart) -> Result<()> {
-        (self.0)(read(part)?)
+        (self.each)(read(part)?)
+    }
+
+    fn follows(&self) -> bool {
+        self.follow.is_some()
+    }
+
+    fn follow(&mut self, how_far: HowFar) {
+        if let Some(follow) = &mut self.follow {
+            follow(how_far);
+        }
     }
 }
 

@@ -233,6 +233,11 @@ impl Membership {
         consensus.as_ref().filter(|consensus| consensus.is_member().unwrap_or(false)).map(|consensus| consensus.id())
     }
 
+    /// The number that it goes by, whether it has its part already or not; 0: none.
+    pub(crate) fn node(&self) -> u64 {
+        self.consensus.read().as_ref().map_or(0, |consensus| consensus.id().0)
+    }
+
     /// The catalog as this coordinator has it; empty without a part in a cluster.
     #[must_use]
     pub fn catalog(&self) -> Arc<Catalog> {

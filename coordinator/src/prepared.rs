@@ -1,11 +1,11 @@
 //! Prepared statements of clients.
 
-use stoa_exec::{CancelToken, Progress};
+use stoa_exec::CancelToken;
 use stoa_plan::{DataType, Literal, Value};
 use stoa_rpc::session::{Answer, Cancelled, Parameter, PreparedService};
 use stoa_rpc::{Failure, FailureKind, Result};
 
-use crate::service::{Told, send};
+use crate::service::{Told, followed, send};
 use crate::statements::Statements;
 use crate::{Prepared, Session};
 
@@ -25,10 +25,10 @@ impl PreparedService for ClientStatement {
 
     fn execute(&self, values: &[Parameter], answer: &mut dyn Answer, cancelled: &Cancelled) -> Result<()> {
         let values = (1..).zip(values).map(|(number, value)| literal(number, value)).collect::<Result<Vec<_>>>()?;
-        let cancel = CancelToken::from(cancelled.clone());
+        let (cancel, progress) = (CancelToken::from(cancelled.clone()), followed(answer));
         let mut each = |outcome| send(answer, outcome);
         let run = || {
-            let ran = self.session.run_prepared(&self.prepared, &values, &cancel, &Progress::default(), &mut each);
+            let ran = self.session.run_prepared(&self.prepared, &values, &cancel, &progress, &mut each);
             ran.map_err(Told::into_failure)
         };
         self.statements.run(&self.user, &self.database, self.prepared.sql(), cancelled, run)

@@ -1,4 +1,8 @@
 //! The statements that run on a coordinator.
+//!
+//! The number of a statement tells where it runs, so that it is one of a kind in the cluster, and short to type: it is the count of the
+//! statements there, followed by the number of the coordinator and by how many digits that has. 4211 is the 42nd statement of coordinator
+//! 1, and 42122 that of coordinator 12.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,6 +11,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use stoa_rpc::session::Cancelled;
+
+/// Bytes of a text that the list keeps.
+const LISTED: usize = 16 << 10;
 
 /// What runs, by number.
 #[derive(Default)]
@@ -45,13 +52,13 @@ impl Drop for Entry {
 }
 
 impl Processes {
-    /// Adds what begins now; setting `cancelled` ends it.
-    pub(crate) fn begin(self: &Arc<Self>, user: &str, database: &str, text: &str, cancelled: &Cancelled) -> Entry {
-        let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+    /// Adds what begins now on the coordinator of a number; setting `cancelled` ends it.
+    pub(crate) fn begin(self: &Arc<Self>, node: u64, user: &str, database: &str, text: &str, cancelled: &Cancelled) -> Entry {
+        let number = number(node, self.last.fetch_add(1, Ordering::Relaxed) + 1);
         let process = Process {
             user: user.to_owned(),
             database: database.to_owned(),
-            text: shown(text),
+            text: cut(shown(text), LISTED),
             since: Instant::now(),
             cancelled: cancelled.clone(),
         };
@@ -86,6 +93,24 @@ impl Processes {
     }
 }
 
+/// The number of a statement of a coordinator.
+fn number(node: u64, count: u64) -> u64 {
+    let digits = node.checked_ilog10().unwrap_or(0) + 1;
+    count.wrapping_mul(10u64.wrapping_pow(digits + 1)).wrapping_add(node.wrapping_mul(10) + u64::from(digits))
+}
+
+/// The coordinator whose statement has a number, if one can have it.
+pub(crate) fn node_of(number: u64) -> Option<u64> {
+    let digits = u32::try_from(number % 10).ok().filter(|digits| *digits > 0)?;
+    Some(number / 10 % 10u64.pow(digits))
+}
+
+/// A text, or as much of its beginning as may be shown.
+pub(crate) fn cut(mut text: String, bytes: usize) -> String {
+    text.truncate(text.floor_char_boundary(bytes));
+    text
+}
+
 /// A text as others may see it: passwords are not for them.
 pub(crate) fn shown(text: &str) -> String {
     let upper = text.to_ascii_uppercase();
@@ -93,5 +118,23 @@ pub(crate) fn shown(text: &str) -> String {
         "(a statement with a password)".to_owned()
     } else {
         text.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_tell_the_coordinator() {
+        assert_eq!([number(1, 42), number(12, 42), number(0, 1)], [4211, 42122, 101]);
+        let nodes = [0, 1, 2, 9, 10, 11, 21, 211, 1000, 123_456_789];
+        let numbers: BTreeMap<u64, u64> =
+            nodes.into_iter().flat_map(|node| (1..300).map(move |count| (number(node, count), node))).collect();
+        assert_eq!(numbers.len(), nodes.len() * 299);
+        for (number, node) in numbers {
+            assert_eq!(node_of(number), Some(node));
+        }
+        assert_eq!([node_of(0), node_of(420), node_of(u64::MAX)], [None, None, Some(55_161)]);
     }
 }

@@ -7,7 +7,7 @@ use stoa_exec::{CancelToken, Progress};
 use stoa_plan::codec::decode;
 use stoa_rpc::admin::{AdminCommand, AdminReply};
 use stoa_rpc::ipc::{chunk, read_chunk, write_chunks};
-use stoa_rpc::peer::{Decided, ForLeader, PeerService, PeerStatus};
+use stoa_rpc::peer::{Decided, ForLeader, ListedProcess, PeerService, PeerStatus};
 use stoa_rpc::session::{Answer, AnswerPart, Cancelled, CoordinatorService, Login, PreparedService, SessionService, TableLoad};
 use stoa_rpc::{Failure, FailureKind, Result};
 
@@ -38,7 +38,13 @@ impl Coordinator {
     /// `slow`.
     #[must_use]
     pub fn new(shared: Shared, membership: Arc<Membership>, processes: Arc<Processes>, slow: Duration) -> Coordinator {
-        Coordinator { shared, membership, statements: Statements::new(processes, slow) }
+        let statements = Statements::new(processes, membership.clone(), slow);
+        Coordinator { shared, membership, statements }
+    }
+
+    /// A user of another coordinator.
+    fn asker<'a>(&self, user: &'a str) -> Asker<'a> {
+        Asker { catalog: self.membership.catalog(), user, database: "" }
     }
 
     /// Takes no more statements: clients go to another coordinator.
@@ -99,17 +105,21 @@ impl PeerService for Coordinator {
             return Ok(Decided::NotLeader);
         }
         let session = Session::new(Arc::new(Cluster::named(&statement.database, &statement.user, &self.shared)));
-        let mut text = String::new();
+        let (mut text, mut rows) = (String::new(), None);
         let mut each = |outcome| {
-            if let Outcome::Done(said) = outcome {
-                text = said;
+            match (outcome, &mut rows) {
+                (Outcome::Done(said) | Outcome::Plan(said), _) => text = said,
+                (Outcome::Rows { schema, batches }, rows) => *rows = Some((schema, batches)),
+                (Outcome::More(more), Some((_, batches))) => batches.extend(more),
+                (Outcome::More(_), None) => {}
             }
             Ok::<(), Error>(())
         };
         let cancel = CancelToken::from(cancelled.clone());
         let run = || session.run(&statement.sql, &cancel, &Progress::default(), &mut each).map_err(Error::into_failure);
         self.statements.run(&statement.user, &statement.database, &statement.sql, cancelled, run)?;
-        Ok(Decided::Done { text, version: self.membership.catalog().version })
+        let rows = rows.map_or(Ok(vec![]), |(schema, batches)| chunk(&schema, &batches))?;
+        Ok(Decided::Done { text, rows, version: self.membership.catalog().version })
     }
 
     fn adopt(&self, node: u64) -> Result<()> {
@@ -121,6 +131,14 @@ impl PeerService for Coordinator {
         let leader = leader.map(|member| member.address).unwrap_or_default();
         let node = self.membership.number().map_or(0, |id| id.0);
         Ok(PeerStatus { node, leader, version: self.membership.catalog().version })
+    }
+
+    fn processes(&self, user: &str) -> Result<Vec<ListedProcess>> {
+        Ok(self.shared.control.own_processes(&self.asker(user)))
+    }
+
+    fn kill(&self, user: &str, number: u64) -> Result<bool> {
+        Ok(self.shared.control.kill_own(number, &self.asker(user)))
     }
 }
 
@@ -140,17 +158,17 @@ impl ClientSession {
 
 impl SessionService for ClientSession {
     fn execute(&self, sql: &str, answer: &mut dyn Answer, cancelled: &Cancelled) -> Result<()> {
-        let cancel = CancelToken::from(cancelled.clone());
+        let (cancel, progress) = (CancelToken::from(cancelled.clone()), followed(answer));
         let mut each = |outcome| send(answer, outcome);
-        let run = || self.session.run(sql, &cancel, &Progress::default(), &mut each).map_err(Told::into_failure);
+        let run = || self.session.run(sql, &cancel, &progress, &mut each).map_err(Told::into_failure);
         self.statements.run(&self.user, &self.database, sql, cancelled, run)
     }
 
     fn execute_plan(&self, plan: &[u8], answer: &mut dyn Answer, cancelled: &Cancelled) -> Result<()> {
         let query = decode(plan).map_err(|e| Failure::new(FailureKind::User, e.to_string()))?;
-        let cancel = CancelToken::from(cancelled.clone());
+        let (cancel, progress) = (CancelToken::from(cancelled.clone()), followed(answer));
         let mut each = |outcome| send(answer, outcome);
-        let run = || self.session.run_plan(&query, &cancel, &Progress::default(), &mut each).map_err(Told::into_failure);
+        let run = || self.session.run_plan(&query, &cancel, &progress, &mut each).map_err(Told::into_failure);
         self.statements.run(&self.user, &self.database, "(a plan)", cancelled, run)
     }
 
@@ -216,6 +234,16 @@ impl Told {
             Told::Answer(failure) => failure,
         }
     }
+}
+
+/// How far statements are, for their client if it wants to know.
+pub(crate) fn followed(answer: &mut dyn Answer) -> Progress {
+    let progress = Progress::default();
+    if answer.follows() {
+        let told = progress.clone();
+        answer.follow(Arc::new(move || told.now()));
+    }
+    progress
 }
 
 /// Hands on what a statement gave.

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use stoa_rpc::session::Cancelled;
 use stoa_rpc::{Failure, FailureKind, Result};
 
-use crate::Processes;
-use crate::processes::shown;
+use crate::processes::{cut, shown};
+use crate::{Membership, Processes};
 
 /// Bytes of a text that the log shows.
 const SHOWN: usize = 1000;
@@ -17,13 +17,14 @@ const SHOWN: usize = 1000;
 #[derive(Clone)]
 pub(crate) struct Statements {
     processes: Arc<Processes>,
+    membership: Arc<Membership>,
     slow: Duration,
     closed: Arc<AtomicBool>,
 }
 
 impl Statements {
-    pub fn new(processes: Arc<Processes>, slow: Duration) -> Statements {
-        Statements { processes, slow, closed: Arc::default() }
+    pub fn new(processes: Arc<Processes>, membership: Arc<Membership>, slow: Duration) -> Statements {
+        Statements { processes, membership, slow, closed: Arc::default() }
     }
 
     /// Takes no more statements.
@@ -43,7 +44,7 @@ impl Statements {
         if self.closed.load(Ordering::Relaxed) {
             return Err(Failure::new(FailureKind::Retryable, "this coordinator is shutting down"));
         }
-        let listed = self.processes.begin(user, database, sql, cancelled);
+        let listed = self.processes.begin(self.membership.node(), user, database, sql, cancelled);
         let _span = tracing::info_span!("statement", id = listed.number, user, database).entered();
         let began = Instant::now();
         let outcome = run();
@@ -66,7 +67,5 @@ impl Statements {
 
 /// A text as one line of a log.
 fn line(sql: &str) -> String {
-    let shown = shown(sql);
-    let cut = shown.char_indices().map(|(at, _)| at).find(|at| *at >= SHOWN).unwrap_or(shown.len());
-    shown[..cut].replace(['\n', '\r', '\t'], " ")
+    cut(shown(sql), SHOWN).replace(['\n', '\r', '\t'], " ")
 }

@@ -39,7 +39,7 @@ pub use context::{CancelToken, MemoryBudget, QueryContext, Reservation, Settings
 pub use error::{Error, Result};
 pub use expression::literal;
 pub use flow::{TakeResult, stream_on_leaves, stream_query};
-pub use profile::{Profile, Progress};
+pub use profile::{HowFar, Profile, Progress};
 pub use query::{QueryResult, Storage, execute, execute_with};
 pub use remote::{
     Destination, Fragment, Fragments, LeafRows, ReadLeaves, Received, TakeRows, execute_fragment, execute_on_leaves,

@@ -13,23 +13,36 @@ use stoa_plan::NodeId;
 #[derive(Clone, Debug, Default)]
 pub struct Progress(Arc<ProgressCounters>);
 
-#[derive(Debug, Default)]
+/// Tells how far something is: what is done, and of how much.
+pub type HowFar = Arc<dyn Fn() -> (u64, u64) + Send + Sync>;
+
+#[derive(Default)]
 struct ProgressCounters {
     done: AtomicU64,
     total: AtomicU64,
+    elsewhere: Mutex<Option<HowFar>>,
+}
+
+impl std::fmt::Debug for ProgressCounters {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ProgressCounters").field("done", &self.done).field("total", &self.total).finish_non_exhaustive()
+    }
 }
 
 impl Progress {
-    /// Morsels that are done.
+    /// Morsels that are done, and morsels of the pipelines that have started; the latter grow while the query runs. What runs elsewhere
+    /// counts as it was last heard of.
     #[must_use]
-    pub fn done(&self) -> u64 {
-        self.0.done.load(Ordering::Relaxed)
+    pub fn now(&self) -> (u64, u64) {
+        let elsewhere = self.0.elsewhere.lock().clone();
+        let (done, total) = elsewhere.map_or((0, 0), |elsewhere| elsewhere());
+        let [here_done, here_total] = [&self.0.done, &self.0.total].map(|counter| counter.load(Ordering::Relaxed));
+        (done.saturating_add(here_done), total.saturating_add(here_total))
     }
 
-    /// Morsels of the pipelines that have started. It grows while the query runs.
-    #[must_use]
-    pub fn total(&self) -> u64 {
-        self.0.total.load(Ordering::Relaxed)
+    /// Counts what runs elsewhere for the query, in place of what was counted before.
+    pub fn follow(&self, elsewhere: HowFar) {
+        *self.0.elsewhere.lock() = Some(elsewhere);
     }
 
     pub(crate) fn add_total(&self, morsels: u64) {

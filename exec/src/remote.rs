@@ -135,7 +135,7 @@ pub fn execute_on_leaves(query: &Query, leaves: &dyn Fragments, ctx: &QueryConte
 pub fn execute_fragment(query: &Query, storage: &dyn Storage, received: &Received, ctx: &QueryContext) -> Result<QueryResult> {
     guarded(|| {
         let started = Instant::now();
-        let exec = fragment_executor(query, storage, received, ctx)?;
+        let exec = fragment_executor(query, storage, received, ctx, &Progress::default())?;
         let rows = exec.fragment_rows(&query.root)?;
         let (schema, batches) = record_batches(&query.output, &rows, &ctx.cancel)?;
         let profile = exec.recorder.finish(started.elapsed(), ctx.memory.peak());
@@ -149,8 +149,9 @@ pub(crate) fn fragment_executor<'a>(
     storage: &'a dyn Storage,
     received: &Received,
     ctx: &'a QueryContext,
+    progress: &Progress,
 ) -> Result<Executor<'a>> {
-    let mut exec = Executor::new(storage, ctx, Progress::default());
+    let mut exec = Executor::new(storage, ctx, progress.clone());
     for subplan in &query.subplans {
         if let SubplanKind::Received(number) = subplan.kind {
             let batches = received.rows.get(&number).map_or(&[][..], Vec::as_slice);

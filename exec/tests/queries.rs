@@ -7,8 +7,8 @@ use arrow::array::{Array, ArrayRef, AsArray, Decimal64Array, Int64Array, RecordB
 use arrow::datatypes::{DataType as Arrow, Int64Type};
 use stoa_columnstore::{BitmapIndex, ColumnDef, Database, Options, Table, TableDef};
 use stoa_exec::{
-    CancelToken, Error, MemoryBudget, QueryContext, QueryResult, Received, Result, Settings, Storage, execute, execute_fragment,
-    stream_fragment,
+    CancelToken, Error, MemoryBudget, Progress, QueryContext, QueryResult, Received, Result, Settings, Storage, execute,
+    execute_fragment, stream_fragment,
 };
 use stoa_plan::{
     Aggregate, AggregateCall, AggregateFunction, BinaryOp, ColumnId, DataType, Expr, Field, Join, JoinKind, Literal, Node, Phase,
@@ -425,6 +425,7 @@ fn rows_leave_while_a_fragment_runs() {
     let few = scan("t", 0, vec![compare(BinaryOp::Lt, col(0, 3), int(50))]);
     // The rows of `u` without a match come last.
     let tail = join(JoinKind::Right, Side::Right);
+    let progress = Progress::default();
     for (plan, calls) in [(scan("t", 0, vec![]), 2), (few, 1), (join(JoinKind::Inner, Side::Left), 1), (tail, 1)] {
         let query = query(plan);
         let kept = execute_fragment(&query, &storage, &received, &context).expect("kept");
@@ -438,8 +439,11 @@ fn rows_leave_while_a_fragment_runs() {
             called += 1;
             Ok(())
         };
-        let profile = stream_fragment(&query, &storage, &received, &context, &pool, &mut each).expect("streamed");
+        let before = progress.now();
+        let profile = stream_fragment(&query, &storage, &received, &context, &progress, &pool, &mut each).expect("streamed");
         assert!(called >= calls && !profile.nodes.is_empty(), "{called} calls");
+        let ((done, total), now) = (before, progress.now());
+        assert!(now.0 > done && now.0 - done == now.1 - total, "all morsels are done: {before:?}, {now:?}");
         want.sort_unstable();
         got.sort_unstable();
         assert!(want == got, "{} rows for {}", got.len(), want.len());
@@ -450,11 +454,11 @@ fn rows_leave_while_a_fragment_runs() {
         taken += ids(batches).len();
         Err(Error::User("enough".into()))
     };
-    let refused = stream_fragment(&all, &storage, &received, &context, &pool, &mut refuse);
+    let refused = stream_fragment(&all, &storage, &received, &context, &progress, &pool, &mut refuse);
     assert!(matches!(refused, Err(Error::User(why)) if why == "enough") && taken < rows.len());
     let mut cancel = |_: &[RecordBatch]| {
         context.cancel.cancel();
         Ok(())
     };
-    assert!(matches!(stream_fragment(&all, &storage, &received, &context, &pool, &mut cancel), Err(Error::Cancelled)));
+    assert!(matches!(stream_fragment(&all, &storage, &received, &context, &progress, &pool, &mut cancel), Err(Error::Cancelled)));
 }

@@ -138,6 +138,10 @@ impl LeafService for Leaf {
         self.runner.begin(setup, tables)
     }
 
+    fn progress(&self, query: u64) -> Result<(u64, u64)> {
+        Ok(self.runner.query(query).map_or((0, 0), |query| query.progress()))
+    }
+
     fn receive(&self, query: u64, number: u32) -> Result<Box<dyn Delivery>> {
         Ok(Box::new(received::Incoming::new(self.runner.query(query)?, number)))
     }

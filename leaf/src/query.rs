@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use stoa_columnstore::KeySet;
 use stoa_columnstore::predicate::KeyMembers;
 use stoa_exec::profile::Profile;
-use stoa_exec::{MemoryBudget, Pass, QueryContext, Reservation, row_bytes, stream_fragment};
+use stoa_exec::{MemoryBudget, Pass, Progress, QueryContext, Reservation, row_bytes, stream_fragment};
 use stoa_plan::FilterId;
 use stoa_plan::codec::decode;
 use stoa_rpc::ipc::{CHUNK_BYTES, write_chunks};
@@ -33,6 +33,8 @@ pub(crate) struct Query {
     context: QueryContext,
     pass: Pass,
     received: Mutex<HashMap<u32, Received>>,
+    /// Of all of its fragments.
+    progress: Progress,
     pool: Arc<rayon::ThreadPool>,
     peers: Arc<LeafPool>,
 }
@@ -53,7 +55,8 @@ impl Query {
         pool: Arc<rayon::ThreadPool>,
         peers: Arc<LeafPool>,
     ) -> Query {
-        Query { setup, tables, context, pass, received: Mutex::default(), pool, peers }
+        let (received, progress) = (Mutex::default(), Progress::default());
+        Query { setup, tables, context, pass, received, progress, pool, peers }
     }
 
     pub fn cancel(&self) {
@@ -62,6 +65,11 @@ impl Query {
 
     pub fn memory(&self) -> &Arc<MemoryBudget> {
         &self.context.memory
+    }
+
+    /// Morsels that are done, and morsels of what has begun.
+    pub fn progress(&self) -> (u64, u64) {
+        self.progress.now()
     }
 
     pub fn is_cancelled(&self) -> bool {
@@ -116,7 +124,7 @@ impl Query {
             sent += bytes;
             Ok(())
         };
-        let ran = stream_fragment(plan, &self.tables, received, &self.context, &self.pool, &mut each);
+        let ran = stream_fragment(plan, &self.tables, received, &self.context, &self.progress, &self.pool, &mut each);
         let profile = ran.map_err(|error| refused.unwrap_or_else(|| failure(error)))?;
         Ok((profile, sent))
     }

@@ -29,6 +29,12 @@ pub trait LeafService: Send + Sync {
         Ok(self.begin(setup)?.start(fragment))
     }
 
+    /// How far a query is here: morsels that are done, and morsels of what has begun; nothing if the query is not here.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    fn progress(&self, query: u64) -> Result<(u64, u64)>;
+
     /// Takes rows of another fragment for a query that has begun here; they count once [`Delivery::finish`] was called.
     ///
     /// # Errors

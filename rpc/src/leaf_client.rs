@@ -116,12 +116,12 @@ impl LeafService for RemoteLeaf {
     }
 
     fn begin(&self, setup: QuerySetup) -> Result<Arc<dyn LeafQuery>> {
-        let (io, silence) = (self.open.remote.io().clone(), self.silence);
+        let (io, silence, number) = (self.open.remote.io().clone(), self.silence, setup.query);
         let query = self.open.remote.call(self.silence, move |leaf| async move {
             let mut request = leaf.begin_request();
             write_setup(&setup, request.get().init_setup())?;
             let response = request.send().promise.await?;
-            RemoteQuery::begun(response.get()?.get_result()?, io, leaf, silence)
+            RemoteQuery::begun(response.get()?.get_result()?, number, io, leaf, silence)
         })?;
         Ok(Arc::new(query))
     }
@@ -131,15 +131,25 @@ impl LeafService for RemoteLeaf {
             return Ok(self.begin(setup)?.start(fragment));
         }
         let silence = self.silence;
-        Ok(start(&self.open.remote, move |leaf, sink| async move {
+        Ok(start(&self.open.remote, move |leaf, sink, heard| async move {
             let mut request = leaf.query_request();
             write_setup(&setup, request.get().init_setup())?;
             write_fragment(&fragment, request.get().init_fragment())?;
             request.get().set_sink(sink);
-            let response = unless_silent(&leaf, silence, request.send().promise).await?;
+            let response = unless_silent((&leaf, setup.query), silence, &heard, request.send().promise).await?;
             let ran = response.get()?;
             Ok((read_ran(ran.get_result()?)?, ran.get_rows()?.to_vec()))
         }))
+    }
+
+    fn progress(&self, query: u64) -> Result<(u64, u64)> {
+        self.open.remote.call(self.silence, move |leaf| async move {
+            let mut request = leaf.progress_request();
+            request.get().set_query(query);
+            let response = request.send().promise.await?;
+            let progress = response.get()?;
+            Ok((progress.get_done(), progress.get_total()))
+        })
     }
 
     fn receive(&self, query: u64, number: u32) -> Result<Box<dyn Delivery>> {

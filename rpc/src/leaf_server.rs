@@ -98,6 +98,14 @@ impl leaf::Server for LeafServer {
         Ok(())
     }
 
+    async fn progress(self: Rc<Self>, params: leaf::ProgressParams, mut results: leaf::ProgressResults) -> capnp::Result<()> {
+        let (service, query) = (self.service.clone(), params.get()?.get_query());
+        let (done, total) = blocking(move || service.progress(query)).await?;
+        results.get().set_done(done);
+        results.get().set_total(total);
+        Ok(())
+    }
+
     async fn receive(self: Rc<Self>, params: leaf::ReceiveParams, mut results: leaf::ReceiveResults) -> capnp::Result<()> {
         let (query, number) = (params.get()?.get_query(), params.get()?.get_number());
         let service = self.service.clone();

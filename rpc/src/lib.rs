@@ -49,7 +49,7 @@ pub use leaf_client::LeafPool;
 pub use leaf_server::serve_leaf;
 pub use listen::{Limits, Listener};
 pub use peer_client::PeerPool;
-pub use running::{Gather, Running};
+pub use running::{Gather, Heard, Running};
 pub use security::{Security, Tls, TlsFiles};
 pub use session_client::SessionClient;
 pub use session_server::serve_coordinator;

@@ -30,6 +30,33 @@ pub trait PeerService: Send + Sync {
     /// # Errors
     /// If it does not answer.
     fn status(&self) -> Result<PeerStatus>;
+
+    /// What runs on it, as far as a user may see that.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    fn processes(&self, user: &str) -> Result<Vec<ListedProcess>>;
+
+    /// Ends what has this number in its process list; false if nothing has that the user may end.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    fn kill(&self, user: &str, number: u64) -> Result<bool>;
+}
+
+/// What runs on a coordinator.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListedProcess {
+    /// Its number in the process list.
+    pub number: u64,
+    /// Who runs it.
+    pub user: String,
+    /// The database whose tables it names.
+    pub database: String,
+    /// Its text.
+    pub text: String,
+    /// For how long it has run.
+    pub time: Duration,
 }
 
 /// A statement for the leader.
@@ -50,6 +77,8 @@ pub enum Decided {
     Done {
         /// What it says.
         text: String,
+        /// Its rows, an Arrow IPC stream; empty: it gives none.
+        rows: Vec<u8>,
         /// The version of the catalog in which its changes are.
         version: u64,
     },

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use stoa_schema::coordinator_capnp::{decided, gate, peer, peer_entered};
+use stoa_schema::coordinator_capnp::{decided, gate, peer, peer_entered, process};
 use tokio::sync::mpsc;
 
 use crate::client::{Connection, Connections, Line, Remote, SHORT, answer, connect, say_hello};
 use crate::done;
-use crate::peer::{Decided, ForLeader, PeerService, PeerStatus};
+use crate::peer::{Decided, ForLeader, ListedProcess, PeerService, PeerStatus};
 use crate::session::Cancelled;
 use crate::{Failure, Io, Result, Security, pump};
 
@@ -80,6 +80,7 @@ impl PeerService for RemotePeer {
             match response.get()?.get_result()?.which().map_err(capnp::Error::from)? {
                 decided::Done(done) => Ok(Decided::Done {
                     text: done.get_text()?.to_string().map_err(capnp::Error::from)?,
+                    rows: done.get_rows()?.to_vec(),
                     version: done.get_version(),
                 }),
                 decided::Failure(failure) => Err(Failure::read(failure?)?),
@@ -110,4 +111,34 @@ impl PeerService for RemotePeer {
             Ok(PeerStatus { node: status.get_node(), leader, version: status.get_version() })
         })
     }
+
+    fn processes(&self, user: &str) -> Result<Vec<ListedProcess>> {
+        let user = user.to_owned();
+        self.remote.call(SHORT, move |peer| async move {
+            let mut request = peer.processes_request();
+            request.get().set_user(&user);
+            let response = request.send().promise.await?;
+            Ok(response.get()?.get_processes()?.iter().map(read_process).collect::<capnp::Result<_>>()?)
+        })
+    }
+
+    fn kill(&self, user: &str, number: u64) -> Result<bool> {
+        let user = user.to_owned();
+        self.remote.call(SHORT, move |peer| async move {
+            let mut request = peer.kill_request();
+            request.get().set_user(&user);
+            request.get().set_number(number);
+            Ok(request.send().promise.await?.get()?.get_found())
+        })
+    }
+}
+
+fn read_process(from: process::Reader<'_>) -> capnp::Result<ListedProcess> {
+    Ok(ListedProcess {
+        number: from.get_number(),
+        user: from.get_user()?.to_string()?,
+        database: from.get_database()?.to_string()?,
+        text: from.get_text()?.to_string()?,
+        time: Duration::from_micros(from.get_micros()),
+    })
 }

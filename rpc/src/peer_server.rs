@@ -44,9 +44,10 @@ impl peer::Server for PeerServer {
         let decided = blocking(move || service.decide(&statement, &cancelled)).await;
         let mut result = results.get().init_result();
         match decided {
-            Ok(Decided::Done { text, version }) => {
+            Ok(Decided::Done { text, rows, version }) => {
                 let mut done = result.init_done();
                 done.set_text(&text);
+                done.set_rows(&rows);
                 done.set_version(version);
             }
             Ok(Decided::NotLeader) => result.set_not_leader(()),
@@ -68,6 +69,28 @@ impl peer::Server for PeerServer {
         to.set_node(status.node);
         to.set_leader(&status.leader);
         to.set_version(status.version);
+        Ok(())
+    }
+
+    async fn processes(self: Rc<Self>, params: peer::ProcessesParams, mut results: peer::ProcessesResults) -> capnp::Result<()> {
+        let (service, user) = (self.0.clone(), params.get()?.get_user()?.to_string()?);
+        let processes = blocking(move || service.processes(&user)).await?;
+        let mut list = results.get().init_processes(processes.len() as u32);
+        for (i, process) in (0u32..).zip(&processes) {
+            let mut to = list.reborrow().get(i);
+            to.set_number(process.number);
+            to.set_user(&process.user);
+            to.set_database(&process.database);
+            to.set_text(&process.text);
+            to.set_micros(process.time.as_micros() as u64);
+        }
+        Ok(())
+    }
+
+    async fn kill(self: Rc<Self>, params: peer::KillParams, mut results: peer::KillResults) -> capnp::Result<()> {
+        let params = params.get()?;
+        let (service, user, number) = (self.0.clone(), params.get_user()?.to_string()?, params.get_number());
+        results.get().set_found(blocking(move || service.kill(&user, number)).await?);
         Ok(())
     }
 }

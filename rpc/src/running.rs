@@ -1,6 +1,7 @@
 //! Fragments that run on leaves elsewhere, all waited for by one thread.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
@@ -14,7 +15,30 @@ use crate::{ChunkSink, Failure, Result};
 
 /// A fragment that runs on a leaf. Dropped, it is given up there.
 #[derive(Debug)]
-pub struct Running(mpsc::Receiver<Part>);
+pub struct Running {
+    parts: mpsc::Receiver<Part>,
+    heard: Arc<Heard>,
+}
+
+/// How far something is elsewhere, as was said last.
+#[derive(Debug, Default)]
+pub struct Heard {
+    done: AtomicU64,
+    total: AtomicU64,
+}
+
+impl Heard {
+    /// What is done, and of how much.
+    #[must_use]
+    pub fn now(&self) -> (u64, u64) {
+        (self.done.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn tell(&self, done: u64, total: u64) {
+        self.done.store(done, Ordering::Relaxed);
+        self.total.store(total, Ordering::Relaxed);
+    }
+}
 
 /// What comes of a fragment: its rows, then how it ended.
 #[derive(Debug)]
@@ -27,7 +51,13 @@ impl Running {
     /// A fragment, and where what comes of it goes.
     pub(crate) fn new() -> (mpsc::Sender<Part>, Running) {
         let (parts, receiver) = mpsc::channel(QUEUED);
-        (parts, Running(receiver))
+        (parts, Running { parts: receiver, heard: Arc::default() })
+    }
+
+    /// How far the query of the fragment is on its leaf, with all that it does there.
+    #[must_use]
+    pub fn heard(&self) -> &Arc<Heard> {
+        &self.heard
     }
 
     /// Runs a fragment on a thread of its own.
@@ -150,8 +180,8 @@ impl<'a> Gather<'a> {
 fn next(open: &mut [Option<Running>], of: Option<usize>, cx: &mut std::task::Context<'_>) -> Poll<(usize, Part)> {
     for (at, running) in open.iter_mut().enumerate() {
         if of.is_none_or(|of| of == at)
-            && let Some(Running(parts)) = running
-            && let Poll::Ready(part) = parts.poll_recv(cx)
+            && let Some(running) = running
+            && let Poll::Ready(part) = running.parts.poll_recv(cx)
         {
             return Poll::Ready((at, part.unwrap_or_else(|| Part::Ended(Err(gone())))));
         }
@@ -186,7 +216,7 @@ impl Wake for Unpark {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     use super::*;
     use crate::FailureKind;

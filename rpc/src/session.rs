@@ -104,7 +104,20 @@ pub trait Answer {
     /// # Errors
     /// If no more is wanted: the statement ends.
     fn part(&mut self, part: AnswerPart) -> Result<()>;
+
+    /// Whether it wants to know how far the statements are.
+    fn follows(&self) -> bool {
+        false
+    }
+
+    /// Gets what tells how far they are.
+    fn follow(&mut self, how_far: HowFar) {
+        let _ = how_far;
+    }
 }
+
+/// Tells how far something is: what is done, and of how much, which may grow.
+pub type HowFar = Arc<dyn Fn() -> (u64, u64) + Send + Sync>;
 
 /// A part of what statements give.
 #[derive(Clone, Debug, PartialEq, Eq)]

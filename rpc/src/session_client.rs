@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use crate::admin::{AdminCommand, AdminReply};
 use crate::client::{LONG, Line, Remote, SHORT, answer, connect, say_hello};
 use crate::session::{Answer, AnswerPart, Cancelled, Login, Parameter, PreparedService, SessionService, TableLoad};
-use crate::{Failure, FailureKind, Io, Result, Security, done, parameter, pump};
+use crate::{Failure, FailureKind, Heard, Io, Result, Security, done, parameter, pump};
 
 /// Parts of an answer that wait for the thread that takes them.
 const QUEUED: usize = 2;
@@ -81,10 +81,11 @@ impl SessionClient {
 impl SessionService for SessionClient {
     fn execute(&self, sql: &str, answer: &mut dyn Answer, cancelled: &Cancelled) -> Result<()> {
         let sql = sql.to_owned();
-        let (server, parts) = AnswerServer::new();
+        let (server, parts) = AnswerServer::of(answer);
         let outcome = self.remote.start(move |session| async move {
             let mut request = session.execute_request();
             request.get().set_sql(&sql);
+            request.get().set_progress(server.heard.is_some());
             request.get().set_answer(new_client(server));
             let sent = request.send();
             let response = sent.promise.await?;
@@ -95,10 +96,11 @@ impl SessionService for SessionClient {
 
     fn execute_plan(&self, plan: &[u8], answer: &mut dyn Answer, cancelled: &Cancelled) -> Result<()> {
         let plan = plan.to_vec();
-        let (server, parts) = AnswerServer::new();
+        let (server, parts) = AnswerServer::of(answer);
         let outcome = self.remote.start(move |session| async move {
             let mut request = session.execute_plan_request();
             request.get().set_plan(&plan);
+            request.get().set_progress(server.heard.is_some());
             request.get().set_answer(new_client(server));
             let sent = request.send();
             let response = sent.promise.await?;
@@ -186,11 +188,12 @@ impl PreparedService for RemoteStatement {
 
     fn execute(&self, values: &[Parameter], answer: &mut dyn Answer, cancelled: &Cancelled) -> Result<()> {
         let values = values.to_vec();
-        let (server, parts) = AnswerServer::new();
+        let (server, parts) = AnswerServer::of(answer);
         let outcome = self.remote.start(move |statement| async move {
             let mut request = statement.execute_request();
             let count = u32::try_from(values.len()).map_err(|_| Failure::new(FailureKind::User, "too many values"))?;
             parameter::write(&values, request.get().init_parameters(count));
+            request.get().set_progress(server.heard.is_some());
             request.get().set_answer(new_client(server));
             let response = request.send().promise.await?;
             done::read(response.get()?.get_result()?)
@@ -215,12 +218,18 @@ fn drain(
 /// What the coordinator writes its answer to: parts go into a bounded queue.
 struct AnswerServer {
     parts: mpsc::Sender<AnswerPart>,
+    /// How far the statements are, if that is wanted.
+    heard: Option<Arc<Heard>>,
 }
 
 impl AnswerServer {
-    fn new() -> (AnswerServer, mpsc::Receiver<AnswerPart>) {
+    fn of(answer: &mut dyn Answer) -> (AnswerServer, mpsc::Receiver<AnswerPart>) {
         let (parts, receiver) = mpsc::channel(QUEUED);
-        (AnswerServer { parts }, receiver)
+        let heard = answer.follows().then(Arc::<Heard>::default);
+        if let Some(heard) = heard.clone() {
+            answer.follow(Arc::new(move || heard.now()));
+        }
+        (AnswerServer { parts, heard }, receiver)
     }
 
     async fn put(&self, part: AnswerPart) -> capnp::Result<()> {
@@ -244,6 +253,14 @@ impl answer::Server for AnswerServer {
         let text = params.get_text()?.to_string()?;
         let part = if params.get_plan() { AnswerPart::Plan(text) } else { AnswerPart::Text(text) };
         self.put(part).await
+    }
+
+    async fn progress(self: Rc<Self>, params: answer::ProgressParams, _: answer::ProgressResults) -> capnp::Result<()> {
+        let params = params.get()?;
+        if let Some(heard) = &self.heard {
+            heard.tell(params.get_done(), params.get_total());
+        }
+        Ok(())
     }
 }
 

@@ -1,7 +1,8 @@
 //! A [`CoordinatorService`] on a port.
 
-use std::sync::Arc;
+use std::convert::Infallible;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use capnp::capability::Rc;
@@ -18,8 +19,8 @@ use crate::listen::{Calls, Door, Limits, Listener, listen};
 use crate::parameter;
 use crate::peer_server::{Guard, PeerServer};
 use crate::session::{
-    Answer, AnswerPart, Cancelled, CoordinatorService, Login, MAX_PREPARED, MAX_PREPARED_BYTES, PreparedService, SessionService,
-    TableLoad,
+    Answer, AnswerPart, Cancelled, CoordinatorService, HowFar, Login, MAX_PREPARED, MAX_PREPARED_BYTES, PreparedService,
+    SessionService, TableLoad,
 };
 use crate::{Failure, FailureKind, Io, MAJOR, MINOR, Result, Security};
 
@@ -27,6 +28,10 @@ use crate::{Failure, FailureKind, Io, MAJOR, MINOR, Result, Security};
 const QUEUED: usize = 4;
 /// How often a statement that waits for its client looks whether it was cancelled.
 const LOOK: Duration = Duration::from_millis(20);
+/// A call that runs longer than this tells how far it is.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How often it tells that.
+const TELL: Duration = Duration::from_millis(250);
 
 /// Serves a coordinator on a port.
 ///
@@ -95,27 +100,57 @@ impl gate::Server for GateServer {
     }
 }
 
-/// Runs a call that answers in parts: they go out while it runs. If the caller goes away, it is cancelled.
+/// Runs a call that answers in parts: they go out while it runs, and how far it is, if that is wanted. If the caller goes away, it is
+/// cancelled.
 async fn answered(
     calls: &Calls,
-    to: answer::Client,
+    (to, progress): (answer::Client, bool),
     run: impl FnOnce(&mut dyn Answer, &Cancelled) -> Result<()> + Send + 'static,
 ) -> Result<()> {
     let _call = calls.begin();
     let (sender, parts) = mpsc::channel(QUEUED);
     let cancelled = Cancelled::default();
     let _guard = Guard(cancelled.clone());
-    let mut sink = QueueAnswer { parts: sender, cancelled: cancelled.clone() };
-    let run = std::pin::pin!(blocking(move || run(&mut sink, &cancelled)));
-    let send = std::pin::pin!(send(parts, &to));
-    match futures_util::future::select(run, send).await {
-        // What still waits is for nobody: a client that does not take it holds nothing up.
-        Either::Left((Err(failure), _)) if failure.kind == FailureKind::Cancelled => Err(failure),
-        Either::Left((ran, send)) => send.await.and(ran),
-        Either::Right((sent, run)) => {
-            let ran = run.await;
-            sent.and(ran)
+    let followed = progress.then(Followed::default);
+    let mut sink = QueueAnswer { parts: sender, cancelled: cancelled.clone(), followed: followed.clone() };
+    let work = async {
+        let run = std::pin::pin!(blocking(move || run(&mut sink, &cancelled)));
+        let send = std::pin::pin!(send(parts, &to));
+        match futures_util::future::select(run, send).await {
+            // What still waits is for nobody: a client that does not take it holds nothing up.
+            Either::Left((Err(failure), _)) if failure.kind == FailureKind::Cancelled => Err(failure),
+            Either::Left((ran, send)) => send.await.and(ran),
+            Either::Right((sent, run)) => {
+                let ran = run.await;
+                sent.and(ran)
+            }
         }
+    };
+    let Some(followed) = followed else { return work.await };
+    tokio::select! {
+        ran = work => ran,
+        never = tell(&followed, &to) => match never {},
+    }
+}
+
+/// What tells how far the statements of a call are.
+type Followed = Arc<OnceLock<HowFar>>;
+
+/// Tells a client how far a call is, again and again once it has taken a while.
+async fn tell(followed: &Followed, to: &answer::Client) -> Infallible {
+    tokio::time::sleep(PATIENCE).await;
+    let mut last = (0, 0);
+    loop {
+        let now = followed.get().map_or(last, |how_far| how_far());
+        if now != last {
+            let mut request = to.progress_request();
+            request.get().set_done(now.0);
+            request.get().set_total(now.1);
+            // One that does not take it does not get its rows either: that is told by those.
+            let _ = request.send().promise.await;
+            last = now;
+        }
+        tokio::time::sleep(TELL).await;
     }
 }
 
@@ -144,7 +179,7 @@ impl SessionServer {
 impl session::Server for SessionServer {
     async fn execute(self: Rc<Self>, params: session::ExecuteParams, mut results: session::ExecuteResults) -> capnp::Result<()> {
         let params = params.get()?;
-        let (sql, to) = (params.get_sql()?.to_string()?, params.get_answer()?);
+        let (sql, to) = (params.get_sql()?.to_string()?, (params.get_answer()?, params.get_progress()));
         let session = self.session.clone();
         let ran = answered(&self.calls, to, move |answer, cancelled| session.execute(&sql, answer, cancelled)).await;
         done::write(ran, results.get().init_result());
@@ -157,7 +192,7 @@ impl session::Server for SessionServer {
         mut results: session::ExecutePlanResults,
     ) -> capnp::Result<()> {
         let params = params.get()?;
-        let (plan, to) = (params.get_plan()?.to_vec(), params.get_answer()?);
+        let (plan, to) = (params.get_plan()?.to_vec(), (params.get_answer()?, params.get_progress()));
         let session = self.session.clone();
         let ran = answered(&self.calls, to, move |answer, cancelled| session.execute_plan(&plan, answer, cancelled)).await;
         done::write(ran, results.get().init_result());
@@ -231,7 +266,8 @@ impl prepared_statement::Server for PreparedServer {
         mut results: prepared_statement::ExecuteResults,
     ) -> capnp::Result<()> {
         let params = params.get()?;
-        let (values, to) = (parameter::read(params.get_parameters()?)?, params.get_answer()?);
+        let values = parameter::read(params.get_parameters()?)?;
+        let to = (params.get_answer()?, params.get_progress());
         let statement = self.statement.clone();
         let ran = answered(&self.calls, to, move |answer, cancelled| statement.execute(&values, answer, cancelled)).await;
         done::write(ran, results.get().init_result());
@@ -242,6 +278,7 @@ impl prepared_statement::Server for PreparedServer {
 struct QueueAnswer {
     parts: mpsc::Sender<AnswerPart>,
     cancelled: Cancelled,
+    followed: Option<Followed>,
 }
 
 impl Answer for QueueAnswer {
@@ -257,6 +294,17 @@ impl Answer for QueueAnswer {
             }
         });
         room.map(|room| room.send(part)).ok_or_else(Failure::cancelled)
+    }
+
+    fn follows(&self) -> bool {
+        self.followed.is_some()
+    }
+
+    fn follow(&mut self, how_far: HowFar) {
+        if let Some(followed) = &self.followed {
+            // It is one statement, or several that count together.
+            let _ = followed.set(how_far);
+        }
     }
 }
 

@@ -53,7 +53,7 @@ impl LeafTransaction for RemoteTransaction {
             let mut request = transaction.query_request();
             request.get().set_query(query);
             let response = request.send().promise.await?;
-            RemoteQuery::begun(response.get()?.get_result()?, io, leaf, silence)
+            RemoteQuery::begun(response.get()?.get_result()?, query, io, leaf, silence)
         })?;
         Ok(Arc::new(query))
     }

@@ -10,7 +10,9 @@ use capnp::message::{Builder, HeapAllocator, ReaderOptions};
 use capnp::{Word, serialize};
 use stoa_schema::admin_capnp::{admin, listing, said};
 use stoa_schema::common_capnp::{done, failure, hello, row_sink};
-use stoa_schema::coordinator_capnp::{decided, described, gate, loaded, peer_status, prepared, prepared_statement, session};
+use stoa_schema::coordinator_capnp::{
+    answer, decided, described, gate, loaded, peer, peer_status, prepared, prepared_statement, session,
+};
 use stoa_schema::leaf_capnp::{
     change, decision, duplicates, fragment, in_doubt, leaf, merge_status, query_setup, ran, rows_read, status, transaction,
     transaction_setup,
@@ -73,8 +75,14 @@ fn coordinators() -> Vec<(&'static str, Vec<u8>)> {
     });
     let text = message(|m| m.init_root::<said::Builder<'_>>().set_text("done"));
     let rows = message(|m| m.init_root::<listing::Builder<'_>>().set_rows(&[4, 5]));
+    let decided_rows = message(|m| {
+        let mut to = m.init_root::<decided::Builder<'_>>().init_done();
+        to.set_rows(&[1, 2, 3]);
+        to.set_version(7);
+    });
     vec![
         ("peer-decided", decided),
+        ("peer-decided-rows", decided_rows),
         ("peer-status", status),
         ("session-described", described),
         ("session-prepared", prepared),
@@ -304,6 +312,56 @@ fn moments() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
+/// What coordinators tell each other of what runs.
+fn peers() -> Vec<(&'static str, Vec<u8>)> {
+    let processes = message(|m| {
+        let mut to = m.init_root::<peer::processes_results::Builder<'_>>().init_processes(1).get(0);
+        to.set_number(4211);
+        to.set_user("ada");
+        to.set_database("d");
+        to.set_text("SELECT 1");
+        to.set_micros(1_500_000);
+    });
+    let seen_by = message(|m| m.init_root::<peer::processes_params::Builder<'_>>().set_user("ada"));
+    let kill = message(|m| {
+        let mut to: peer::kill_params::Builder<'_> = m.init_root();
+        to.set_user("ada");
+        to.set_number(4211);
+    });
+    let killed = message(|m| m.init_root::<peer::kill_results::Builder<'_>>().set_found(true));
+    vec![("peer-processes", processes), ("peer-processes-params", seen_by), ("peer-kill", kill), ("peer-killed", killed)]
+}
+
+/// How far queries are.
+fn progress() -> Vec<(&'static str, Vec<u8>)> {
+    let execute = message(|m| {
+        let mut to: session::execute_params::Builder<'_> = m.init_root();
+        to.set_sql("SELECT 1");
+        to.set_progress(true);
+    });
+    let plan = message(|m| m.init_root::<session::execute_plan_params::Builder<'_>>().set_progress(true));
+    let prepared = message(|m| m.init_root::<prepared_statement::execute_params::Builder<'_>>().set_progress(true));
+    let told = message(|m| {
+        let mut to: answer::progress_params::Builder<'_> = m.init_root();
+        to.set_done(3);
+        to.set_total(4);
+    });
+    let asked = message(|m| m.init_root::<leaf::progress_params::Builder<'_>>().set_query(0x0102_0304_0506_0708));
+    let of_leaf = message(|m| {
+        let mut to: leaf::progress_results::Builder<'_> = m.init_root();
+        to.set_done(1);
+        to.set_total(2);
+    });
+    vec![
+        ("session-execute-progress", execute),
+        ("session-execute-plan-progress", plan),
+        ("prepared-execute-progress", prepared),
+        ("answer-progress", told),
+        ("leaf-progress-params", asked),
+        ("leaf-progress", of_leaf),
+    ]
+}
+
 fn canonical(message: &[u8]) -> Vec<u8> {
     let read = serialize::read_message(message, ReaderOptions::new()).unwrap();
     Word::words_to_bytes(&read.canonicalize().unwrap()).to_vec()
@@ -312,7 +370,9 @@ fn canonical(message: &[u8]) -> Vec<u8> {
 #[test]
 fn messages_are_what_they_were() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
-    for (name, bytes) in [common(), coordinators(), leaves(), transactions(), outcomes(), moments()].into_iter().flatten() {
+    for (name, bytes) in
+        [common(), coordinators(), leaves(), transactions(), outcomes(), moments(), peers(), progress()].into_iter().flatten()
+    {
         let path = folder.join(format!("{name}-v1.message"));
         if std::env::var_os("STOA_WRITE_GOLDEN").is_some() && !path.exists() {
             fs::write(&path, &bytes).unwrap();

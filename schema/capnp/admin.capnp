@@ -15,7 +15,7 @@ interface Admin {
   createDatabase @4 (name :Text, ifNotExists :Bool, partitions :UInt32, redundancy :UInt8, async :Bool) -> (result :Said);
   dropDatabase @5 (name :Text, ifExists :Bool) -> (result :Said);
 
-  # Ends a statement of this coordinator, by its number in the process list.
+  # Ends a statement, by its number in the process list, on whichever coordinator it runs.
   killQuery @6 (query :UInt64) -> (result :Said);
 
   # What there is, with the columns of SHOW LEAVES, SHOW AGGREGATORS and so on.

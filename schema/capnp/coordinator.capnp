@@ -32,10 +32,10 @@ struct PeerEntered {
 
 # Statements run one after the other; calls may be sent before the last was answered. Dropping a call, or the connection, cancels it.
 interface Session {
-  # Runs statements in order up to the first that fails.
-  execute @0 (sql :Text, answer :Answer) -> (result :Done);
+  # Runs statements in order up to the first that fails. `progress`: the answer wants to know how far they are.
+  execute @0 (sql :Text, answer :Answer, progress :Bool) -> (result :Done);
   # Runs a plan, a message of plan.capnp without exchanges: the coordinator optimizes and distributes it.
-  executePlan @1 (plan :Data, answer :Answer) -> (result :Done);
+  executePlan @1 (plan :Data, answer :Answer, progress :Bool) -> (result :Done);
   # Rows into a table, all or none.
   load @2 (table :Text) -> (result :Loading);
   # The columns of a table as an Arrow IPC stream without rows.
@@ -53,6 +53,8 @@ interface Answer {
   columns @0 (stream :Data) -> ();   # a statement's rows follow; an Arrow IPC stream without rows
   rows @1 (chunk :Data) -> ();       # an Arrow IPC stream
   text @2 (text :Text, plan :Bool) -> ();  # what a statement without rows says; `plan`: the lines of EXPLAIN
+  # How far a query is that takes longer than a second: what is done, and of how much, which may grow. Only if the call asked for it.
+  progress @3 (done :UInt64, total :UInt64) -> ();
 }
 
 struct Prepared {
@@ -67,7 +69,7 @@ struct Prepared {
 
 interface PreparedStatement {
   # Runs the statement with a value for each `?`, in their order.
-  execute @0 (parameters :List(Parameter), answer :Answer) -> (result :Done);
+  execute @0 (parameters :List(Parameter), answer :Answer, progress :Bool) -> (result :Done);
 }
 
 # The value of a parameter: as if it stood in the text as a literal.
@@ -121,6 +123,19 @@ interface Peer {
   # Gives a coordinator that has no part in a cluster its number in the caller's.
   adopt @2 (node :UInt64) -> (result :Done);
   status @3 () -> (status :PeerStatus);
+  # What runs on it, as far as a user may see that.
+  processes @4 (user :Text) -> (processes :List(Process));
+  # Ends what has this number in its process list, if the user may.
+  kill @5 (user :Text, number :UInt64) -> (found :Bool);
+}
+
+# What runs on a coordinator.
+struct Process {
+  number @0 :UInt64;
+  user @1 :Text;
+  database @2 :Text;
+  text @3 :Text;
+  micros @4 :UInt64;         # for which it has run
 }
 
 struct Decided {
@@ -128,6 +143,7 @@ struct Decided {
     done :group {
       text @0 :Text;
       version @1 :UInt64;    # of the catalog in which the statement's changes are
+      rows @4 :Data;         # an Arrow IPC stream, if the statement gives rows; then there is no text
     }
     failure @2 :Failure;
     notLeader @3 :Void;      # nothing was done: ask the leader

@@ -82,6 +82,9 @@ interface Leaf {
 
   # Begins a query, runs the only fragment that it has here, and ends it; `rows` as in Query.run. Since version 1.1.
   query @19 (setup :QuerySetup, fragment :Fragment, sink :RowSink) -> (result :Ran, rows :Data);
+
+  # How far a query is here: morsels that are done, and morsels of what has begun. Whoever waits for a fragment asks now and then.
+  progress @20 (query :UInt64) -> (done :UInt64, total :UInt64);
 }
 
 struct Holdings {

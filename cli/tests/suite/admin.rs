@@ -47,6 +47,7 @@ fn every_command() {
     fails(&["add-leaf", "127.0.0.1:1", "--group", "2"], "127.0.0.1:1");
     fails(&["remove-leaf", &leaf], "partitions");
     assert!(ok(&["status"]).contains("Master"));
+    assert!(ok(&["clear-orphans"]).starts_with("Host,Port,Database_Name,Bytes,Status\n"));
     fails(&["kill", "123456"], "no query 123456");
     assert!(ok(&["processes"]).contains("SHOW PROCESSLIST"));
 

@@ -116,3 +116,35 @@ fn coordinators_and_leaves_join_while_queries_run() {
     });
     assert_eq!(cluster.ok("SHOW LEAVES").lines().count(), 2);
 }
+
+/// Statements that give rows give them through a coordinator that does not lead, too.
+#[test]
+fn the_leader_sends_rows_back() {
+    let cluster = Cluster::with(2, 2);
+    let address = [cluster.address(0), cluster.address(1)];
+    let follower = &address[usize::from(leader(&cluster, &address[0]) == 0)];
+    let leaf = cluster.address(3);
+    cluster.ok("CREATE DATABASE gone PARTITIONS 4 REDUNDANCY 1");
+    // The database is dropped while a leaf is away, which has its partitions still when it is back.
+    kill(&cluster, 3);
+    cluster.ok("DROP DATABASE gone");
+    cluster.start_again();
+    let port = leaf.rsplit_once(':').unwrap().1;
+    let began = Instant::now();
+    while ok(&cluster, follower, "EXPLAIN CLEAR ORPHAN DATABASES").matches("to be removed").count() != 2 {
+        let status = || ok(&cluster, follower, "SHOW LEAVES; SHOW CLUSTER STATUS");
+        assert!(began.elapsed() < Duration::from_secs(30), "{}", status());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    // A leaf is asked only while it is online.
+    let mut removed = 0;
+    while removed < 2 {
+        let listed = ok(&cluster, follower, "CLEAR ORPHAN DATABASES");
+        assert!(listed.starts_with("Host,Port,Database_Name,Bytes,Status\n"), "{listed}");
+        removed += listed.lines().filter(|line| line.contains(&format!(",{port},gone_")) && line.ends_with(",removed")).count();
+        assert!(began.elapsed() < Duration::from_secs(60), "{listed}");
+    }
+    // Texts come as before, and there is nothing left.
+    let again = ok(&cluster, follower, "CREATE DATABASE gone PARTITIONS 2; CLEAR ORPHAN DATABASES");
+    assert!(again.ends_with("Host,Port,Database_Name,Bytes,Status\n"), "{again}");
+}

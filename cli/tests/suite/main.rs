@@ -26,6 +26,8 @@ mod node_failures;
 mod nodes;
 mod operations;
 mod prepared;
+mod process_list;
+mod progress;
 mod python_client;
 mod recover;
 mod reference;

@@ -90,7 +90,7 @@ impl Transaction {
     /// Ends: the moment from which it counts, or, if it is only prepared, the earliest from which it may; 0: it changed nothing then.
     pub(super) fn end(&self, ending: &Ending) -> Result<u64> {
         if matches!(ending, Ending::Prepare { .. }) {
-            self.database.settling.wait(self.changed.keys().copied().chain(self.loads.iter().map(Load::table)));
+            self.database.settling.wait(&self.changed.keys().copied().chain(self.loads.iter().map(Load::table)));
         }
         let (mut inserted, patience, began) = (self.inserted()?, self.patience(), Instant::now());
         loop {

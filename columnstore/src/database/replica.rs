@@ -76,9 +76,9 @@ impl Database {
         }
         let on_disk = self.syncing.lock().on_disk;
         if self.must_sync(&head, on_disk) {
-            self.quiet(&mut head)
+            self.quiet(&mut head);
         } else {
-            self.count(&head)
+            self.count(&head);
         }
         if let Some(why) = self.log_failure() {
             self.heal_now(&mut head)?;

@@ -28,7 +28,7 @@ pub(super) struct Settling {
 
 impl Settling {
     /// Waits until no change waits for these tables, for a while.
-    pub(super) fn wait(&self, tables: impl Iterator<Item = u64> + Clone) {
+    pub(super) fn wait(&self, tables: &(impl Iterator<Item = u64> + Clone)) {
         if self.count.load(Ordering::Acquire) == 0 {
             return;
         }

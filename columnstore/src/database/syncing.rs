@@ -85,12 +85,13 @@ impl Waiter {
         while !self.called.swap(false, Ordering::Acquire) {
             std::thread::park();
         }
-        Waiter::call_all(std::mem::take(&mut *self.others.lock()));
+        let others = std::mem::take(&mut *self.others.lock());
+        Waiter::call_all(&others);
     }
 
     /// Calls some, the first one first. Each calls half of those that are left: who syncs the log has better things to do.
-    fn call_all(called: Vec<Arc<Waiter>>) {
-        let mut left = &called[..];
+    fn call_all(called: &[Arc<Waiter>]) {
+        let mut left = called;
         while let [first, rest @ ..] = left {
             let (theirs, mine) = rest.split_at(rest.len() / 2);
             first.others.lock().extend_from_slice(theirs);
@@ -227,7 +228,7 @@ impl Database {
         let called = syncing.take_called(next);
         self.synced.notify_all();
         drop(syncing);
-        Waiter::call_all(called);
+        Waiter::call_all(&called);
     }
 
     /// Waits until the log is on disk, if it is to be, and up to its end on every copy that must have it.

@@ -111,9 +111,9 @@ impl LogWriter {
         }
         self.length += self.pending.len() as u64;
         if self.pending.capacity() > KEPT {
-            self.pending = Vec::new()
+            self.pending = Vec::new();
         } else {
-            self.pending.clear()
+            self.pending.clear();
         }
         Ok(())
     }

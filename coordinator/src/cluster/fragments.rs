@@ -9,11 +9,11 @@ use parking_lot::Mutex;
 use stoa_columnstore::KeySet;
 use stoa_columnstore::predicate::KeyMembers;
 use stoa_exec::profile::{Profile, ScanCounters};
-use stoa_exec::{Destination, Fragment, Fragments, LeafRows, QueryContext, ReadLeaves, TakeRows};
+use stoa_exec::{Destination, Fragment, Fragments, HowFar, LeafRows, QueryContext, ReadLeaves, TakeRows};
 use stoa_plan::codec::encode;
 use stoa_rpc::ipc::write_chunks;
 use stoa_rpc::leaf::{Filter, FilterMembers, FragmentRequest, LeafQuery, LeafService, QuerySetup, RowDestination, RunProfile};
-use stoa_rpc::{Failure, FailureKind, Gather, Running};
+use stoa_rpc::{Failure, FailureKind, Gather, Heard, Running};
 
 use super::reader::{ReadRows, Reader};
 use super::transaction::Participants;
@@ -30,8 +30,26 @@ pub(super) struct QueryOnLeaves<'a> {
     /// The transaction that it is a part of.
     within: Option<&'a Participants>,
     begun: Mutex<Option<Arc<Vec<OneLeaf>>>>,
+    heard: Arc<HeardOfLeaves>,
     /// What a leaf said last of why it did not do its part.
     failure: Mutex<Option<Failure>>,
+}
+
+/// How far a query is on leaves, as each of its fragments there heard it last.
+#[derive(Default)]
+struct HeardOfLeaves(Mutex<BTreeMap<String, Vec<Arc<Heard>>>>);
+
+impl HeardOfLeaves {
+    fn add(&self, address: &str, running: &Running) {
+        self.0.lock().entry(address.to_owned()).or_default().push(running.heard().clone());
+    }
+
+    fn now(&self) -> (u64, u64) {
+        // A leaf tells of all that the query does there, and of no less the next time.
+        let of_leaf = |heard: &Vec<Arc<Heard>>| heard.iter().map(|heard| heard.now()).max_by_key(|(done, total)| (*total, *done));
+        let leaves = self.0.lock();
+        leaves.values().filter_map(of_leaf).fold((0, 0), |sum, now| (sum.0 + now.0, sum.1 + now.1))
+    }
 }
 
 struct OneLeaf {
@@ -45,7 +63,14 @@ struct OneLeaf {
 impl<'a> QueryOnLeaves<'a> {
     pub fn new(database: Arc<Database>, shared: &'a Shared, number: u64, within: Option<&'a Participants>) -> QueryOnLeaves<'a> {
         let moment = shared.clock.tick();
-        QueryOnLeaves { number, database, shared, moment, within, begun: Mutex::default(), failure: Mutex::default() }
+        let (begun, heard, failure) = (Mutex::default(), Arc::default(), Mutex::default());
+        QueryOnLeaves { number, database, shared, moment, within, begun, heard, failure }
+    }
+
+    /// How far it is on all leaves together, as these said last.
+    pub fn how_far(&self) -> HowFar {
+        let heard = self.heard.clone();
+        Arc::new(move || heard.now())
     }
 
     /// An error of the query, as the failure of the leaf if it comes from one.
@@ -139,8 +164,10 @@ impl QueryOnLeaves<'_> {
         let leaves = all.iter().filter(|leaf| fragment.once || leaf.partitions).take(if fragment.once { 1 } else { all.len() });
         let mut started = Started { addresses: vec![], running: vec![], queries: vec![] };
         for leaf in leaves {
+            let running = leaf.query.clone().start(request(destination.clone()));
+            self.heard.add(&leaf.address, &running);
             started.addresses.push(leaf.address.clone());
-            started.running.push(leaf.query.clone().start(request(destination.clone())));
+            started.running.push(running);
             started.queries.push(leaf.query.clone());
         }
         Ok(started)
@@ -157,7 +184,9 @@ impl QueryOnLeaves<'_> {
                 .leaves
                 .leaf(address)
                 .and_then(|leaf| leaf.query(self.setup(address, ordinals), request(RowDestination::Caller)));
-            started.running.push(running.map_err(|e| at(address, e))?);
+            let running = running.map_err(|e| at(address, e))?;
+            self.heard.add(address, &running);
+            started.running.push(running);
             started.addresses.push(address.clone());
         }
         Ok(started)

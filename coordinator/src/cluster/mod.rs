@@ -261,7 +261,7 @@ impl Store for Cluster {
 
     fn forward(&self, sql: &str, cancel: &CancelToken) -> Result<Option<Outcome>> {
         let statement = ForLeader { user: self.user.clone(), database: self.database.clone(), sql: sql.to_owned() };
-        Ok(self.shared.control.forward(&statement, cancel)?.map(Outcome::Done))
+        self.shared.control.forward(&statement, cancel)
     }
 
     fn reads(&self, query: &Query) -> Option<String> {
@@ -438,7 +438,7 @@ impl Shared {
     ) -> Result<QueryResult> {
         let _pass = self.admission.enter(cancel)?;
         let context = self.context(cancel);
-        self.on_leaves((database, within), query, |leaves| execute_on_leaves(query, leaves, &context, progress))
+        self.on_leaves((database, within), query, progress, |leaves| execute_on_leaves(query, leaves, &context, progress))
     }
 
     /// As [`Shared::run`], and hands the rows on as they come. A query that waits until they are taken does not count as one that runs.
@@ -457,7 +457,8 @@ impl Shared {
             delivered = true;
             pass.lend(|| take(schema, batches))
         };
-        let ran = self.on_leaves(over, query, |leaves| stream_on_leaves(query, leaves, &context, progress, &mut take));
+        let run = |leaves: &QueryOnLeaves<'_>| stream_on_leaves(query, leaves, &context, progress, &mut take);
+        let ran = self.on_leaves(over, query, progress, run);
         ran.map_err(|error| if delivered && cancel.check().is_ok() { error.after_delivery() } else { error })
     }
 
@@ -466,6 +467,7 @@ impl Shared {
         &self,
         (mut database, within): (Arc<Database>, Option<&Participants>),
         query: &Query,
+        progress: &Progress,
         run: impl FnOnce(&QueryOnLeaves<'_>) -> stoa_exec::Result<T>,
     ) -> Result<T> {
         // In a transaction addresses of REFERENCE tables must be of the same leaf, whatever else is read.
@@ -475,6 +477,7 @@ impl Shared {
         }
         let (number, began) = (self.numbers.next(self.control.node()), Instant::now());
         let leaves = QueryOnLeaves::new(database, self, number, within);
+        progress.follow(leaves.how_far());
         let result = run(&leaves).map_err(|error| leaves.explained(error));
         // The leaves log the same number.
         match &result {

@@ -4,12 +4,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use stoa_exec::CancelToken;
+use stoa_rpc::ipc::read_chunk;
 use stoa_rpc::peer::{Decided, ForLeader};
 use stoa_rpc::session::Cancelled;
 
 use super::Control;
 use crate::consensus::ConsensusError;
-use crate::{Error, Result};
+use crate::{Error, Outcome, Result};
 
 /// How long a statement waits for a leader: an election takes a few seconds.
 const ELECTION: Duration = Duration::from_secs(15);
@@ -24,7 +25,7 @@ enum Asked {
     /// This coordinator leads.
     Here,
     Done {
-        text: String,
+        outcome: Outcome,
         version: u64,
     },
     /// Nothing was done, for this reason.
@@ -32,17 +33,17 @@ enum Asked {
 }
 
 impl Control {
-    /// Has the leader run a statement, and waits until this coordinator has its changes: what it says. `None` if this coordinator leads;
+    /// Has the leader run a statement, and waits until this coordinator has its changes: what it gives. `None` if this coordinator leads;
     /// it has every change made so far then, and runs the statement itself.
-    pub(crate) fn forward(&self, statement: &ForLeader, cancel: &CancelToken) -> Result<Option<String>> {
+    pub(crate) fn forward(&self, statement: &ForLeader, cancel: &CancelToken) -> Result<Option<Outcome>> {
         let began = Instant::now();
         loop {
             cancel.check()?;
             match self.ask_leader(statement, cancel)? {
                 Asked::Here => return Ok(None),
-                Asked::Done { text, version } => {
+                Asked::Done { outcome, version } => {
                     self.wait_for(version);
-                    return Ok(Some(text));
+                    return Ok(Some(outcome));
                 }
                 Asked::Nobody(why) if began.elapsed() > ELECTION => return Err(Error::retryable(why)),
                 Asked::Nobody(_) => std::thread::sleep(Duration::from_millis(50)),
@@ -86,7 +87,7 @@ impl Control {
         });
         cancel.check()?;
         match ran {
-            Ok(Decided::Done { text, version }) => Ok(Asked::Done { text, version }),
+            Ok(Decided::Done { text, rows, version }) => Ok(Asked::Done { outcome: given(text, rows)?, version }),
             Ok(Decided::NotLeader) => Ok(Asked::Nobody(format!("{} does not lead the cluster any more", leader.address))),
             Err(_) if end.load(Ordering::Relaxed) => Err(Error::retryable(
                 "another coordinator leads now: whether the statement was done is not known, look before it is repeated",
@@ -105,4 +106,13 @@ impl Control {
             self.wait_for_change(now, left);
         }
     }
+}
+
+/// What a statement gave: rows, or a text.
+fn given(text: String, rows: Vec<u8>) -> Result<Outcome> {
+    if rows.is_empty() {
+        return Ok(Outcome::Done(text));
+    }
+    let (schema, batches) = read_chunk(rows)?;
+    Ok(Outcome::Rows { schema, batches })
 }

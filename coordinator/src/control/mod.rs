@@ -6,6 +6,7 @@
 mod coordinators;
 mod leader;
 mod moves;
+mod processes;
 mod recover;
 mod reference;
 mod restore;
@@ -24,10 +25,10 @@ use stoa_rpc::leaf::Change;
 use stoa_sql::{ClusterStatement, Durability};
 
 use crate::access::Asker;
-use crate::catalog::{Catalog, Command, Database as CatalogDatabase, LeafState, NodeId, Partition, Privilege, Scope};
+use crate::catalog::{Catalog, Command, Database as CatalogDatabase, LeafState, NodeId, Partition};
 use crate::cluster::{self, Shared};
 use crate::placement::{GROUPS, PlacementKind};
-use crate::processes::{Process, Processes};
+use crate::processes::Processes;
 use crate::supervision::Supervision;
 use crate::{Error, Membership, Outcome, Result};
 
@@ -81,7 +82,7 @@ impl Control {
 
     /// The number of this coordinator; 0 without a part in a cluster.
     pub(crate) fn node(&self) -> u64 {
-        self.membership.consensus().map_or(0, |consensus| consensus.id().0)
+        self.membership.node()
     }
 
     /// What is known of the leaves.
@@ -250,14 +251,6 @@ impl Control {
             let _ = self.leaves.leaf(&address).and_then(|leaf| leaf.change(Change::DropDatabase(name.to_lowercase())));
         }
         Ok(format!("database {name} dropped"))
-    }
-
-    fn kill(&self, query: u64, asker: &Asker<'_>) -> Result<String> {
-        let mine = |process: &Process| asker.may(Privilege::Cluster, &Scope::Everywhere) || process.user == asker.user;
-        if self.processes.kill(query, mine) {
-            return Ok(format!("query {query} is being stopped"));
-        }
-        Err(Error::Invalid(format!("no query {query} runs on this coordinator: SHOW PROCESSLIST lists those that do")))
     }
 }
 

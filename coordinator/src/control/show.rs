@@ -7,8 +7,7 @@ use stoa_rpc::leaf::LeafService;
 use stoa_rpc::replication::{CopyReport, CopyRole, Report};
 
 use super::{Control, view_of};
-use crate::access::Asker;
-use crate::catalog::{Catalog, Leaf, LeafState, NodeId, Partition, Privilege, Scope};
+use crate::catalog::{Catalog, Leaf, LeafState, NodeId, Partition};
 use crate::session::text_table;
 use crate::{Outcome, Result};
 
@@ -171,18 +170,6 @@ impl Control {
             "Details",
         ];
         text_table(&columns, &rows)
-    }
-
-    /// What runs on this coordinator; users that do not administer the cluster see their own.
-    pub(super) fn show_processlist(&self, asker: &Asker<'_>) -> Result<Outcome> {
-        let all = asker.may(Privilege::Cluster, &Scope::Everywhere);
-        let row = |(number, process): (u64, crate::processes::Process)| {
-            let time = format!("{:.3}", process.time().as_secs_f64());
-            [number.to_string(), process.user, process.database, time, process.text]
-        };
-        let rows: Vec<[String; 5]> =
-            self.processes.list().into_iter().filter(|(_, process)| all || process.user == asker.user).map(row).collect();
-        text_table(&["Id", "User", "Database", "Time", "Info"], &rows)
     }
 }
 
