@@ -1,11 +1,13 @@
 //! How commits come to count: the log is synced, other copies have it, then everyone sees what it says.
 //!
-//! Whoever finds that nobody syncs the log does so for all whose records are in it by then (group commit; DeWitt et al., 1984).
+//! Whoever finds that nobody syncs the log does so for all whose records are in it by then (group commit; DeWitt et al., 1984). If many
+//! committed a moment ago, he waits a little for them to be back: the more a sync covers, the fewer there are.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::Thread;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -16,8 +18,8 @@ use crate::definition::Durability;
 use crate::disk::DiskFile;
 use crate::{Error, Result};
 
-/// How often one commit syncs the log for others.
-const ROUNDS: u32 = 8;
+/// How long a sync waits for others at most.
+const GATHERS: Duration = Duration::from_micros(500);
 
 /// Where the log ends at some moment.
 struct LogEnd {
@@ -51,6 +53,12 @@ pub(crate) struct Syncing {
     pub(super) over: Vec<(u64, Lost)>,
     /// Who waits for a record.
     waiting: Vec<Waiting>,
+    /// One of them syncs when others have not come for a while.
+    gathering: bool,
+    /// How many committed when the last sync ended: those that it covered, and those that came meanwhile.
+    committers: usize,
+    /// How long the last sync took.
+    took: Duration,
 }
 
 /// Somebody who waits until it is known how a record ended.
@@ -85,6 +93,23 @@ impl Waiter {
         while !self.called.swap(false, Ordering::Acquire) {
             std::thread::park();
         }
+        self.call_others();
+    }
+
+    /// Sleeps for so long at most; whether it was called.
+    fn sleep_for(&self, most: Duration) -> bool {
+        let until = Instant::now() + most;
+        while !self.called.swap(false, Ordering::Acquire) {
+            match until.checked_duration_since(Instant::now()) {
+                Some(left) => std::thread::park_timeout(left),
+                None => return false,
+            }
+        }
+        self.call_others();
+        true
+    }
+
+    fn call_others(&self) {
         let others = std::mem::take(&mut *self.others.lock());
         Waiter::call_all(&others);
     }
@@ -113,7 +138,18 @@ pub(super) enum Lost {
 
 impl Syncing {
     pub(crate) fn at(lsn: u64) -> Syncing {
-        Syncing { synced: lsn, on_disk: lsn, running: false, failed: None, fenced: None, over: Vec::new(), waiting: Vec::new() }
+        Syncing {
+            synced: lsn,
+            on_disk: lsn,
+            running: false,
+            failed: None,
+            fenced: None,
+            over: Vec::new(),
+            waiting: Vec::new(),
+            gathering: false,
+            committers: 0,
+            took: Duration::ZERO,
+        }
     }
 
     /// How a record ended that was written after so many failures; `None`: it is not decided.
@@ -138,12 +174,19 @@ impl Syncing {
         (self.failed, self.fenced) = (None, None);
     }
 
-    /// Those who need not wait any more, and before them one of those who have to: he is to sync, if nobody does and `next` says so.
-    fn take_called(&mut self, next: bool) -> Vec<Arc<Waiter>> {
+    /// Whether the next sync waits for more of those who commit: at the end of the last one there were more. They are about to be back,
+    /// and a sync for all of them takes as long as one for some.
+    fn gathers(&self) -> bool {
+        self.waiting.len() + 1 < self.committers
+    }
+
+    /// Those who need not wait any more, and before them one of those who have to: he is to sync, if nobody does.
+    fn take_called(&mut self) -> Vec<Arc<Waiter>> {
         let waiting = std::mem::take(&mut self.waiting);
         let (done, mut still): (Vec<_>, Vec<_>) =
             waiting.into_iter().partition(|waiting| self.outcome(waiting.lsn, waiting.failures).is_some());
-        let next = (next && !self.running && !still.is_empty()).then(|| still.remove(0));
+        (self.committers, self.gathering) = (1 + done.len() + still.len(), false);
+        let next = (!self.running && !still.is_empty()).then(|| still.remove(0));
         self.waiting = still;
         next.into_iter().chain(done).map(|waiting| waiting.waiter).collect()
     }
@@ -154,58 +197,77 @@ impl Database {
         self.shown.show(catalog);
     }
 
-    /// Waits until a record is on disk that was written after so many failures, or syncs it for all that wait. Whoever does goes on for
-    /// those that came meanwhile, a few times: to wake one of them for it would leave the disk idle until he runs.
+    /// Waits until a record is on disk that was written after so many failures, or syncs it for all that wait.
     pub(super) fn wait_synced(&self, lsn: u64, failures: usize) -> Result<()> {
-        let mut rounds = 0;
+        let mut gathered = false;
         loop {
             {
-                let mut syncing = self.syncing.lock();
-                let goes_on = 0 < rounds && rounds < ROUNDS && !syncing.running && !syncing.waiting.is_empty();
-                if let Some(outcome) = syncing.outcome(lsn, failures).filter(|_| !goes_on) {
-                    if rounds > 0 {
-                        self.call_waiting(syncing);
-                    }
+                let syncing = self.syncing.lock();
+                if let Some(outcome) = syncing.outcome(lsn, failures) {
                     return outcome.map_err(|lost| self.lost(lost));
                 }
-                if syncing.running {
-                    let waiter = Waiter::of_this_thread();
-                    syncing.waiting.push(Waiting { lsn, failures, waiter: Arc::clone(&waiter) });
-                    drop(syncing);
-                    waiter.sleep();
+                if syncing.running || !gathered && syncing.gathers() {
+                    gathered = Database::wait_for_sync(syncing, &self.syncing, lsn, failures);
                     continue;
                 }
             }
             let (end, to_disk) = {
                 let mut head = self.head.lock();
                 let mut syncing = self.syncing.lock();
-                if syncing.running || rounds == 0 && syncing.outcome(lsn, failures).is_some() {
+                if syncing.running || syncing.outcome(lsn, failures).is_some() {
                     continue;
                 }
-                syncing.running = true;
+                (syncing.running, syncing.gathering) = (true, false);
                 let to_disk = self.must_sync(&head, syncing.on_disk);
                 drop(syncing);
                 (LogEnd::of(&mut head), to_disk)
             };
-            rounds += 1;
-            self.finish(&end, to_disk, rounds >= ROUNDS);
+            self.finish(&end, to_disk);
         }
     }
 
-    /// Makes the log up to its end count; somebody has said that he does. `next`: another one is to go on.
-    fn finish(&self, end: &LogEnd, to_disk: bool, next: bool) {
+    /// Sleeps until somebody has synced. While nobody does, the first one of those who wait for others sleeps only for so long, and is
+    /// to sync then: whether that is so.
+    fn wait_for_sync(mut syncing: MutexGuard<'_, Syncing>, all: &Mutex<Syncing>, lsn: u64, failures: usize) -> bool {
+        let waiter = Waiter::of_this_thread();
+        let first = !syncing.running && !std::mem::replace(&mut syncing.gathering, true);
+        let most = (syncing.took / 2).min(GATHERS);
+        syncing.waiting.push(Waiting { lsn, failures, waiter: Arc::clone(&waiter) });
+        drop(syncing);
+        if !first {
+            waiter.sleep();
+            return false;
+        }
+        if waiter.sleep_for(most) {
+            return false;
+        }
+        let mut syncing = all.lock();
+        let before = syncing.waiting.len();
+        syncing.waiting.retain(|waiting| !Arc::ptr_eq(&waiting.waiter, &waiter));
+        let still = syncing.waiting.len() < before;
+        drop(syncing);
+        if !still {
+            // Somebody has called just now.
+            waiter.sleep();
+        }
+        still
+    }
+
+    /// Makes the log up to its end count; somebody has said that he does.
+    fn finish(&self, end: &LogEnd, to_disk: bool) {
+        let began = Instant::now();
         let to_disk = to_disk || !self.options.fsync;
         let result = self.make_last(end, to_disk);
         if result.is_ok() {
             self.show(&end.catalog);
         }
-        self.end_sync(end.catalog.sequence, to_disk, next, result);
+        self.end_sync(end.catalog.sequence, to_disk, began.elapsed(), result);
     }
 
     /// A sync up to a record has ended: those whom it concerns go on.
-    fn end_sync(&self, lsn: u64, to_disk: bool, next: bool, result: std::result::Result<(), Lost>) {
+    fn end_sync(&self, lsn: u64, to_disk: bool, took: Duration, result: std::result::Result<(), Lost>) {
         let mut syncing = self.syncing.lock();
-        syncing.running = false;
+        (syncing.running, syncing.took) = (false, took);
         match result {
             Ok(()) => {
                 syncing.synced = syncing.synced.max(lsn);
@@ -216,16 +278,12 @@ impl Database {
             Err(Lost::NotSynced(why)) => syncing.failed = Some(why),
             Err(Lost::NotMaster(why)) => syncing.fenced = Some(why),
         }
-        self.call(syncing, next);
+        self.call_waiting(syncing);
     }
 
     /// Lets those go on who wait for what has just been set.
-    pub(super) fn call_waiting(&self, syncing: MutexGuard<'_, Syncing>) {
-        self.call(syncing, true);
-    }
-
-    fn call(&self, mut syncing: MutexGuard<'_, Syncing>, next: bool) {
-        let called = syncing.take_called(next);
+    pub(super) fn call_waiting(&self, mut syncing: MutexGuard<'_, Syncing>) {
+        let called = syncing.take_called();
         self.synced.notify_all();
         drop(syncing);
         Waiter::call_all(&called);
@@ -287,7 +345,7 @@ impl Database {
                 drop(syncing);
                 LogEnd::of(&mut head)
             };
-            self.finish(&end, true, true);
+            self.finish(&end, true);
         }
     }
 
@@ -319,7 +377,7 @@ impl Database {
         }
         syncing.running = true;
         drop(syncing);
-        self.finish(&LogEnd::of(head), true, true);
+        self.finish(&LogEnd::of(head), true);
     }
 
     /// What is written counts, though it may not be on disk; nobody waits for it.
@@ -362,10 +420,10 @@ mod tests {
             assert!(called.iter().zip(expected).all(|(called, expected)| Arc::ptr_eq(called, expected)));
         };
         syncing.synced = 6;
-        are(syncing.take_called(true), &[&b, &a, &c]);
+        are(syncing.take_called(), &[&b, &a, &c]);
         syncing.running = true;
-        are(syncing.take_called(true), &[]);
+        are(syncing.take_called(), &[]);
         syncing.failed = Some("it is full".into());
-        are(syncing.take_called(true), &[&d]);
+        are(syncing.take_called(), &[&d]);
     }
 }
