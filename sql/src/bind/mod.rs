@@ -4,6 +4,7 @@ mod average;
 mod change;
 mod common_columns;
 mod constant;
+mod domains;
 mod floats;
 mod fold;
 mod in_lists;

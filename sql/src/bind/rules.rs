@@ -33,6 +33,7 @@ use datafusion_optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin;
 use datafusion_optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion_optimizer::{Analyzer, AnalyzerRule};
 
+use super::domains::Domains;
 use super::fold::CheckedFold;
 use super::in_lists::ThreeValuedLists;
 use super::lift::LiftSubqueries;
@@ -50,6 +51,7 @@ pub(crate) fn rewrite(plan: LogicalPlan, provider: &Provider<'_>) -> Result<Logi
         Arc::new(ResolveGroupingFunction::new()),
         Arc::new(LiftSubqueries),
         Arc::new(SingleRows),
+        Arc::new(Domains),
         Arc::new(CheckSubqueries),
         Arc::new(CountedRows),
         Arc::new(Typing),
