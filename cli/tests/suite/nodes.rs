@@ -61,9 +61,15 @@ impl Cluster {
         self.record()["nodes"][node]["pid"].to_string()
     }
 
-    /// Sends a signal to the process of a node.
+    /// Sends a signal to the process of a node. One that is killed is gone when this returns, and with it its lock of its directory.
     pub fn signal(&self, node: usize, signal: &str) {
-        assert!(Command::new("kill").arg(format!("-{signal}")).arg(self.pid(node)).status().unwrap().success());
+        let pid = self.pid(node);
+        assert!(Command::new("kill").arg(format!("-{signal}")).arg(&pid).status().unwrap().success());
+        let (stat, began) = (format!("/proc/{pid}/stat"), Instant::now());
+        let lives = || fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z "));
+        while signal == "KILL" && lives() && began.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Starts the nodes that do not run, at the addresses that they had.
