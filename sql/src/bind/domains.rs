@@ -5,16 +5,18 @@
 //! column it says of the domain's, and the domain's is the outer one, NULL or not (Neumann and Kemper, "Unnesting Arbitrary Queries",
 //! 2015).
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion_common::{Column, Result, ScalarValue};
-use datafusion_expr::logical_plan::{Filter, Subquery};
+use datafusion_common::{Column, DFSchema, Result, ScalarValue};
+use datafusion_expr::logical_plan::{Distinct, Filter, Subquery};
 use datafusion_expr::utils::{conjunction, split_conjunction};
-use datafusion_expr::{BinaryExpr, Cast, Expr, LogicalPlan, LogicalPlanBuilder, Operator, lit, when};
+use datafusion_expr::{BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, lit, when};
 use datafusion_optimizer::AnalyzerRule;
 
+use super::named::rewrite_named;
 use super::output::MARK;
 
 /// See the module.
@@ -30,15 +32,10 @@ impl AnalyzerRule for Domains {
                 _ => return Ok(Transformed::no(node)),
             };
             node.map_expressions(|expr| {
-                let name = expr.schema_name().to_string();
-                let done = expr.transform_up(|e| match e {
+                rewrite_named(expr, |e| match e {
                     Expr::ScalarSubquery(subquery) => over_domain(subquery, &outer),
                     other => Ok(Transformed::no(other)),
-                })?;
-                if !done.transformed {
-                    return Ok(done);
-                }
-                done.map_data(|e| Ok(if e.schema_name().to_string() == name { e } else { e.alias(name) }))
+                })
             })
         };
         Ok(plan.transform_up_with_subqueries(each)?.data)
@@ -54,9 +51,9 @@ fn over_domain(subquery: Subquery, outer: &Arc<LogicalPlan>) -> Result<Transform
     if !is_candidate(&subquery, outer)? {
         return Ok(Transformed::no(Expr::ScalarSubquery(subquery)));
     }
-    let domain = Domain::new(&subquery, outer);
+    let domain = Domain::new(&subquery);
     let done = subquery.subquery.as_ref().clone().transform_up(|node| match node {
-        LogicalPlan::Filter(filter) if reads_outer(&filter.predicate) => Ok(Transformed::yes(domain.join(filter, outer)?)),
+        LogicalPlan::Filter(filter) if filter.predicate.contains_outer() => Ok(Transformed::yes(domain.join(filter, outer)?)),
         node => Ok(Transformed::yes(node.recompute_schema()?)),
     })?;
     Ok(Transformed::yes(Expr::ScalarSubquery(Subquery { subquery: Arc::new(done.data), ..subquery })))
@@ -68,17 +65,17 @@ fn is_candidate(subquery: &Subquery, outer: &LogicalPlan) -> Result<bool> {
     if subquery.outer_ref_columns.is_empty() || !subquery.outer_ref_columns.iter().all(own) {
         return Ok(false);
     }
-    if !outer.all_out_ref_exprs().is_empty() {
+    if !outer.all_out_ref_exprs().is_empty() || !is_repeatable(outer)? {
         return Ok(false);
     }
     let (mut filters, mut others, mut unequal) = (0, 0, false);
     subquery.subquery.apply(|node| {
         match node {
-            LogicalPlan::Filter(filter) if reads_outer(&filter.predicate) => {
+            LogicalPlan::Filter(filter) if filter.predicate.contains_outer() => {
                 filters += 1;
                 others += usize::from(filter.predicate.exists(|e| Ok(is_subquery(e)))?);
                 let conditions = split_conjunction(&filter.predicate);
-                unequal |= conditions.into_iter().any(|e| reads_outer(e) && !is_equality(e));
+                unequal |= conditions.into_iter().any(|e| e.contains_outer() && !is_equality(e));
             }
             node => others += usize::from(node.contains_outer_reference()),
         }
@@ -91,8 +88,41 @@ fn is_subquery(e: &Expr) -> bool {
     matches!(e, Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_) | Expr::SetComparison(_))
 }
 
-fn reads_outer(expr: &Expr) -> bool {
-    expr.contains_outer()
+/// Whether rows are the same each time that they are made: the domain makes them once more than the query that reads them. `LIMIT` may
+/// take others, and sums of floats differ with their order.
+fn is_repeatable(rows: &LogicalPlan) -> Result<bool> {
+    let mut repeatable = true;
+    rows.apply_with_subqueries(|node| {
+        repeatable &= match node {
+            LogicalPlan::Aggregate(node) => node.aggr_expr.iter().all(|call| is_exact(call, node.input.schema())),
+            LogicalPlan::Distinct(Distinct::All(_))
+            | LogicalPlan::EmptyRelation(_)
+            | LogicalPlan::Filter(_)
+            | LogicalPlan::Join(_)
+            | LogicalPlan::Projection(_)
+            | LogicalPlan::Subquery(_)
+            | LogicalPlan::SubqueryAlias(_)
+            | LogicalPlan::TableScan(_)
+            | LogicalPlan::Union(_)
+            | LogicalPlan::Values(_) => true,
+            _ => false,
+        };
+        node.apply_expressions(|expr| {
+            repeatable &= !expr.is_volatile();
+            Ok(TreeNodeRecursion::Continue)
+        })
+    })?;
+    Ok(repeatable)
+}
+
+/// An aggregate whose value does not hang on the order of its rows.
+fn is_exact(call: &Expr, input: &DFSchema) -> bool {
+    let Expr::AggregateFunction(aggregate) = call else { return false };
+    match aggregate.func.name() {
+        "count" | "min" | "max" => true,
+        "sum" => call.get_type(input).is_ok_and(|ty| !ty.is_floating()),
+        _ => false,
+    }
 }
 
 /// A condition that an inner column is equal to something outer.
@@ -108,19 +138,13 @@ fn is_equality(condition: &Expr) -> bool {
 }
 
 /// The outer columns that a subquery reads, each as a column of the domain.
-struct Domain(Vec<(Expr, Column)>);
+struct Domain(Vec<Expr>);
 
 impl Domain {
-    fn new(subquery: &Subquery, outer: &LogicalPlan) -> Domain {
-        let mut columns: Vec<(Expr, Column)> = Vec::new();
-        for outer_column in &subquery.outer_ref_columns {
-            if let Expr::OuterReferenceColumn(_, column) = outer_column
-                && outer.schema().has_column(column)
-                && !columns.iter().any(|(known, _)| known == outer_column)
-            {
-                columns.push((outer_column.clone(), column.clone()));
-            }
-        }
+    fn new(subquery: &Subquery) -> Domain {
+        let mut columns = subquery.outer_ref_columns.clone();
+        let mut seen = HashSet::new();
+        columns.retain(|column| seen.insert(column.clone()));
         Domain(columns)
     }
 
@@ -130,11 +154,14 @@ impl Domain {
 
     /// The filter's rows beside the domain, with conditions of its columns, which are the outer ones.
     fn join(&self, filter: Filter, outer: &Arc<LogicalPlan>) -> Result<LogicalPlan> {
-        let named = self.0.iter().enumerate().map(|(place, (_, column))| Expr::Column(column.clone()).alias(format!("c{place}")));
+        let named = self.0.iter().enumerate().filter_map(|(place, outer_column)| match outer_column {
+            Expr::OuterReferenceColumn(_, column) => Some(Expr::Column(column.clone()).alias(format!("c{place}"))),
+            _ => None,
+        });
         let values = LogicalPlanBuilder::from(Arc::clone(outer)).project(named)?.distinct()?;
         let mut keys: Vec<Expr> = (0..self.0.len()).map(|place| Expr::Column(Column::from_name(format!("c{place}")))).collect();
         let mut conditions = Vec::new();
-        for (place, (outer_column, _)) in self.0.iter().enumerate() {
+        for (place, outer_column) in self.0.iter().enumerate() {
             let Expr::OuterReferenceColumn(field, _) = outer_column else { continue };
             let key = |name: &str| Expr::Column(Column::new(Some(relation()), format!("{name}{place}")));
             if !field.is_nullable() {
@@ -151,7 +178,7 @@ impl Domain {
             conditions.push(key("n").eq(outer_column.clone().is_null()));
         }
         let domain = values.project(keys)?.alias(relation())?.build()?;
-        let predicate = filter.predicate.transform_up(|e| match self.0.iter().position(|(known, _)| *known == e) {
+        let predicate = filter.predicate.transform_up(|e| match self.0.iter().position(|known| *known == e) {
             Some(place) => Ok(Transformed::yes(Domain::column(place))),
             None => Ok(Transformed::no(e)),
         })?;

@@ -2,11 +2,12 @@
 //!
 //! The front end's own folding wraps around; this rule runs right before it, so that an overflow stays an error.
 
-use datafusion_common::tree_node::{Transformed, TreeNode};
+use datafusion_common::tree_node::Transformed;
 use datafusion_common::{Result, ScalarValue};
 use datafusion_expr::{BinaryExpr, Expr, LogicalPlan, Operator};
 use datafusion_optimizer::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
+use super::named::rewrite_named;
 use crate::SqlError;
 
 /// Folds `literal op literal` of one integer type, and casts of literals to numbers on the way.
@@ -23,14 +24,7 @@ impl OptimizerRule for CheckedFold {
     }
 
     fn rewrite(&self, plan: LogicalPlan, _config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
-        plan.map_expressions(|expr| {
-            let name = expr.schema_name().to_string();
-            let folded = expr.transform_up(fold)?;
-            if !folded.transformed {
-                return Ok(folded);
-            }
-            folded.map_data(|e| Ok(if e.schema_name().to_string() == name { e } else { e.alias(name) }))
-        })
+        plan.map_expressions(|expr| rewrite_named(expr, fold))
     }
 }
 

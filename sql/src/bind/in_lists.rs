@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use arrow_schema::{DataType, FieldRef};
 use datafusion_common::config::ConfigOptions;
-use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion_common::tree_node::{Transformed, TreeNodeRecursion};
 use datafusion_common::{Result, ScalarValue, not_impl_err};
 use datafusion_expr::expr::{InList, ScalarFunction};
 use datafusion_expr::{
@@ -16,6 +16,8 @@ use datafusion_expr::{
     Signature, Volatility,
 };
 use datafusion_optimizer::AnalyzerRule;
+
+use super::named::rewrite_named;
 
 /// Name of the function that gives back its argument.
 pub(crate) const OPAQUE: &str = "\u{1}opaque";
@@ -28,13 +30,8 @@ impl AnalyzerRule for ThreeValuedLists {
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
         let each = |node: LogicalPlan| {
             node.map_expressions(|expr| {
-                let name = expr.schema_name().to_string();
                 let mut seen = Vec::new();
-                let done = expr.transform_up(|e| list(e, &mut seen))?;
-                if !done.transformed {
-                    return Ok(done);
-                }
-                done.map_data(|e| Ok(if e.schema_name().to_string() == name { e } else { e.alias(name) }))
+                rewrite_named(expr, |e| list(e, &mut seen))
             })
         };
         Ok(plan.transform_up_with_subqueries(each)?.data)

@@ -11,6 +11,7 @@ mod in_lists;
 mod insert;
 mod lift;
 mod markers;
+mod named;
 mod names;
 mod not_in;
 mod output;

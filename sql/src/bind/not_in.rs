@@ -17,6 +17,7 @@ use datafusion_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, LogicalPlanB
 use datafusion_functions_aggregate::expr_fn::count;
 use datafusion_optimizer::AnalyzerRule;
 
+use super::named::rewrite_named;
 use super::{markers, typing};
 use crate::SqlError;
 
@@ -52,14 +53,7 @@ fn rewrite_node(node: LogicalPlan) -> Result<LogicalPlan> {
         LogicalPlan::Projection(projection) => {
             let schema = Arc::clone(projection.input.schema());
             let node = LogicalPlan::Projection(projection);
-            let changed = node.map_expressions(|expr| {
-                let name = expr.schema_name().to_string();
-                let done = expr.transform_up(|e| value(e, &schema, true))?;
-                if !done.transformed {
-                    return Ok(done);
-                }
-                done.map_data(|e| Ok(if e.schema_name().to_string() == name { e } else { e.alias(name) }))
-            })?;
+            let changed = node.map_expressions(|expr| rewrite_named(expr, |e| value(e, &schema, true)))?;
             changed.data.recompute_schema()
         }
         other => Ok(other),

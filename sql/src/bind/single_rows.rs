@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arrow_schema::DataType as Arrow;
 use datafusion_common::config::ConfigOptions;
-use datafusion_common::tree_node::{Transformed, TreeNode};
+use datafusion_common::tree_node::Transformed;
 use datafusion_common::{Column, Result, not_impl_err};
 use datafusion_expr::expr::ScalarFunction;
 use datafusion_expr::logical_plan::Subquery;
@@ -20,6 +20,8 @@ use datafusion_functions_aggregate::expr_fn::{count, first_value};
 use datafusion_functions_aggregate::first_last::first_value_udaf;
 use datafusion_optimizer::AnalyzerRule;
 
+use super::named::rewrite_named;
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct SingleRows;
@@ -28,15 +30,10 @@ impl AnalyzerRule for SingleRows {
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
         let each = |node: LogicalPlan| {
             node.map_expressions(|expr| {
-                let name = expr.schema_name().to_string();
-                let done = expr.transform_up(|e| match e {
+                rewrite_named(expr, |e| match e {
                     Expr::ScalarSubquery(subquery) if !subquery.outer_ref_columns.is_empty() => single(subquery),
                     other => Ok(Transformed::no(other)),
-                })?;
-                if !done.transformed {
-                    return Ok(done);
-                }
-                done.map_data(|e| Ok(if e.schema_name().to_string() == name { e } else { e.alias(name) }))
+                })
             })
         };
         Ok(plan.transform_up_with_subqueries(each)?.data)
