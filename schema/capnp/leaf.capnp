@@ -189,7 +189,7 @@ struct Orders {
         feed @5 :List(Text);       # addresses of leaves whose copies are to be brought up to date
       }
     }
-    async @6 :Bool;                # rows count before they are on disk (DURABILITY ASYNC); since version 1.2
+    async @6 :Bool;                # rows count before they are on disk (DURABILITY ASYNC); since version 1.1
   }
 }
 

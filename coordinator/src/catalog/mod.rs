@@ -359,8 +359,7 @@ impl Catalog {
             Command::AddLeaf { address, group } => self.add_leaf(address, *group)?,
             Command::RemoveLeaf { address, force } => self.remove_leaf(address, *force)?,
             Command::CreateDatabase { name, partitions, redundancy, placement, asynchronous } => {
-                let database = self.new_database(name, *partitions, *redundancy, *placement)?;
-                self.databases.insert(name.to_lowercase(), Database { asynchronous: *asynchronous, ..database });
+                self.create_database(name, *partitions, *redundancy, *placement, *asynchronous)?;
             }
             Command::Recover(catalog) => self.recover(catalog)?,
             Command::AddDatabase(database) => self.add_database(database)?,
@@ -500,7 +499,14 @@ impl Catalog {
         }
     }
 
-    fn new_database(&self, name: &str, partitions: u32, redundancy: u8, kind: PlacementKind) -> Result<Database, CatalogError> {
+    fn create_database(
+        &mut self,
+        name: &str,
+        partitions: u32,
+        redundancy: u8,
+        kind: PlacementKind,
+        asynchronous: bool,
+    ) -> Applied {
         if self.databases.contains_key(&name.to_lowercase()) {
             return Err(CatalogError::Exists { kind: "database", name: name.to_owned() });
         }
@@ -512,7 +518,7 @@ impl Catalog {
             online.map(|(id, leaf)| placement::Leaf { id: *id, group: leaf.group, pair: leaf.pair, draining: false }).collect();
         // A replica counts once it has what the master has, be it nothing.
         let placed = placement::place(partitions, redundancy, kind, &leaves)?;
-        Ok(Database {
+        let database = Database {
             name: name.to_owned(),
             redundancy,
             placement: kind,
@@ -520,8 +526,10 @@ impl Catalog {
             tables: BTreeMap::new(),
             views: BTreeMap::new(),
             job: None,
-            asynchronous: false,
-        })
+            asynchronous,
+        };
+        self.databases.insert(name.to_lowercase(), database);
+        Ok(())
     }
 
     /// The coordinators, and the users that only this one knows, stay.
