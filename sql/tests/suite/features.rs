@@ -178,6 +178,8 @@ fn scalar_subqueries() {
     let query = plan("SELECT a, (SELECT count(*) FROM u WHERE u.a = t.a) FROM t");
     assert!(query.subplans.is_empty());
     assert_eq!(joins(&query)[0].kind, JoinKind::Left);
+    plan("SELECT (SELECT x FROM u WHERE u.a > t.a) FROM t");
+    plan("SELECT (SELECT max(x) FROM u WHERE u.a <> t.a) FROM t");
 }
 
 #[test]
