@@ -25,6 +25,8 @@ const NODE_FILE: &str = "node.json";
 const LOG_FOLDER: &str = "catalog";
 /// How long a coordinator that joins looks for a leader.
 const JOIN: Duration = Duration::from_secs(60);
+/// How often a coordinator whose disk failed tries to take part again.
+const AGAIN: Duration = Duration::from_secs(1);
 /// How often one without a part in a cluster looks again.
 const WITHOUT_PART: Duration = Duration::from_millis(50);
 
@@ -159,6 +161,45 @@ impl Membership {
                 _ => std::thread::sleep(Duration::from_millis(100)),
             }
         }
+    }
+
+    /// Takes part again after the disk of this coordinator failed, as long as it lives: a full one may have room later. What was
+    /// acknowledged is on the disk.
+    ///
+    /// # Errors
+    /// If there is no thread for it.
+    pub fn recover_by_itself(self: &Arc<Self>) -> Result<()> {
+        let membership = Arc::downgrade(self);
+        let run = move || {
+            let mut failed = None;
+            while let Some(membership) = membership.upgrade() {
+                failed = membership.recover(failed);
+                drop(membership);
+                std::thread::sleep(AGAIN);
+            }
+        };
+        let spawned = std::thread::Builder::new().name("stoa-membership".into()).spawn(run);
+        spawned.map(drop).map_err(|e| Error::Invalid(format!("cannot start a thread: {e}")))
+    }
+
+    /// Puts a consensus that works in the place of one that failed; what failed and could not be replaced yet.
+    fn recover(&self, failed: Option<Arc<Consensus>>) -> Option<Arc<Consensus>> {
+        let failed = failed.or_else(|| {
+            let now = self.consensus().ok()?;
+            let why = now.failure()?;
+            tracing::error!(%why, "takes no part in the cluster while its disk fails");
+            // Its catalog is read until another is there.
+            now.stop();
+            Some(now)
+        })?;
+        let Ok(consensus) = self.start(failed.id().0) else { return Some(failed) };
+        let mut slot = self.consensus.write();
+        // Somebody may have adopted this coordinator meanwhile.
+        if slot.as_ref().is_some_and(|now| Arc::ptr_eq(now, &failed)) {
+            *slot = Some(consensus);
+            tracing::warn!("takes part in the cluster again after its disk had failed");
+        }
+        None
     }
 
     fn ask_to_add(&self, through: &str, statement: &ForLeader) -> stoa_rpc::Result<Decided> {

@@ -9,11 +9,11 @@ use parking_lot::{Mutex, RwLock};
 use stoa_columnstore::{Database, Options, Snapshot, Table, TableDef, decode_definition, encode_definition};
 use stoa_plan::codec::TableSummary;
 use stoa_rpc::leaf::{DatabaseStatus, InDoubt, MergeStatus, OptimizeHow, REFERENCE};
-use stoa_rpc::replication::{CopyReport, HeldCopy, Orders};
+use stoa_rpc::replication::{CopyOrder, CopyReport, HeldCopy, Orders};
 use stoa_rpc::{Failure, FailureKind, Result};
 
 use crate::partition::{Home, Partition, bytes, parse_folder};
-use crate::replication::{Outlet, sent};
+use crate::replication::{Outlet, is_lost, report_lost, sent};
 use crate::storage_failure;
 use crate::transaction::Part;
 
@@ -28,6 +28,8 @@ pub(crate) struct Databases {
     root: PathBuf,
     options: Options,
     open: RwLock<BTreeMap<String, Parts>>,
+    /// Masters that are to be here and are not, as the last orders had them.
+    lost: Mutex<Vec<CopyOrder>>,
 }
 
 /// The parts of a database that are here.
@@ -43,7 +45,7 @@ impl Databases {
         std::fs::create_dir_all(root).map_err(|e| io(root, &e))?;
         // A partition is one partition, whatever the default of data directories is.
         let options = Options { default_partitions: 1, keep_shown: KEEP_STATES, ..options.clone() };
-        let databases = Databases { root: root.to_path_buf(), options, open: RwLock::default() };
+        let databases = Databases { root: root.to_path_buf(), options, open: RwLock::default(), lost: Mutex::default() };
         for name in names(root)? {
             let home = databases.home(&name);
             let mut newest: BTreeMap<u32, u64> = BTreeMap::new();
@@ -71,14 +73,20 @@ impl Databases {
 
     /// Keeps to what the catalog says of every copy, which was made when the report `processed` had been dealt with.
     pub fn order(&self, orders: &Orders, processed: u64, outlet: &Arc<Outlet>) {
+        let mut lost = Vec::new();
         for order in &orders.copies {
-            let copy = self.parts(&order.database).ok().and_then(|parts| parts.partitions.get(&order.ordinal).cloned());
-            let copy = copy.map_or_else(|| self.made(&order.database, order.ordinal), Ok);
-            match copy {
+            let copy = self.parts(&order.database).map(|parts| parts.partitions.get(&order.ordinal).cloned());
+            let position = copy.as_ref().ok().and_then(|copy| copy.as_ref()).map(|copy| copy.database().position().lsn);
+            if is_lost(order, position) {
+                lost.push(order.clone());
+                continue;
+            }
+            match copy.and_then(|copy| copy.map_or_else(|| self.made(&order.database, order.ordinal), Ok)) {
                 Ok(copy) => copy.order(order, processed, outlet),
                 Err(failure) => tracing::error!(database = order.database, ordinal = order.ordinal, %failure, "no copy"),
             }
         }
+        *self.lost.lock() = lost;
         for (name, parts) in &*self.open.read() {
             for (ordinal, copy) in &parts.partitions {
                 if !orders.copies.iter().any(|order| (&order.database, order.ordinal) == (name, *ordinal)) {
@@ -88,7 +96,7 @@ impl Databases {
         }
     }
 
-    /// A copy of a partition, which is made if it is not there.
+    /// A copy of a partition, which was not there.
     fn made(&self, name: &str, ordinal: u32) -> Result<Arc<Partition>> {
         self.create(name, &[ordinal])?;
         let missing = || Failure::new(FailureKind::Retryable, format!("there is no partition {ordinal} of '{name}' here"));
@@ -102,7 +110,8 @@ impl Databases {
         let references: Vec<Arc<Database>> = self.open.read().values().map(|parts| parts.reference.clone()).collect();
         // Heartbeats come for it: what nobody writes any more does not keep old states.
         copies.iter().map(|copy| copy.database()).chain(references).for_each(|database| database.prune_states());
-        copies.iter().map(|copy| copy.report(number)).collect()
+        let lost: Vec<CopyReport> = self.lost.lock().iter().map(report_lost).collect();
+        copies.iter().map(|copy| copy.report(number)).chain(lost).collect()
     }
 
     /// Every copy with its tables, those of REFERENCE tables included.
@@ -166,9 +175,16 @@ impl Databases {
             None => Parts { reference: self.directory(&folder.join(REFERENCE_FOLDER))?, partitions: BTreeMap::new() },
         };
         let home = self.home(name);
+        let before = (open.contains_key(name), parts.partitions.len());
         for ordinal in ordinals {
             if !parts.partitions.contains_key(ordinal) {
                 parts.partitions.insert(*ordinal, Partition::open(&home, *ordinal, 0)?);
+            }
+        }
+        if self.options.fsync && before != (true, parts.partitions.len()) {
+            // What has a place in the catalog is not to be gone after a crash.
+            for folder in [&folder, &self.root] {
+                std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(|e| io(folder, &e))?;
             }
         }
         open.insert(name.to_owned(), parts);
@@ -292,7 +308,7 @@ impl Databases {
     /// The parts of a database.
     pub fn parts(&self, name: &str) -> Result<Parts> {
         let found = self.open.read().get(name).cloned();
-        found.ok_or_else(|| Failure::new(FailureKind::User, format!("there is no database '{name}' on this leaf")))
+        found.ok_or_else(|| Failure::new(FailureKind::Retryable, format!("there is no database '{name}' on this leaf")))
     }
 }
 

@@ -43,7 +43,7 @@ use stoa_rpc::{Failure, FailureKind, LeafPool, Result};
 
 use databases::Databases;
 use kept::Kept;
-pub use replication::FedCopies;
+pub use replication::{FedCopies, is_lost, report_lost};
 use replication::{Outlet, Pace, Receiving};
 use runner::Runner;
 

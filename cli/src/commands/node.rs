@@ -112,6 +112,7 @@ pub fn coordinator(args: &CoordinatorArgs) -> Result<()> {
     let listener = serve_coordinator(&io, &args.node.listen, &security, args.node.limits(), Arc::new(service.clone()))?;
     let address = args.advertise.clone().unwrap_or_else(|| listener.address().to_string());
     membership.begin(&address)?;
+    membership.recover_by_itself()?;
     if args.bootstrap {
         membership.bootstrap()?;
     }

@@ -14,7 +14,7 @@ use parking_lot::{Condvar, Mutex};
 use stoa_columnstore::disk::Disk;
 use stoa_columnstore::{BitmapIndex, ColumnDef, Database, LogRecord, Options, Position, Replication, Result, RowNames, TableDef};
 use stoa_leaf::FedCopies;
-use stoa_rpc::replication::{CopyReport, CopyRole, FedReport};
+use stoa_rpc::replication::{CopyOrder, CopyReport, CopyRole, FedReport};
 
 use crate::DATABASE;
 use crate::disk::FaultyDisk;
@@ -262,6 +262,14 @@ fn folder(partition: u32, generation: u64) -> PathBuf {
     Path::new(ROOT).join(format!("{partition}-{generation}"))
 }
 
+/// A disk for a leaf.
+fn empty(seed: u64) -> Arc<FaultyDisk> {
+    let disk = FaultyDisk::new(seed);
+    disk.create_folder(Path::new(ROOT)).unwrap();
+    disk.sync_folder(Path::new("/")).unwrap();
+    disk
+}
+
 /// A leaf.
 pub struct Leaf {
     disk: Arc<FaultyDisk>,
@@ -270,14 +278,13 @@ pub struct Leaf {
     pub version: u64,
     pub sequence: u64,
     pub copies: BTreeMap<u32, Copy>,
+    /// Masters that are to be here and have lost what they had.
+    pub lost: Vec<CopyOrder>,
 }
 
 impl Leaf {
     pub fn new(seed: u64) -> Leaf {
-        let disk = FaultyDisk::new(seed);
-        disk.create_folder(Path::new(ROOT)).unwrap();
-        disk.sync_folder(Path::new("/")).unwrap();
-        Leaf { disk, up: true, incarnation: 1, version: 0, sequence: 0, copies: BTreeMap::new() }
+        Leaf { disk: empty(seed), up: true, incarnation: 1, version: 0, sequence: 0, copies: BTreeMap::new(), lost: vec![] }
     }
 
     /// The copy of a partition, which is made if it is not there.
@@ -328,6 +335,12 @@ impl Leaf {
             *newest = generation.parse::<u64>().unwrap().max(*newest);
         }
         self.copies = newest.into_iter().map(|(p, generation)| (p, Copy::open(&self.disk, p, generation))).collect();
+    }
+
+    /// Its machine has another disk, with nothing on it.
+    pub fn wipe(&mut self, seed: u64) {
+        self.crash();
+        self.disk = empty(seed);
     }
 
     /// Puts a copy with these records, all of a log, in the place of one.

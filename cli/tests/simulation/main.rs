@@ -2,8 +2,8 @@
 //!
 //! What decides is the real thing: the catalog, what the leading coordinator makes of reports, which copies a master waits for. So is
 //! what stores: each copy is a data directory, whose commits, records and terms are those of a leaf ([`leaf`]). Around it messages are
-//! late, lost or come twice, machines stop and lose what they had not synced, leaves are cut off from the leader or from each other,
-//! leaders are replaced, and live leaves are taken for dead. Whatever happens, a write that was acknowledged, or that somebody has
+//! late, lost or come twice, machines stop and lose what they had not synced, some lose their disks, leaves are cut off from the leader
+//! or from each other, leaders are replaced, and live leaves are taken for dead. Whatever happens, a write that was acknowledged, or that somebody has
 //! read, is in the log of every later master, once.
 //!
 //! `STOA_SIMULATION_SEEDS` says how many seeds (50), `STOA_SIMULATION_SEED` the first one.
@@ -19,9 +19,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use stoa_columnstore::{LogRecord, Position};
-use stoa_coordinator::catalog::{Catalog, Command, Job, LeafState, NodeId};
+use stoa_coordinator::catalog::{Catalog, Command, Job, LeafState, NodeId, Partition};
 use stoa_coordinator::placement::PlacementKind;
 use stoa_coordinator::supervision::{commands, in_sync, moves, orders, steps};
+use stoa_leaf::{is_lost, report_lost};
 use stoa_rpc::replication::{Orders, Report, RoleOrder};
 
 use leaf::{Leaf, Role};
@@ -53,6 +54,7 @@ struct World {
     acknowledged: BTreeMap<u32, BTreeSet<u64>>,
     calm: bool,
     promotions: usize,
+    wiped: usize,
 }
 
 fn address(id: NodeId) -> String {
@@ -78,19 +80,23 @@ impl World {
             asynchronous: false,
         };
         catalog.apply(&made).unwrap();
-        let leaf = |number| (NodeId(number), Leaf::new(seed << 8 | number));
+        let mut leaves: BTreeMap<NodeId, Leaf> = (1..=LEAVES).map(|n| (NodeId(n), Leaf::new(seed << 8 | n))).collect();
+        for (ordinal, partition) in (0..).zip(&catalog.databases[DATABASE].partitions) {
+            leaves.get_mut(&partition.copies.master.unwrap()).unwrap().made(ordinal);
+        }
         World {
             random: StdRng::seed_from_u64(seed),
             catalog,
             leader: Leader { number: 1, processed: BTreeMap::new(), reports: BTreeMap::new() },
             messages: vec![],
-            leaves: (1..=LEAVES).map(leaf).collect(),
+            leaves,
             cut_from_leader: BTreeSet::new(),
             cut_from_leaves: BTreeSet::new(),
             next: 1,
             acknowledged: BTreeMap::new(),
             calm: false,
             promotions: 0,
+            wiped: 0,
         }
     }
 
@@ -118,7 +124,7 @@ impl World {
 
     fn trouble(&mut self) {
         let leaf = self.any_leaf();
-        match self.random.random_range(0..14) {
+        match self.random.random_range(0..15) {
             0 | 1 => self.crash(leaf),
             2..=4 => self.start(leaf),
             5 => drop(self.cut_from_leader.insert(leaf)),
@@ -132,6 +138,7 @@ impl World {
             }
             11 => drop(self.catalog.apply(&Command::SetJob { database: DATABASE.into(), job: None })),
             12 => drop(self.messages.drain(..self.messages.len() / 2)),
+            13 => self.wipe(leaf),
             _ => {
                 let count = self.messages.len();
                 if count > 0 {
@@ -150,6 +157,25 @@ impl World {
 
     fn start(&mut self, leaf: NodeId) {
         self.leaf(leaf).start();
+    }
+
+    /// A leaf loses its disk and is back at once, unless nobody else has what was acknowledged.
+    fn wipe(&mut self, id: NodeId) {
+        let has_all = |(ordinal, partition): (u32, &Partition)| {
+            let acknowledged = self.acknowledged.get(&ordinal).cloned().unwrap_or_default();
+            partition.copies.roles().filter(|other| *other != id).any(|other| {
+                let copy = self.leaves[&other].copies.get(&ordinal);
+                let whole = |copy: &leaf::Copy| acknowledged.is_subset(&copy.rows().into_iter().collect());
+                copy.is_some_and(|copy| copy.database.position().lsn > 0 && whole(copy))
+            })
+        };
+        if (0..).zip(&self.catalog.databases[DATABASE].partitions).all(has_all) {
+            self.crash(id);
+            self.wiped += 1;
+            let seed = self.random.random();
+            self.leaf(id).wipe(seed);
+            self.start(id);
+        }
     }
 
     fn leaf(&mut self, leaf: NodeId) -> &mut Leaf {
@@ -283,7 +309,12 @@ impl World {
         if orders.version >= leaf.version.max(1) {
             leaf.version = orders.version;
             let processed = if orders.processed.0 == leaf.incarnation { orders.processed.1 } else { 0 };
+            leaf.lost.clear();
             for order in &orders.copies {
+                if is_lost(order, leaf.copies.get(&order.ordinal).map(|copy| copy.database.position().lsn)) {
+                    leaf.lost.push(order.clone());
+                    continue;
+                }
                 let copy = leaf.made(order.ordinal);
                 if order.term < copy.term && !matches!(copy.role, Role::None) {
                     continue;
@@ -305,7 +336,8 @@ impl World {
         }
         leaf.sequence += 1;
         let number = leaf.sequence;
-        let copies = leaf.copies.iter_mut().map(|(ordinal, copy)| copy.report(*ordinal, number)).collect();
+        let lost = leaf.lost.iter().map(report_lost);
+        let copies = leaf.copies.iter_mut().map(|(ordinal, copy)| copy.report(*ordinal, number)).chain(lost).collect();
         let report =
             Report { incarnation: leaf.incarnation, sequence: number, version: leaf.version, copies, ..Report::default() };
         self.messages.push(Message::Report { leader, from: to, report });
@@ -371,6 +403,10 @@ impl World {
         if *known != session {
             return;
         }
+        if position.lsn == 0 && master.gate.change(|fed| fed.counts(&address(from))) {
+            master.sessions.remove(&address(from));
+            return master.gate.change(|fed| fed.fail(&address(from), "it has lost what it had".into(), true));
+        }
         if copy.database.has(position).unwrap() {
             *sent = Some(position.lsn);
             return master.gate.change(|fed| fed.acknowledge(&address(from), position.lsn));
@@ -407,8 +443,11 @@ impl World {
                 match master.sessions.get(&fed.address) {
                     Some((open, Some(sent))) if !fails => {
                         let (after, session) = (*sent, *open);
-                        let records = database.records_after(after, usize::MAX).unwrap().unwrap();
-                        self.messages.push(Message::Feed { from, to, partition, session, after, records, anew: false });
+                        // A machine that stops may not read its log any more.
+                        if let Ok(records) = database.records_after(after, usize::MAX) {
+                            let (records, anew) = (records.unwrap(), false);
+                            self.messages.push(Message::Feed { from, to, partition, session, after, records, anew });
+                        }
                     }
                     Some((_, None)) if patient => {}
                     _ => {
@@ -523,7 +562,7 @@ fn number(name: &str, default: u64) -> u64 {
 #[test]
 fn nothing_acknowledged_is_lost_or_doubled() {
     let (first, count) = (number("STOA_SIMULATION_SEED", 1), number("STOA_SIMULATION_SEEDS", 50));
-    let (mut writes, mut promotions) = (0, 0);
+    let (mut writes, mut promotions, mut wiped) = (0, 0, 0);
     for seed in first..first + count {
         let run = std::panic::catch_unwind(|| {
             let mut world = World::new(seed);
@@ -531,11 +570,12 @@ fn nothing_acknowledged_is_lost_or_doubled() {
             let writes: usize = world.acknowledged.values().map(BTreeSet::len).sum();
             world.settle();
             world.lose_both();
-            (writes, world.promotions)
+            (writes, world.promotions, world.wiped)
         });
-        let Ok((some, changed)) = run else { panic!("seed {seed}: STOA_SIMULATION_SEED={seed} STOA_SIMULATION_SEEDS=1") };
-        (writes, promotions) = (writes + some, promotions + changed);
+        let Ok((some, changed, lost)) = run else { panic!("seed {seed}: STOA_SIMULATION_SEED={seed} STOA_SIMULATION_SEEDS=1") };
+        (writes, promotions, wiped) = (writes + some, promotions + changed, wiped + lost);
     }
-    println!("{count} seeds: {writes} writes acknowledged in trouble, {promotions} promotions");
-    assert!(writes as u64 > 5 * count && promotions as u64 > 2 * count, "{writes} writes, {promotions} promotions");
+    let done = format!("{writes} writes acknowledged in trouble, {promotions} promotions, {wiped} disks lost");
+    println!("{count} seeds: {done}");
+    assert!(writes as u64 > 5 * count && promotions as u64 > 2 * count && wiped as u64 > count / 4, "{done}");
 }

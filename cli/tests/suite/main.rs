@@ -21,6 +21,7 @@ mod full_disk;
 #[path = "../leaves/mod.rs"]
 mod leaves;
 mod load;
+mod lost_disks;
 mod mutated_messages;
 mod node_failures;
 mod nodes;

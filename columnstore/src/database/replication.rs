@@ -187,7 +187,8 @@ impl Database {
         };
         next(&self.next_table_id, head.catalog.next_table_id);
         next(&self.next_segment_id, head.catalog.next_segment_id);
-        if term > head.catalog.term {
+        // A copy that has nothing at all has lost it.
+        if term > head.catalog.term || head.catalog.sequence == 0 {
             let mut catalog = Catalog::clone(&head.catalog);
             (catalog.sequence, catalog.term) = (catalog.sequence + 1, term);
             let body = encode_changes(&[]);

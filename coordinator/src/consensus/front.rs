@@ -252,6 +252,13 @@ impl Consensus {
         self.run(limit, async move { network::answer(&raft, id, &message).await }).unwrap_or_default()
     }
 
+    /// Why this node takes no part any more, if its disk failed.
+    #[must_use]
+    pub fn failure(&self) -> Option<ConsensusError> {
+        let running = self.raft.metrics().borrow().running_state.clone();
+        running.err().map(|error| fatal(&error)).filter(|error| *error != ConsensusError::Stopped)
+    }
+
     /// Has a snapshot made now, after which the log up to it can go.
     ///
     /// # Errors

@@ -125,7 +125,7 @@ pub enum ConsensusError {
     /// The members cannot be changed so.
     #[error("{0}")]
     Membership(String),
-    /// The disk failed, or what is on it cannot be read. This node takes no part any more.
+    /// The disk failed, or what is on it cannot be read. This node takes no part until it is started anew.
     #[error("the log of the catalog failed: {0}")]
     Storage(String),
     /// This node takes no part any more: it was stopped.

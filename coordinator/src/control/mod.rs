@@ -216,7 +216,11 @@ impl Control {
         let Some((_, leaf)) = catalog.leaf(address).filter(|(_, leaf)| leaf.state != LeafState::Online) else { return Ok(()) };
         // What waits there for a role that it does not have any more ends now.
         self.order(&[address.to_owned()])?;
-        if leaf.behind {
+        let lost = !leaf.behind && self.lacks_a_database(address)?;
+        if lost {
+            self.decide(&Command::FallBehind { address: address.to_owned() })?;
+        }
+        if lost || leaf.behind {
             let others = |l: &&crate::catalog::Leaf| l.state == LeafState::Online && !l.behind;
             if !catalog.leaves.values().any(|l| others(&l)) {
                 return Err(Error::retryable(format!("no leaf is online that {address} could get the REFERENCE tables from")));
@@ -231,6 +235,16 @@ impl Control {
         }
         tracing::info!(leaf = address, "a leaf is back");
         Ok(())
+    }
+
+    /// Whether a leaf does not have what there is of each database on every leaf.
+    pub(crate) fn lacks_a_database(&self, address: &str) -> Result<bool> {
+        let before = self.catalog();
+        let has = self.leaves.leaf(address)?.status()?;
+        // One that is made or dropped just now says nothing.
+        let still = self.catalog();
+        let known = before.databases.keys().filter(|name| still.databases.contains_key(*name));
+        Ok(known.into_iter().any(|name| !has.iter().any(|database| database.name == *name)))
     }
 
     /// A leaf takes part from now on.

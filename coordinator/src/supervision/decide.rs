@@ -81,7 +81,7 @@ pub fn commands(catalog: &Catalog, leaf: NodeId, report: &Report) -> Vec<Command
         let (database, partition_number, term) = (copy.database.clone(), copy.ordinal, partition.term);
         if copies != partition.copies {
             changes.push(PartitionChange { database, partition: partition_number, term, copies });
-        } else if copy.role == CopyRole::Master && !copy.failure.is_empty() {
+        } else if copy.role == CopyRole::Master && !copy.failure.is_empty() && copy.position.lsn > 0 {
             decided.push(Command::BeginTerm { database, partition: partition_number, term });
         }
     }

@@ -56,11 +56,13 @@ struct Known {
     processed: (u64, u64),
     /// When a partition of it began a new term because its log had failed.
     new_term: Option<Instant>,
+    /// The incarnation that was found to have every database.
+    whole: u64,
 }
 
 impl Known {
     fn new() -> Known {
-        Known { heard: Instant::now(), refused: None, report: Report::default(), processed: (0, 0), new_term: None }
+        Known { heard: Instant::now(), refused: None, report: Report::default(), processed: (0, 0), new_term: None, whole: 0 }
     }
 }
 
@@ -241,12 +243,12 @@ impl Watch {
 
     /// A leaf has reported.
     fn hear(&self, id: NodeId, address: &str, report: &Report) {
-        let renewed = {
+        let (renewed, whole) = {
             let mut known = self.supervision().known.lock();
             let known = known.entry(id).or_insert_with(Known::new);
             (known.heard, known.refused) = (Instant::now(), None);
             known.report = report.clone();
-            known.new_term.is_some_and(|at| at.elapsed() < NEW_TERM)
+            (known.new_term.is_some_and(|at| at.elapsed() < NEW_TERM), known.whole == report.incarnation)
         };
         let state = self.shared.control.catalog().leaves.get(&id).map(|leaf| leaf.state);
         if state == Some(LeafState::Offline) {
@@ -255,10 +257,32 @@ impl Watch {
             }
             return;
         }
+        if !whole
+            && state == Some(LeafState::Online)
+            && let Err(error) = self.look_through(id, address, report.incarnation)
+        {
+            tracing::warn!(leaf = address, %error, "it is not known whether a leaf that began anew has its databases");
+            return;
+        }
         let _deciding = self.supervision().deciding.lock();
         if let Err(error) = self.deal_with(id, report, renewed) {
             tracing::warn!(leaf = address, %error, "what a leaf reports cannot be taken into the catalog");
         }
+    }
+
+    /// A leaf whose process began anew before anybody missed it may have lost its disk: then it is gone, and comes back as one that has
+    /// nothing.
+    fn look_through(&self, id: NodeId, address: &str, incarnation: u64) -> Result<()> {
+        let control = &self.shared.control;
+        if control.lacks_a_database(address)? {
+            let _deciding = self.supervision().deciding.lock();
+            control.decide(&Command::TakeOut { address: address.to_owned(), state: LeafState::Offline })?;
+            control.decide(&Command::FallBehind { address: address.to_owned() })?;
+            tracing::error!(leaf = address, "a leaf has lost its data");
+        } else if let Some(known) = self.supervision().known.lock().get_mut(&id) {
+            known.whole = incarnation;
+        }
+        Ok(())
     }
 
     /// Changes the catalog as a report wants it.

@@ -2,10 +2,30 @@
 
 use std::collections::BTreeMap;
 
-use stoa_rpc::replication::{FedReport, FedState};
+use stoa_rpc::replication::{CopyOrder, CopyReport, CopyRole, FedReport, FedState, RoleOrder};
 
 /// A copy that lacks no more than so many records is waited for: it would not catch up with writers that do not wait.
 const CLOSE: u64 = 256;
+
+/// Whether a copy that is to be the master has lost what it had, by the last record that it has, if it is there. An empty master would
+/// have the other copies made anew from it. In the first term nothing may have been written yet; every term begins with a record.
+#[must_use]
+pub fn is_lost(order: &CopyOrder, lsn: Option<u64>) -> bool {
+    matches!(order.role, RoleOrder::Master { .. }) && (lsn.is_none() || lsn == Some(0) && order.term > 1)
+}
+
+/// What a leaf reports of a copy that is to be the master and has lost what it had.
+#[must_use]
+pub fn report_lost(order: &CopyOrder) -> CopyReport {
+    CopyReport {
+        database: order.database.clone(),
+        ordinal: order.ordinal,
+        term: order.term,
+        role: CopyRole::Master,
+        failure: "its data is gone from this leaf".to_owned(),
+        ..CopyReport::default()
+    }
+}
 
 /// The copies that the master of a term feeds, as it knows them.
 #[derive(Clone, Debug, Default)]
@@ -86,6 +106,13 @@ impl FedCopies {
     #[must_use]
     pub fn has(&self, address: &str) -> bool {
         self.copies.contains_key(address)
+    }
+
+    /// Whether no commit is acknowledged without a copy. One that comes with nothing then must not be fed before the catalog knows: with
+    /// some of the records it would pass for one that has them all.
+    #[must_use]
+    pub fn counts(&self, address: &str) -> bool {
+        self.copies.get(address).is_some_and(|copy| copy.must)
     }
 
     /// Whether a commit up to a record may be acknowledged.

@@ -13,7 +13,7 @@ mod pace;
 mod receiving;
 mod shipping;
 
-pub use copies::FedCopies;
+pub use copies::{FedCopies, is_lost, report_lost};
 pub(crate) use pace::Pace;
 pub(crate) use receiving::Receiving;
 pub(crate) use shipping::{Outlet, Shipping, Target};

@@ -146,6 +146,11 @@ impl Shipping {
         self.state.lock().wants(address, thread)
     }
 
+    /// Whether a copy counts as one that has everything.
+    fn counts(&self, address: &str) -> bool {
+        self.state.lock().copies.counts(address)
+    }
+
     fn update(&self, address: &str, thread: u64, update: impl FnOnce(&mut FedCopies)) {
         let mut state = self.state.lock();
         if state.wants(address, thread) {
@@ -210,6 +215,9 @@ impl Session<'_> {
         let Target { database, ordinal, term, outlet } = &self.shipping.target;
         let (copy, position) = outlet.peers.leaf(self.address)?.feed(database, *ordinal, *term)?;
         let copy = &*copy;
+        if position.lsn == 0 && self.shipping.counts(self.address) {
+            return Err(Failure::new(FailureKind::Fatal, format!("{} has lost what it had", self.address)));
+        }
         let known = self.log.has(received(position)).map_err(|e| storage_failure(&e))?;
         self.new = position.lsn == 0;
         let mut at = if known { position.lsn } else { self.copy_anew(copy)? };

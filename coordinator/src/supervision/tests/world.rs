@@ -34,6 +34,8 @@ pub(super) struct Shape {
 pub(super) enum Event {
     Crash(usize),
     Start(usize),
+    /// A leaf loses its disk, and begins anew before anybody misses it.
+    Wipe(usize),
     /// A leaf is taken for gone, rightly or not.
     TakeOut(usize),
     Detach(usize),
@@ -60,6 +62,8 @@ pub(super) struct World {
     /// How the copies stand that each master feeds. Without those in sync it acknowledges nothing.
     fed: Vec<BTreeMap<NodeId, FedState>>,
     failing: BTreeSet<u32>,
+    /// Copies that have nothing and may still count in the catalog.
+    wiped: BTreeSet<(u32, NodeId)>,
     /// What the leader has heard.
     reports: BTreeMap<NodeId, Report>,
 }
@@ -92,6 +96,7 @@ impl World {
             written: vec![1; partitions as usize],
             fed: vec![BTreeMap::new(); partitions as usize],
             failing: BTreeSet::new(),
+            wiped: BTreeSet::new(),
             reports: BTreeMap::new(),
             catalog,
         };
@@ -122,6 +127,13 @@ impl World {
         self.disks.get(&(partition, leaf)) == Some(&self.written[partition as usize])
     }
 
+    /// Whether no copy that leads others has lost what it had.
+    pub(super) fn are_masters_whole(&self) -> bool {
+        let lost =
+            |(partition, copies): (u32, Copies)| copies.master.is_some_and(|master| self.wiped.contains(&(partition, master)));
+        !(0..).zip(self.copies()).any(lost)
+    }
+
     fn leaf(&self, number: usize) -> NodeId {
         *self.catalog.leaves.keys().nth(number % self.catalog.leaves.len()).unwrap()
     }
@@ -131,6 +143,7 @@ impl World {
         match event {
             Event::Crash(leaf) => drop(self.up.remove(&self.leaf(leaf))),
             Event::Start(leaf) => drop(self.up.insert(self.leaf(leaf))),
+            Event::Wipe(leaf) => self.wipe(self.leaf(leaf)),
             Event::TakeOut(leaf) => self.take_out(self.leaf(leaf), LeafState::Offline)?,
             Event::Detach(leaf) => self.take_out(self.leaf(leaf), LeafState::Detached)?,
             Event::Attach(leaf) => {
@@ -151,6 +164,23 @@ impl World {
             Event::Cancel => self.decide(&Command::SetJob { database: NAME.into(), job: None })?,
         }
         self.finish()
+    }
+
+    /// Not where nobody else who lives has everything: that cannot be helped.
+    fn wipe(&mut self, leaf: NodeId) {
+        let needed = |(partition, found): (u32, &Partition)| {
+            let whole = |copy: &NodeId| *copy != leaf && self.up.contains(copy) && self.has_everything(partition, *copy);
+            self.has_everything(partition, leaf) && !found.copies.roles().any(|copy| whole(&copy))
+        };
+        if !self.up.contains(&leaf) || (0..).zip(&self.database().partitions).any(needed) {
+            return;
+        }
+        let lost: Vec<(u32, NodeId)> = self.disks.keys().copied().filter(|(_, id)| *id == leaf).collect();
+        for (partition, leaf) in lost {
+            self.disks.remove(&(partition, leaf));
+            self.fed[partition as usize].remove(&leaf);
+            self.wiped.insert((partition, leaf));
+        }
     }
 
     fn give_reference(&mut self, leaf: &str) -> Checked {
@@ -175,7 +205,7 @@ impl World {
         let in_sync = self.fed[partition].iter().filter(|(_, state)| **state == FedState::InSync);
         let mut counts: BTreeSet<NodeId> = in_sync.map(|(leaf, _)| *leaf).collect();
         counts.extend(copies.replicas.iter().copied().chain([master]));
-        if counts.is_subset(&self.up) {
+        if counts.is_subset(&self.up) && !counts.iter().any(|leaf| self.wiped.contains(&(partition as u32, *leaf))) {
             self.written[partition] += 1;
             for leaf in counts {
                 self.disks.insert((partition as u32, leaf), self.written[partition]);
@@ -219,7 +249,9 @@ impl World {
 
     fn copy_report(&mut self, leaf: NodeId, order: CopyOrder) -> CopyReport {
         let (mut fed, mut role, mut failure) = (vec![], CopyRole::Replica, String::new());
-        if let RoleOrder::Master { in_sync, feed } = order.role {
+        if matches!(order.role, RoleOrder::Master { .. }) && self.wiped.contains(&(order.ordinal, leaf)) {
+            (role, failure) = (CopyRole::Master, "its data is gone".into());
+        } else if let RoleOrder::Master { in_sync, feed } = order.role {
             role = CopyRole::Master;
             let replicas = in_sync.len();
             let named: BTreeSet<NodeId> = in_sync.iter().chain(&feed).filter_map(|at| Some(self.catalog.leaf(at)?.0)).collect();
@@ -244,12 +276,14 @@ impl World {
         let fed = &mut self.fed[partition as usize];
         let state = match fed.get(&leaf) {
             _ if !self.up.contains(&leaf) => FedState::Failed,
+            _ if replica && self.wiped.contains(&(partition, leaf)) => FedState::Failed,
             _ if replica => FedState::InSync,
             Some(FedState::InSync | FedState::Following) => FedState::InSync,
             _ => FedState::Following,
         };
         if fed.insert(leaf, state) == Some(FedState::Following) && state == FedState::InSync {
             self.disks.insert((partition, leaf), self.written[partition as usize]);
+            self.wiped.remove(&(partition, leaf));
         }
         state
     }
@@ -279,11 +313,14 @@ impl World {
 
     /// What is true once everybody has been heard.
     fn check_rest(&self) -> Checked {
-        for copies in self.copies() {
+        for (partition, copies) in (0u32..).zip(self.copies()) {
             let online = copies.master.is_some_and(|master| self.is_online(master));
             let heard = |copy: &NodeId| self.up.contains(copy) && self.is_online(*copy);
             prop_assert!(online || !copies.replicas.iter().any(heard), "a replica waits while no master is there: {copies:?}");
-            let led = copies.master.as_ref().is_some_and(heard);
+            let whole = |copy: &NodeId| heard(copy) && self.has_everything(partition, *copy);
+            let lost = copies.master.is_some_and(|master| heard(&master) && self.wiped.contains(&(partition, master)));
+            prop_assert!(!lost || !copies.replicas.iter().any(whole), "a copy without anything leads others: {copies:?}");
+            let led = !lost && copies.master.as_ref().is_some_and(heard);
             let waited_for = |copy: &NodeId| led && !self.is_online(*copy);
             prop_assert!(!copies.replicas.iter().any(waited_for), "a replica that is lost is waited for: {copies:?}");
         }
@@ -312,6 +349,7 @@ impl World {
             self.made += new.difference(&old).count();
             for gone in old.difference(&new) {
                 self.disks.remove(&(partition, *gone));
+                self.wiped.remove(&(partition, *gone));
                 self.fed[partition as usize].remove(gone);
             }
             if after.term != before.term {
@@ -327,7 +365,8 @@ impl World {
         let (had, has) = (whole(before), whole(after));
         prop_assert!(had.is_empty() || !has.is_empty(), "the last copy that has everything is gone");
         prop_assert!(had.is_disjoint(&self.up) || !has.is_disjoint(&self.up), "the last of them that lives is gone");
-        prop_assert!(after.copies.roles().all(|copy| has_everything(&copy)), "a copy with a role lacks writes");
+        let wiped = |copy: NodeId| self.wiped.contains(&(partition, copy));
+        prop_assert!(after.copies.roles().all(|copy| has_everything(&copy) || wiped(copy)), "a copy with a role lacks writes");
         prop_assert!(after.copies.master.is_some(), "there is no master");
         let changed = after.copies.master != before.copies.master;
         prop_assert!(after.term >= before.term + u64::from(changed), "a master without a term of its own");
