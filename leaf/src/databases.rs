@@ -126,9 +126,9 @@ impl Databases {
         all
     }
 
-    /// Free bytes of the disk; 0: not known.
-    pub fn free(&self) -> u64 {
-        fs4::available_space(&self.root).unwrap_or(0)
+    /// Free bytes of the disk; `None`: not known.
+    pub fn free(&self) -> Option<u64> {
+        fs4::available_space(&self.root).ok()
     }
 
     /// A copy of a partition, whatever it is to the others.

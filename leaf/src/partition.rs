@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 use stoa_columnstore::{CopyReceiver, Database, Durability, Options};
@@ -11,6 +12,9 @@ use stoa_rpc::{Failure, FailureKind, Result};
 
 use crate::replication::{Outlet, Shipping, Target, sent};
 use crate::storage_failure;
+
+/// How often the files of a copy are counted for reports.
+const RECOUNT: Duration = Duration::from_secs(1);
 
 /// Where the copies of a database are on this leaf, and how data directories are opened.
 #[derive(Clone)]
@@ -37,6 +41,8 @@ struct State {
     feeder: u64,
     /// Why it cannot be what it is to be.
     failure: String,
+    /// Bytes of its files beside the segments, and when they were counted.
+    beside: Option<(Instant, u64)>,
 }
 
 /// What a copy is.
@@ -49,9 +55,21 @@ enum Role {
     Replica,
 }
 
-/// Bytes of the segments of a data directory.
+/// Bytes of a data directory.
 pub(crate) fn bytes(database: &Database) -> u64 {
+    segments(database) + beside(database)
+}
+
+/// Bytes of the segments of a data directory.
+fn segments(database: &Database) -> u64 {
     database.tables().iter().map(|table| table.bytes_on_disk()).sum()
+}
+
+/// Bytes of the files beside the segments: the log, and the manifest, which has the rows that were in memory when it was written.
+fn beside(database: &Database) -> u64 {
+    let files = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten();
+    let all = files(database.root().to_path_buf()).chain(files(database.root().join("log")));
+    all.filter_map(|file| file.metadata().ok()).filter(fs::Metadata::is_file).map(|file| file.len()).sum()
 }
 
 /// The folder of a generation of a copy.
@@ -73,13 +91,21 @@ pub(crate) fn parse_folder(name: &str) -> Option<(u32, u64)> {
     }
 }
 
+impl State {
+    /// Bytes of the files beside the segments, as they were a moment ago: reports come often.
+    fn beside(&mut self, database: &Database) -> u64 {
+        let known = self.beside.filter(|(counted, _)| counted.elapsed() < RECOUNT);
+        self.beside.insert(known.unwrap_or_else(|| (Instant::now(), beside(database)))).1
+    }
+}
+
 impl Partition {
     /// Opens a generation of a copy, or makes an empty one.
     pub fn open(home: &Home, ordinal: u32, generation: u64) -> Result<Arc<Partition>> {
         let database =
             Database::open(folder(home, ordinal, generation), home.options.clone()).map_err(|e| storage_failure(&e))?;
         let role = Role::None { given_up: false };
-        let state = State { generation, term: database.position().term, role, feeder: 0, failure: String::new() };
+        let state = State { generation, term: database.position().term, role, feeder: 0, failure: String::new(), beside: None };
         Ok(Arc::new(Partition { home: home.clone(), ordinal, current: RwLock::new(database), state: Mutex::new(state) }))
     }
 
@@ -195,7 +221,7 @@ impl Partition {
 
     /// How it stands, for the report of a number: what this says of the copies that a master feeds counts as reported.
     pub fn report(&self, number: u64) -> CopyReport {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
         let database = self.database();
         let (role, fed) = match &state.role {
             Role::None { .. } => (CopyRole::None, vec![]),
@@ -203,7 +229,7 @@ impl Partition {
             Role::Master(shipping) => (CopyRole::Master, shipping.report(number)),
         };
         let failure = if state.failure.is_empty() { database.log_failure().unwrap_or_default() } else { state.failure.clone() };
-        let bytes = bytes(&database);
+        let bytes = segments(&database) + state.beside(&database);
         let (term, position) = (state.term, sent(database.position()));
         CopyReport { database: self.home.database.clone(), ordinal: self.ordinal, term, role, position, failure, fed, bytes }
     }

@@ -59,8 +59,8 @@ pub struct Report {
     pub version: u64,
     /// Its copies.
     pub copies: Vec<CopyReport>,
-    /// Free bytes of the disk that its data is on; 0: not known.
-    pub free: u64,
+    /// Free bytes of the disk that its data is on; `None`: not known.
+    pub free: Option<u64>,
     /// Bytes a second of copies that it makes anew on other leaves; 0: not known.
     pub rate: u64,
     /// Version of the catalog that it has got to keep; 0: none.
@@ -89,7 +89,7 @@ pub struct HeldCopy {
     pub term: u64,
     /// Its last record.
     pub position: Position,
-    /// Bytes of its segments.
+    /// Bytes of its files.
     pub bytes: u64,
     /// Its tables: messages of `manifest.capnp`.
     pub tables: Vec<Vec<u8>>,
@@ -112,7 +112,7 @@ pub struct CopyReport {
     pub failure: String,
     /// A master: the copies that it feeds.
     pub fed: Vec<FedReport>,
-    /// Bytes of its segments.
+    /// Bytes of its files: segments, log, and the manifest with rows in memory.
     pub bytes: u64,
 }
 

@@ -172,7 +172,8 @@ fn write_orders(from: &Orders, mut to: orders::Builder<'_>) {
 fn read_report(from: report::Reader<'_>) -> capnp::Result<Report> {
     let copies = from.get_copies()?.iter().map(read_copy).collect::<capnp::Result<_>>()?;
     let (incarnation, sequence, version) = (from.get_incarnation(), from.get_sequence(), from.get_version());
-    let (free, rate, kept) = (from.get_free(), from.get_rate(), from.get_kept());
+    let (rate, kept) = (from.get_rate(), from.get_kept());
+    let free = Some(from.get_free()).filter(|free| *free > 0);
     Ok(Report { incarnation, sequence, version, copies, free, rate, kept })
 }
 

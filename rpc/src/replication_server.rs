@@ -102,7 +102,8 @@ pub(crate) fn write_heartbeat(outcome: Result<Report>, to: heartbeat::Builder<'_
     to.set_incarnation(report.incarnation);
     to.set_sequence(report.sequence);
     to.set_version(report.version);
-    to.set_free(report.free);
+    // 0 says that it is not known, and a full disk is not to be taken for that.
+    to.set_free(report.free.map_or(0, |free| free.max(1)));
     to.set_rate(report.rate);
     to.set_kept(report.kept);
     let mut copies = to.init_copies(report.copies.len() as u32);

@@ -206,7 +206,7 @@ struct Report {
   sequence @1 :UInt64;             # counts the reports of the process
   version @2 :UInt64;              # of the orders that it keeps to; 0: none yet
   copies @3 :List(Copy);
-  free @4 :UInt64;                 # bytes of the disk that its data is on; 0: not known
+  free @4 :UInt64;                 # bytes of the disk that its data is on, 1 if it is full; 0: not known
   rate @5 :UInt64;                 # bytes a second of copies that it makes anew elsewhere; 0: not known
   kept @6 :UInt64;                 # version of the catalog that it has got to keep; 0: none
 
@@ -218,7 +218,7 @@ struct Report {
     position @4 :Position;
     failure @5 :Text;              # why it cannot do what it was told; empty: it can
     fed @6 :List(FedCopy);         # a master: the copies that it feeds
-    bytes @7 :UInt64;              # of its segments
+    bytes @7 :UInt64;              # of its files: segments, log, and the manifest with rows in memory
   }
 
   struct FedCopy {

@@ -182,6 +182,8 @@ impl ClusterStatement {
 pub enum MoveKind {
     /// `REBALANCE PARTITIONS`: redundancy is restored, copies and masters are spread evenly.
     Rebalance,
+    /// `REBALANCE PARTITIONS ... FULL`: they are spread evenly together with those of the other databases.
+    RebalanceFull,
     /// `RESTORE REDUNDANCY`: partitions without a replica get one.
     RestoreRedundancy,
 }

@@ -11,14 +11,14 @@ use stoa_rpc::ipc::one_chunk;
 use stoa_rpc::leaf::{LeafService, LeafTransaction, TransactionSetup};
 use stoa_rpc::{Io, LeafPool, Security};
 
-use crate::nodes::{Cluster, text};
+use crate::nodes::{Cluster, kill_rounds, text};
 
 /// So many rows are loaded into segments.
 const ROWS: u64 = 1 << 16;
 
-/// How often nodes are killed. `STOA_KILL_ROUNDS` of them.
+/// How often nodes are killed.
 fn rounds() -> u64 {
-    std::env::var("STOA_KILL_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(8)
+    kill_rounds(8) as u64
 }
 
 /// The rows of each load that are there. Asked until the leaves answer and nothing is in doubt.

@@ -31,7 +31,7 @@ fn kill(cluster: &Cluster, node: usize) {
 }
 
 /// The node that leads, by its place in the cluster's record.
-fn leader(cluster: &Cluster, ask: &str) -> usize {
+pub fn leader(cluster: &Cluster, ask: &str) -> usize {
     let began = Instant::now();
     loop {
         let listed = ok(cluster, ask, "SHOW AGGREGATORS");

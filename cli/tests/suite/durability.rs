@@ -17,6 +17,8 @@ use stoa_columnstore::{CheckReport, Options};
 use stoa_coordinator::{Embedded, Error, Session};
 use stoa_exec::{CancelToken, Progress, Settings};
 
+use crate::nodes::kill_rounds;
+
 const DIRECTORY: &str = "STOA_WRITER_DIRECTORY";
 const ROUND: &str = "STOA_WRITER_ROUND";
 const ROUNDS: usize = 48;
@@ -280,7 +282,7 @@ fn follow(lines: impl Iterator<Item = String>, expected: &mut State) -> (usize, 
 
 #[test]
 fn a_killed_process_loses_nothing() {
-    let rounds = std::env::var("STOA_KILL_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(ROUNDS);
+    let rounds = kill_rounds(ROUNDS);
     let random = RandomState::new();
     let (mut folder, mut state, mut all) = (tempfile::tempdir().expect("a folder"), State::default(), 0);
     for round in 0..rounds {

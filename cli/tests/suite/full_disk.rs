@@ -1,81 +1,36 @@
-//! Leaves whose disks are full: a small file system of the test's own, in a mount namespace that ends with the leaf.
+//! Leaves whose disks are full.
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::binary::stoa;
-use crate::nodes::{Cluster, text};
+use crate::nodes::{Cluster, Node, text};
+use crate::rebalance::{begin, load_rows, wait_for_status};
+use crate::small_disk::SmallDisk;
 
 /// A leaf on a disk of a few MiB.
 struct SmallLeaf {
-    process: Child,
-    address: String,
-    /// Its disk, as the leaf sees it.
-    disk: PathBuf,
+    node: Node,
+    disk: SmallDisk,
 }
 
 impl SmallLeaf {
     /// `None` where file systems cannot be mounted.
     fn start(cluster: &Cluster, name: &str, megabytes: u32) -> Option<SmallLeaf> {
-        let (disk, log) = (cluster.path().join(name), cluster.path().join(format!("{name}.log")));
-        std::fs::create_dir(&disk).unwrap();
-        let script = format!(
-            "mount -t tmpfs -o size={megabytes}m tmpfs '{0}' && echo mounted && exec '{1}' leaf --data '{0}/data' --listen 127.0.0.1:0",
-            disk.display(),
-            stoa(&[]).get_program().to_str().unwrap()
-        );
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "--propagation", "private", "sh", "-c", &script]).env("STOA_SECRET", cluster.secret());
-        command.stdin(Stdio::null()).stdout(std::fs::File::create(&log).unwrap()).stderr(Stdio::null());
-        let mut process = match command.spawn() {
-            Ok(process) => process,
-            Err(why) => return skipped(&why.to_string()),
-        };
-        let began = Instant::now();
-        loop {
-            let said = std::fs::read_to_string(&log).unwrap();
-            if let Some((_, address)) = said.split_once(" listening on ")
-                && address.contains('\n')
-            {
-                let address = address.trim().to_owned();
-                return Some(SmallLeaf { process, address, disk });
-            }
-            if process.try_wait().unwrap().is_some() {
-                assert!(!said.contains("mounted"), "{said}");
-                return skipped("mount");
-            }
-            assert!(began.elapsed() < Duration::from_secs(20), "{said}");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let disk = SmallDisk::new(&cluster.path().join(name), megabytes)?;
+        let words = [disk.enter(), vec![stoa(&[]).get_program().to_str().unwrap().to_owned()]].concat();
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).args(["leaf", "--listen", "127.0.0.1:0", "--data"]).arg(disk.path().join("data"));
+        let node = Node::of(cluster, command, &cluster.path().join(format!("{name}.log")));
+        Some(SmallLeaf { node, disk })
     }
 
-    /// A path on its disk, from outside of its namespace.
-    fn outside(&self, path: &str) -> PathBuf {
-        Path::new(&format!("/proc/{}/root", self.process.id())).join(self.disk.strip_prefix("/").unwrap()).join(path)
+    fn address(&self) -> &str {
+        &self.node.address
     }
 
-    /// Leaves no room.
-    fn fill(&self) {
-        let path = self.outside("ballast");
-        let mut file = std::fs::File::create(path).unwrap();
-        while std::io::Write::write_all(&mut file, &[1; 4096]).is_ok() {}
-    }
-
-    fn make_room(&self) {
-        std::fs::remove_file(self.outside("ballast")).unwrap();
-    }
-}
-
-fn skipped<T>(why: &str) -> Option<T> {
-    eprintln!("NOT TESTED: a file system of its own needs root and unshare(1) here: {why}");
-    None
-}
-
-impl Drop for SmallLeaf {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+    fn port(&self) -> &str {
+        self.address().rsplit(':').next().unwrap()
     }
 }
 
@@ -91,10 +46,10 @@ fn writes_fail_and_resume_on_a_full_disk_and_reads_go_on() {
     let cluster = Cluster::start(1);
     let Some(leaf) = SmallLeaf::start(&cluster, "small", 24) else { return };
     // Two groups would be two copies; here each has some partitions alone.
-    cluster.ok(&format!("ADD LEAF '{}'; DROP DATABASE stoa; CREATE DATABASE stoa PARTITIONS 2 REDUNDANCY 1", leaf.address));
+    cluster.ok(&format!("ADD LEAF '{}'; DROP DATABASE stoa; CREATE DATABASE stoa PARTITIONS 2 REDUNDANCY 1", leaf.address()));
     cluster.ok("CREATE TABLE t (a BIGINT PRIMARY KEY, b VARCHAR(1000)); CREATE DATABASE other PARTITIONS 2 REDUNDANCY 1");
     cluster.ok(&many(0));
-    leaf.fill();
+    leaf.disk.fill();
     let began = Instant::now();
     let mut first = 100;
     let said = loop {
@@ -111,7 +66,7 @@ fn writes_fail_and_resume_on_a_full_disk_and_reads_go_on() {
     for _ in 0..3 {
         assert_eq!(cluster.ok("SELECT count(*) AS n, max(a) AS a FROM t"), format!("n,a\n{first},{}\n", first - 1));
     }
-    leaf.make_room();
+    leaf.disk.make_room();
     let began = Instant::now();
     while !cluster.sql(&many(first)).status.success() {
         assert!(began.elapsed() < Duration::from_secs(20), "{}", text(&cluster.sql(&many(first))));
@@ -124,19 +79,65 @@ fn writes_fail_and_resume_on_a_full_disk_and_reads_go_on() {
 fn a_replica_without_room_falls_out_and_comes_back() {
     let cluster = Cluster::start(1);
     let Some(leaf) = SmallLeaf::start(&cluster, "small", 24) else { return };
-    cluster.ok(&format!("ADD LEAF '{}'; DROP DATABASE stoa; CREATE DATABASE stoa PARTITIONS 1 REDUNDANCY 2", leaf.address));
-    let port = leaf.address.rsplit(':').next().unwrap().to_owned();
+    cluster.ok(&format!("ADD LEAF '{}'; DROP DATABASE stoa; CREATE DATABASE stoa PARTITIONS 1 REDUNDANCY 2", leaf.address()));
+    let port = leaf.port();
     assert!(cluster.ok("SHOW PARTITIONS").contains(&format!("{port},Slave")), "{}", cluster.ok("SHOW PARTITIONS"));
     cluster.ok("CREATE TABLE t (a BIGINT PRIMARY KEY, b VARCHAR(1000))");
-    leaf.fill();
+    leaf.disk.fill();
     // The master has room: no write fails, though one waits for the replica to be taken out.
     for first in (0..3000).step_by(100) {
         cluster.ok(&many(first));
     }
     assert!(!cluster.ok("SHOW PARTITIONS").contains(&format!("{port},Slave")), "{}", cluster.ok("SHOW PARTITIONS"));
     assert!(cluster.ok("SHOW CLUSTER STATUS").contains("No space left"), "{}", cluster.ok("SHOW CLUSTER STATUS"));
-    leaf.make_room();
+    leaf.disk.make_room();
     cluster.wait_for_replicas(1);
     cluster.signal(1, "KILL");
     assert_eq!(cluster.ok("SELECT count(*) AS n, max(a) AS a FROM t"), "n,a\n3000,2999\n");
+}
+
+#[test]
+fn a_rebalance_onto_a_full_disk_is_refused_before_anything_moves() {
+    let cluster = Cluster::start(1);
+    cluster.ok("DROP DATABASE stoa; CREATE DATABASE stoa PARTITIONS 2 REDUNDANCY 1");
+    // Few rows, which are in the log and in memory alone.
+    cluster.ok("CREATE TABLE t (a BIGINT PRIMARY KEY, b VARCHAR(1000))");
+    cluster.ok(&many(0));
+    let Some(leaf) = SmallLeaf::start(&cluster, "small", 24) else { return };
+    cluster.ok(&format!("ADD LEAF '{}'", leaf.address()));
+    leaf.disk.fill();
+    let before = cluster.ok("SHOW PARTITIONS");
+    let said = text(&cluster.sql("REBALANCE PARTITIONS ON stoa"));
+    assert!(said.contains(leaf.address()) && said.contains("Nothing of 'stoa' was moved"), "{said}");
+    assert_eq!(cluster.ok("SHOW PARTITIONS"), before);
+    assert_eq!(cluster.ok("SHOW REBALANCE STATUS").lines().count(), 1);
+    leaf.disk.make_room();
+    cluster.ok("REBALANCE PARTITIONS ON stoa");
+    assert!(cluster.ok("SHOW PARTITIONS").contains(&format!("{},Master", leaf.port())), "{}", cluster.ok("SHOW PARTITIONS"));
+    assert_eq!(cluster.ok("SELECT count(*) AS n, max(a) AS a FROM t"), "n,a\n100,99\n");
+}
+
+#[test]
+fn a_copy_that_cannot_be_finished_says_why_until_it_can() {
+    let cluster = Cluster::start_with(1, 1, &[("STOA_COPY_RATE", "150000")]);
+    // Several copies: the first one of a leaf does not wait for anything.
+    cluster.ok("DROP DATABASE stoa; CREATE DATABASE stoa PARTITIONS 8 REDUNDANCY 1");
+    load_rows(&cluster, 40_000);
+    let Some(leaf) = SmallLeaf::start(&cluster, "small", 24) else { return };
+    cluster.ok(&format!("ADD LEAF '{}'", leaf.address()));
+    let statement = begin(&cluster, &cluster.address(0), "REBALANCE PARTITIONS ON stoa");
+    let show = |sql: &str| cluster.ok(sql);
+    wait_for_status(&show, "running");
+    leaf.disk.fill();
+    let all = wait_for_status(&show, "failed");
+    let failed = all.iter().find(|row| row["Status"] == "failed").unwrap();
+    assert!(failed["Reason"].contains("No space left") && failed["Action"] == "COPY PARTITION", "{failed:?}");
+    assert_eq!(failed["Target_Port"], leaf.port());
+    assert!(failed["Running_Time"].parse::<u64>().unwrap() > 0, "{failed:?}");
+    leaf.disk.make_room();
+    let output = statement.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    assert_eq!(cluster.ok("SHOW REBALANCE STATUS").lines().count(), 1);
+    assert!(cluster.ok("SHOW PARTITIONS").contains(&format!("{},Master", leaf.port())), "{}", cluster.ok("SHOW PARTITIONS"));
+    assert_eq!(cluster.ok("SELECT count(*) AS n, count(DISTINCT a) AS d FROM t"), "n,d\n40000,40000\n");
 }

@@ -9,7 +9,7 @@ use stoa_client::{Cancelled, Client, FailureKind, Login, Parameter, Security};
 use stoa_rpc::session::{Answer, AnswerPart, SessionService};
 use stoa_rpc::{Io, SessionClient};
 
-use crate::nodes::Cluster;
+use crate::nodes::{Cluster, kill_rounds};
 
 const ROWS: i64 = 1000;
 const JOIN: &str = "SELECT count(*), sum(y.b) FROM t x JOIN u y ON x.b = y.a";
@@ -55,11 +55,11 @@ fn cluster_with_rows(variables: &[(&str, &str)]) -> Cluster {
 
 /// Kills the leaves one after the other and starts them again, while others work until they are told to end.
 fn kill_leaves(cluster: &Cluster, rounds: u64, ended: &AtomicBool) {
-    for round in 0..rounds {
+    for round in 0..kill_rounds(rounds as usize) as u64 {
         // Somewhere in the middle of some statements.
-        std::thread::sleep(Duration::from_millis(500 + round * 97));
+        std::thread::sleep(Duration::from_millis(500 + round % 10 * 97));
         cluster.signal(1 + round as usize % 2, "KILL");
-        std::thread::sleep(Duration::from_millis(100 * round));
+        std::thread::sleep(Duration::from_millis(100 * (round % 10)));
         cluster.start_again();
     }
     std::thread::sleep(Duration::from_millis(500));

@@ -150,6 +150,18 @@ impl Drop for Cluster {
     }
 }
 
+/// How often nodes are killed, if it is not `STOA_KILL_ROUNDS` times.
+pub fn kill_rounds(usual: usize) -> usize {
+    std::env::var("STOA_KILL_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+}
+
+/// Says what cannot be tested here. Where CI runs that is an error: there everything must be.
+pub fn not_tested<T>(why: &str) -> Option<T> {
+    assert!(std::env::var_os("CI").is_none(), "not tested: {why}");
+    eprintln!("NOT TESTED: {why}");
+    None
+}
+
 pub fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
@@ -163,7 +175,11 @@ pub struct Node {
 impl Node {
     /// Starts it; its log goes to a file.
     pub fn start(cluster: &Cluster, args: &[&str], log: &Path) -> Node {
-        let mut command = stoa(args);
+        Node::of(cluster, stoa(args), log)
+    }
+
+    /// Starts the node of a command.
+    pub fn of(cluster: &Cluster, mut command: Command, log: &Path) -> Node {
         command.env("STOA_SECRET", cluster.secret()).stdout(Stdio::piped()).stderr(fs::File::create(log).unwrap());
         let mut process = command.spawn().unwrap();
         let mut line = String::new();

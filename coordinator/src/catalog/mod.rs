@@ -102,6 +102,8 @@ pub struct Database {
 pub enum Job {
     /// Copies and masters are spread evenly.
     Rebalance,
+    /// They are spread evenly together with those of the other databases.
+    RebalanceFull,
     /// Partitions without a replica get one; nothing else moves.
     RestoreRedundancy,
     /// A leaf is emptied.

@@ -413,7 +413,9 @@ impl ClusterTransaction {
             Some(Some(moment)) => Ok(moment),
             Some(None) => Err(failure.into()),
             None => Err(Error::Unknown(format!(
-                "whether the changes were committed is not known: partition {} of database '{}' decided, and does not answer                  ({failure}). They are there as a whole or not at all: when SHOW LEAVES says that all leaves are online, look for                  them before they are made again",
+                "whether the changes were committed is not known: partition {} of database '{}' decided, and does not answer \
+                 ({failure}). They are there as a whole or not at all: when SHOW LEAVES says that all leaves are online, look for \
+                 them before they are made again",
                 decider.1,
                 self.database().name
             ))),

@@ -11,6 +11,7 @@ mod recover;
 mod reference;
 mod restore;
 mod show;
+mod steps;
 mod users;
 
 use std::collections::{HashMap, HashSet};

@@ -11,15 +11,15 @@ use std::time::{Duration, Instant};
 
 use stoa_exec::CancelToken;
 use stoa_rpc::leaf::LeafService;
-use stoa_rpc::replication::{FedReport, Orders, Report};
+use stoa_rpc::replication::{Orders, Report};
 use stoa_sql::MoveKind;
 
+use super::steps::check_room;
 use super::{Control, invalid};
-use crate::catalog::{Catalog, Command, Database, Job, Leaf, LeafState, NodeId};
+use crate::catalog::{Command, Job, Leaf, LeafState, NodeId};
 use crate::cluster::Shared;
-use crate::placement::{Action, Step};
 use crate::session::text_table;
-use crate::supervision::{Progress, in_sync, progress, steps};
+use crate::supervision::steps;
 use crate::{Error, Outcome, Result};
 
 /// How often a statement looks whether the work is done.
@@ -38,13 +38,14 @@ pub(super) fn persist(step: impl Fn() -> Result<()>) -> Result<()> {
     }
 }
 
-fn is_online(leaf: &Leaf) -> bool {
+pub(super) fn is_online(leaf: &Leaf) -> bool {
     leaf.state == LeafState::Online
 }
 
-fn job(kind: MoveKind) -> Job {
+pub(super) fn job(kind: MoveKind) -> Job {
     match kind {
         MoveKind::Rebalance => Job::Rebalance,
+        MoveKind::RebalanceFull => Job::RebalanceFull,
         MoveKind::RestoreRedundancy => Job::RestoreRedundancy,
     }
 }
@@ -52,15 +53,24 @@ fn job(kind: MoveKind) -> Job {
 impl Control {
     /// REBALANCE PARTITIONS, RESTORE REDUNDANCY: asks for it and waits until it is done.
     pub(super) fn move_copies(&self, kind: MoveKind, database: Option<&str>, cancel: &CancelToken) -> Result<String> {
-        let mut done = Vec::new();
-        for name in self.databases_named(database)? {
-            let steps = self.run_job(&name, job(kind), cancel)?;
-            done.push(format!("{name}: {steps} steps"));
+        let names = self.databases_named(database)?;
+        let mut steps = vec![0; names.len()];
+        // What one database has decides where others are to be: what is moved for them all makes all more even.
+        for _ in 0..=names.len() {
+            let before = steps.clone();
+            for (steps, name) in steps.iter_mut().zip(&names) {
+                *steps += self.run_job(name, job(kind), cancel)?;
+            }
+            if kind != MoveKind::RebalanceFull || steps == before {
+                break;
+            }
         }
-        Ok(if done.is_empty() { "there is no database".to_owned() } else { format!("rebalanced {}", done.join(", ")) })
+        let done: Vec<String> = names.iter().zip(steps).map(|(name, steps)| format!("{name}: {steps} steps")).collect();
+        let what = if kind == MoveKind::RestoreRedundancy { "redundancy restored:" } else { "rebalanced" };
+        Ok(if done.is_empty() { "there is no database".to_owned() } else { format!("{what} {}", done.join(", ")) })
     }
 
-    fn databases_named(&self, database: Option<&str>) -> Result<Vec<String>> {
+    pub(super) fn databases_named(&self, database: Option<&str>) -> Result<Vec<String>> {
         let catalog = self.catalog();
         match database {
             Some(name) => catalog.database(name).map(|database| vec![database.name.clone()]).map_err(invalid),
@@ -196,77 +206,6 @@ impl Control {
         answers.into_iter().filter_map(|(id, _, report)| Some((id, report?))).collect()
     }
 
-    /// EXPLAIN REBALANCE PARTITIONS, EXPLAIN RESTORE REDUNDANCY.
-    pub(super) fn explain_move(&self, kind: MoveKind, database: Option<&str>) -> Result<Outcome> {
-        let catalog = self.catalog();
-        let reports = self.ask_reports(is_online);
-        let mut rows = Vec::new();
-        for name in self.databases_named(database)? {
-            let found = catalog.database(&name).map_err(invalid)?;
-            for step in steps(&catalog, found, job(kind)).map_err(invalid)? {
-                let [action, ordinal, host, port, phase] = described(&catalog, &step);
-                let bytes = bytes(&reports, found, &name.to_lowercase(), &step);
-                let time = estimate(&reports, bytes);
-                rows.push([name.clone(), action, ordinal, host, port, phase, bytes.to_string(), time]);
-            }
-        }
-        let columns =
-            ["Database", "Action", "Ordinal", "Target_Host", "Target_Port", "Phase", "Bytes", "Estimated_Time_Remaining_Ms"];
-        text_table(&columns, &rows)
-    }
-
-    /// SHOW REBALANCE STATUS: the steps that are left of what runs.
-    pub(super) fn show_moves(&self, database: Option<&str>) -> Result<Outcome> {
-        let catalog = self.catalog();
-        let reports = self.ask_reports(is_online);
-        let mut rows = Vec::new();
-        for name in self.databases_named(database)? {
-            let found = catalog.database(&name).map_err(invalid)?;
-            let Some(job) = found.job else { continue };
-            let key = name.to_lowercase();
-            let left = steps(&catalog, found, job).map_err(invalid)?;
-            let all = progress(found, &left, &|ordinal, leaf| in_sync(&catalog, &reports, &key, ordinal, leaf));
-            for (step, progress) in left.iter().zip(all) {
-                let [action, ordinal, host, port, phase] = described(&catalog, step);
-                let status = match progress {
-                    Progress::Scheduled => "scheduled",
-                    Progress::Running => "running",
-                    Progress::Done => "success",
-                };
-                let (copied, total) = match fed(&catalog, &reports, &key, step) {
-                    Some(fed) => fed.copied,
-                    None => (0, bytes(&reports, found, &key, step)),
-                };
-                let left = estimate(&reports, total.saturating_sub(copied));
-                rows.push([
-                    name.clone(),
-                    action,
-                    ordinal,
-                    host,
-                    port,
-                    phase,
-                    status.to_owned(),
-                    copied.to_string(),
-                    total.to_string(),
-                    left,
-                ]);
-            }
-        }
-        let columns = [
-            "Database",
-            "Action",
-            "Ordinal",
-            "Target_Host",
-            "Target_Port",
-            "Phase",
-            "Status",
-            "Bytes_Copied",
-            "Bytes_To_Copy",
-            "Estimated_Time_Remaining_Ms",
-        ];
-        text_table(&columns, &rows)
-    }
-
     /// CLEAR ORPHAN DATABASES: removes copies that the catalog does not know. A copy of a partition whose master is off line stays: it
     /// may be the last.
     pub(super) fn clear_orphans(&self, explain: bool) -> Result<Outcome> {
@@ -295,110 +234,5 @@ impl Control {
             }
         }
         text_table(&["Host", "Port", "Database_Name", "Bytes", "Status"], &rows)
-    }
-}
-
-/// A step in words: action, ordinal, host, port, phase.
-fn described(catalog: &Catalog, step: &Step) -> [String; 5] {
-    let address = catalog.leaves.get(&step.target).map(|leaf| super::show::parts(&leaf.address));
-    let (host, port) = address.unwrap_or_default();
-    [step.action.to_string(), step.partition.to_string(), host, port, step.phase.to_string()]
-}
-
-/// What the master of a step's partition says of the copy on its target.
-fn fed<'a>(catalog: &Catalog, reports: &'a BTreeMap<NodeId, Report>, name: &str, step: &Step) -> Option<&'a FedReport> {
-    let master = catalog.databases.get(name)?.partitions.get(step.partition as usize)?.copies.master?;
-    let copies = &reports.get(&master)?.copies;
-    let copy = copies.iter().find(|copy| (copy.database.as_str(), copy.ordinal) == (name, step.partition))?;
-    let address = &catalog.leaves.get(&step.target)?.address;
-    copy.fed.iter().find(|fed| fed.address == *address)
-}
-
-/// How long it takes to copy so many bytes, in milliseconds, at the pace of the last copies; empty: nobody has made one.
-fn estimate(reports: &BTreeMap<NodeId, Report>, bytes: u64) -> String {
-    let rates = reports.values().map(|report| u128::from(report.rate)).filter(|rate| *rate > 0);
-    let (sum, known) = rates.fold((0, 0), |(sum, known), rate| (sum + rate, known + 1));
-    match sum.checked_div(known) {
-        _ if bytes == 0 => "0".to_owned(),
-        None => String::new(),
-        Some(rate) => (u128::from(bytes) * 1000 / rate).to_string(),
-    }
-}
-
-/// Whether the disks of the leaves have room for the copies that they would get, with a tenth to spare.
-fn check_room(catalog: &Catalog, reports: &BTreeMap<NodeId, Report>, database: &Database, steps: &[Step]) -> Result<()> {
-    let key = database.name.to_lowercase();
-    let mut wanted: BTreeMap<NodeId, u64> = BTreeMap::new();
-    for step in steps {
-        let copied = wanted.entry(step.target).or_default();
-        *copied = copied.saturating_add(bytes(reports, database, &key, step));
-    }
-    for (leaf, wanted) in wanted {
-        let free = reports.get(&leaf).map_or(0, |report| report.free);
-        if free > 0 && wanted > free - free / 10 {
-            let address = catalog.leaves.get(&leaf).map_or("", |leaf| &leaf.address);
-            let what = format!("leaf {address} would get copies of {wanted} bytes, and its disk has {free} free");
-            return Err(Error::Invalid(format!(
-                "{what}: make room there, or add a leaf. Nothing of '{}' was moved",
-                database.name
-            )));
-        }
-    }
-    Ok(())
-}
-
-/// Bytes of segments that a step copies.
-fn bytes(reports: &BTreeMap<NodeId, Report>, database: &Database, name: &str, step: &Step) -> u64 {
-    let copies = database.partitions.get(step.partition as usize).map(|partition| &partition.copies);
-    let fresh = copies.is_some_and(|copies| !copies.all().any(|copy| copy == step.target));
-    let master = copies.and_then(|copies| copies.master).and_then(|master| reports.get(&master));
-    let of = |report: &Report| {
-        report.copies.iter().find(|c| (c.database.as_str(), c.ordinal) == (name, step.partition)).map_or(0, |copy| copy.bytes)
-    };
-    if step.action == Action::Copy && fresh { master.map_or(0, of) } else { 0 }
-}
-
-#[cfg(test)]
-mod tests {
-    use stoa_rpc::replication::{CopyReport, CopyRole};
-
-    use super::*;
-    use crate::placement::PlacementKind;
-
-    /// Two leaves, the first of which has everything, and what is left to do until the other has half of it.
-    fn planned() -> (Catalog, BTreeMap<NodeId, Report>, Vec<Step>) {
-        let mut catalog = Catalog::default();
-        let mut apply = |command: Command| catalog.apply(&command).unwrap();
-        apply(Command::AddLeaf { address: "a:1".into(), group: Some(1) });
-        let placement = PlacementKind::LoadBalanced;
-        apply(Command::CreateDatabase { name: "D".into(), partitions: 2, redundancy: 1, placement, asynchronous: false });
-        apply(Command::AddLeaf { address: "b:1".into(), group: Some(1) });
-        let (a, _) = catalog.leaf("a:1").unwrap();
-        let (b, _) = catalog.leaf("b:1").unwrap();
-        let copy =
-            |ordinal| CopyReport { database: "d".into(), ordinal, role: CopyRole::Master, bytes: 1000, ..CopyReport::default() };
-        let full = Report { copies: vec![copy(0), copy(1)], rate: 100, ..Report::default() };
-        let reports = BTreeMap::from([(a, full), (b, Report { free: 1112, ..Report::default() })]);
-        let left = steps(&catalog, catalog.database("d").unwrap(), Job::Rebalance).unwrap();
-        (catalog, reports, left)
-    }
-
-    #[test]
-    fn copies_need_room_and_time() {
-        let (catalog, mut reports, steps) = planned();
-        let database = catalog.database("d").unwrap();
-        check_room(&catalog, &reports, database, &steps).unwrap();
-        let (b, _) = catalog.leaf("b:1").unwrap();
-        reports.get_mut(&b).unwrap().free = 1110;
-        let error = check_room(&catalog, &reports, database, &steps).unwrap_err().to_string();
-        assert!(error.contains("b:1") && error.contains("1000 bytes") && error.contains("1110 free"), "{error}");
-        // What is not known stops nobody.
-        reports.get_mut(&b).unwrap().free = 0;
-        check_room(&catalog, &reports, database, &steps).unwrap();
-
-        assert_eq!(estimate(&reports, 1000), "10000");
-        reports.get_mut(&b).unwrap().rate = 300;
-        assert_eq!((estimate(&reports, 1000).as_str(), estimate(&reports, 0).as_str()), ("5000", "0"));
-        assert_eq!(estimate(&BTreeMap::new(), 1000), "");
     }
 }

@@ -1,7 +1,7 @@
 //! Even assignment at least cost: the one optimizer under every rebalance.
 //!
-//! Items are put in bins so that, in this order, the bins are as even as they can be and the sum of costs is least. It is a
-//! minimum-cost flow with a convex cost on the bins: each item starts where it is cheapest, then items are passed along shortest paths
+//! Items are put in bins so that, in this order, the bins are as even as they can be, they are so together with what they have besides,
+//! and the sum of costs is least. It is a minimum-cost flow with a convex cost on the bins: each item starts where it is cheapest, then items are passed along shortest paths
 //! from fuller bins to emptier ones for as long as that helps. Each path is a shortest one, so no cycle of negative cost ever arises
 //! and the end is the optimum.
 
@@ -29,9 +29,18 @@ struct Path {
     from: usize,
 }
 
+/// A place for items.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bin {
+    /// What it has besides.
+    pub besides: usize,
+    /// What an item adds to that.
+    pub item: usize,
+}
+
 struct Assignment<'a> {
     choices: &'a [Vec<Choice>],
-    bins: usize,
+    bins: &'a [Bin],
     /// The bin of each item.
     at: Vec<usize>,
     /// The items of each bin.
@@ -40,15 +49,16 @@ struct Assignment<'a> {
 }
 
 /// Chooses a bin for each item. Every item has at least one choice.
-pub(super) fn assign(choices: &[Vec<Choice>], bins: usize) -> Vec<usize> {
+pub(super) fn assign(choices: &[Vec<Choice>], bins: &[Bin]) -> Vec<usize> {
     let cheapest = |item: &Vec<Choice>| item.iter().min_by_key(|choice| choice.cost).map_or(0, |choice| choice.bin);
     let at: Vec<usize> = choices.iter().map(cheapest).collect();
-    let mut members = vec![Vec::new(); bins];
+    let count = bins.len();
+    let mut members = vec![Vec::new(); count];
     for (item, bin) in at.iter().enumerate() {
         members[*bin].push(item);
     }
-    let mut assignment = Assignment { choices, bins, at, members, passes: vec![vec![None; bins]; bins] };
-    for bin in 0..bins {
+    let mut assignment = Assignment { choices, bins, at, members, passes: vec![vec![None; count]; count] };
+    for bin in 0..count {
         assignment.refresh(bin);
     }
     while assignment.improve() {}
@@ -58,7 +68,7 @@ pub(super) fn assign(choices: &[Vec<Choice>], bins: usize) -> Vec<usize> {
 impl Assignment<'_> {
     /// Finds anew the cheapest passes out of a bin.
     fn refresh(&mut self, bin: usize) {
-        let mut row = vec![None; self.bins];
+        let mut row = vec![None; self.bins.len()];
         for &item in &self.members[bin] {
             let here = self.cost(item, bin);
             for choice in &self.choices[item] {
@@ -79,14 +89,16 @@ impl Assignment<'_> {
     /// Passes items along one path that makes things better. False: there is none.
     fn improve(&mut self) -> bool {
         let size = |bin: usize| self.members[bin].len() as i64;
-        let mut sources: Vec<usize> = (0..self.bins).collect();
+        let all = |bin: usize| self.bins[bin].besides as i64 + self.bins[bin].item as i64 * size(bin);
+        let mut sources: Vec<usize> = (0..self.bins.len()).collect();
         sources.sort_by_key(|bin| -size(*bin));
         for source in sources {
             let paths = self.paths(source);
-            let gain = |bin: usize| paths[bin].map(|path| ((size(bin) - size(source) + 1, path.cost), bin));
-            let best = (0..self.bins).filter(|bin| *bin != source).filter_map(gain).min();
+            let more = |bin: usize| all(bin) - all(source) + self.bins[bin].item as i64;
+            let gain = |bin: usize| paths[bin].map(|path| ((size(bin) - size(source) + 1, more(bin), path.cost), bin));
+            let best = (0..self.bins.len()).filter(|bin| *bin != source).filter_map(gain).min();
             if let Some((gain, bin)) = best
-                && gain < (0, 0)
+                && gain < (0, 0, 0)
             {
                 self.pass(source, bin, &paths);
                 return true;
@@ -97,11 +109,11 @@ impl Assignment<'_> {
 
     /// The shortest ways from a bin to each other one (Bellman and Ford; costs may be negative, cycles are not).
     fn paths(&self, source: usize) -> Vec<Option<Path>> {
-        let mut paths = vec![None; self.bins];
+        let mut paths = vec![None; self.bins.len()];
         paths[source] = Some(Path { cost: 0, from: source });
-        for _ in 1..self.bins {
+        for _ in 1..self.bins.len() {
             let mut changed = false;
-            for from in 0..self.bins {
+            for from in 0..self.bins.len() {
                 let Some(Path { cost: so_far, .. }) = paths[from] else { continue };
                 for (path, pass) in paths.iter_mut().zip(&self.passes[from]) {
                     let Some(pass) = pass else { continue };

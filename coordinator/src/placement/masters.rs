@@ -2,19 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::assign::{Choice, assign};
+use super::Others;
+use super::assign::{Bin, Choice, assign};
 use super::target::{Goal, Item};
 use crate::catalog::NodeId;
 
 /// Chooses the master among the holders of each partition. Where promotions alone cannot make masters even, two partitions exchange a
 /// copy, so `holders` is where copies are wanted and not yet a decision.
-pub(super) fn elect(items: &[Item<'_>], mut holders: Vec<Vec<NodeId>>) -> Vec<Goal> {
+pub(super) fn elect(items: &[Item<'_>], mut holders: Vec<Vec<NodeId>>, others: &Others) -> Vec<Goal> {
     // Each exchange makes masters more even by one, so there are never more of them than partitions.
     let mut left = items.len();
     loop {
         let leaves: BTreeSet<NodeId> = holders.iter().flatten().copied().collect();
         let leaves: Vec<NodeId> = leaves.into_iter().collect();
-        let masters = choose(items, &holders, &leaves);
+        let masters = choose(items, &holders, &leaves, others);
         let single = holders.first().is_none_or(|copies| copies.len() < 2);
         if single || left == 0 || !exchange(items, &mut holders, &masters, &leaves) {
             return goals(items, &holders, &masters);
@@ -24,7 +25,7 @@ pub(super) fn elect(items: &[Item<'_>], mut holders: Vec<Vec<NodeId>>) -> Vec<Go
 }
 
 /// The masters for these holders.
-fn choose(items: &[Item<'_>], holders: &[Vec<NodeId>], leaves: &[NodeId]) -> Vec<NodeId> {
+fn choose(items: &[Item<'_>], holders: &[Vec<NodeId>], leaves: &[NodeId], others: &Others) -> Vec<NodeId> {
     let bins: BTreeMap<NodeId, usize> = leaves.iter().copied().zip(0..).collect();
     let choice = |item: &Item<'_>, leaf: NodeId| {
         let promoted = item.copies.master != Some(leaf);
@@ -34,7 +35,8 @@ fn choose(items: &[Item<'_>], holders: &[Vec<NodeId>], leaves: &[NodeId]) -> Vec
     };
     let choices: Vec<Vec<Choice>> =
         items.iter().zip(holders).map(|(item, copies)| copies.iter().map(|leaf| choice(item, *leaf)).collect()).collect();
-    assign(&choices, leaves.len()).into_iter().map(|bin| leaves[bin]).collect()
+    let bins: Vec<Bin> = leaves.iter().map(|leaf| Bin { besides: others.masters(*leaf), item: 1 }).collect();
+    assign(&choices, &bins).into_iter().map(|bin| leaves[bin]).collect()
 }
 
 fn goals(items: &[Item<'_>], holders: &[Vec<NodeId>], masters: &[NodeId]) -> Vec<Goal> {

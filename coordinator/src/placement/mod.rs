@@ -14,6 +14,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -21,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::catalog::NodeId;
 
 pub use initial::place;
-pub use rebalance::{Action, Step, rebalance};
+pub use rebalance::{Action, Step, rebalance, rebalance_beside};
 pub use restore::restore_redundancy;
 
 /// The availability groups: a partition of a database with redundancy 2 has a copy in each.
@@ -90,6 +91,36 @@ impl Copies {
     /// Every copy, with a role or without.
     pub fn all(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.roles().chain(self.spares.iter().copied())
+    }
+}
+
+/// What leaves have of other databases.
+#[derive(Clone, Debug, Default)]
+pub struct Others {
+    /// Copies with a role, and masters among them, by leaf.
+    counts: BTreeMap<NodeId, (usize, usize)>,
+}
+
+impl Others {
+    /// Counts the copies of these partitions.
+    pub fn of<'a>(partitions: impl Iterator<Item = &'a Copies>) -> Others {
+        let mut others = Others::default();
+        for copies in partitions {
+            for copy in copies.roles() {
+                let (all, masters) = others.counts.entry(copy).or_default();
+                *all += 1;
+                *masters += usize::from(copies.master == Some(copy));
+            }
+        }
+        others
+    }
+
+    fn copies(&self, leaf: NodeId) -> usize {
+        self.counts.get(&leaf).map_or(0, |(copies, _)| *copies)
+    }
+
+    fn masters(&self, leaf: NodeId) -> usize {
+        self.counts.get(&leaf).map_or(0, |(_, masters)| *masters)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::target::{Goal, goals};
-use super::{Copies, Leaf, PlacementError, PlacementKind};
+use super::{Copies, Leaf, Others, PlacementError, PlacementKind};
 use crate::catalog::NodeId;
 
 /// What a step does. `Display` gives the name that EXPLAIN REBALANCE PARTITIONS shows.
@@ -53,8 +53,23 @@ pub struct Step {
 /// # Errors
 /// If there is nothing to place on, as for [`super::place`].
 pub fn rebalance(current: &[Copies], redundancy: u8, kind: PlacementKind, leaves: &[Leaf]) -> Result<Vec<Step>, PlacementError> {
+    rebalance_beside(current, redundancy, kind, leaves, &Others::default())
+}
+
+/// Plans as [`rebalance`] does. Of the ways in which the copies, and then the masters, are as even as they can be, it takes one in which
+/// they are most even together with those of the other databases, and moves copies for that.
+///
+/// # Errors
+/// As [`rebalance`].
+pub fn rebalance_beside(
+    current: &[Copies],
+    redundancy: u8,
+    kind: PlacementKind,
+    leaves: &[Leaf],
+    others: &Others,
+) -> Result<Vec<Step>, PlacementError> {
     let mut steps = Vec::new();
-    for goal in goals(current, redundancy, kind, leaves)? {
+    for goal in goals(current, redundancy, kind, leaves, others)? {
         if let Some(copies) = current.get(goal.partition as usize) {
             Planner { goal, redundancy, leaves, now: copies.clone(), steps: &mut steps }.plan();
         }

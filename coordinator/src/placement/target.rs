@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::assign::{Choice, assign};
-use super::{Copies, GROUPS, Leaf, PlacementError, PlacementKind, masters, pairs, targets};
+use super::assign::{Bin, Choice, assign};
+use super::{Copies, GROUPS, Leaf, Others, PlacementError, PlacementKind, masters, pairs, targets};
 use crate::catalog::NodeId;
 
 /// Cost of making a copy where there is none. It outweighs everything below over all partitions.
@@ -54,25 +54,26 @@ pub(super) fn goals(
     redundancy: u8,
     kind: PlacementKind,
     leaves: &[Leaf],
+    others: &Others,
 ) -> Result<Vec<Goal>, PlacementError> {
     let open = targets(redundancy, leaves)?;
     let live = |copies: &Copies| copies.roles().any(|copy| leaves.iter().any(|leaf| leaf.id == copy));
     let numbered = (0u32..).zip(current).map(|(partition, copies)| Item { partition, copies });
     let items: Vec<Item<'_>> = numbered.filter(|item| live(item.copies)).collect();
     let holders = if redundancy == 1 {
-        spread(&items, open.iter().map(|leaf| leaf.id)).into_iter().map(|leaf| vec![leaf]).collect()
+        spread(&items, open.iter().map(|leaf| leaf.id), others).into_iter().map(|leaf| vec![leaf]).collect()
     } else if kind == PlacementKind::Paired {
-        spread_pairs(&items, &pairs(&open)?)
+        spread_pairs(&items, &pairs(&open)?, others)
     } else {
         let group = |group: u8| open.iter().filter(move |leaf| leaf.group == group).map(|leaf| leaf.id);
-        let (first, second) = (spread(&items, group(GROUPS[0])), spread(&items, group(GROUPS[1])));
+        let (first, second) = (spread(&items, group(GROUPS[0]), others), spread(&items, group(GROUPS[1]), others));
         first.into_iter().zip(second).map(|(first, second)| vec![first, second]).collect()
     };
-    Ok(masters::elect(&items, holders))
+    Ok(masters::elect(&items, holders, others))
 }
 
 /// One copy of each partition, evenly over these leaves.
-fn spread(items: &[Item<'_>], leaves: impl Iterator<Item = NodeId>) -> Vec<NodeId> {
+fn spread(items: &[Item<'_>], leaves: impl Iterator<Item = NodeId>, others: &Others) -> Vec<NodeId> {
     let mut ids: Vec<NodeId> = leaves.collect();
     ids.sort_unstable();
     let bins: BTreeMap<NodeId, usize> = ids.iter().copied().zip(0..).collect();
@@ -84,11 +85,12 @@ fn spread(items: &[Item<'_>], leaves: impl Iterator<Item = NodeId>) -> Vec<NodeI
     };
     let choices: Vec<Vec<Choice>> =
         items.iter().map(|item| ids.iter().copied().enumerate().map(|leaf| choice(item, leaf)).collect()).collect();
-    assign(&choices, ids.len()).into_iter().map(|bin| ids[bin]).collect()
+    let bins: Vec<Bin> = ids.iter().map(|leaf| Bin { besides: others.copies(*leaf), item: 1 }).collect();
+    assign(&choices, &bins).into_iter().map(|bin| ids[bin]).collect()
 }
 
 /// Both copies of each partition on one pair, evenly over the pairs.
-fn spread_pairs(items: &[Item<'_>], pairs: &[(NodeId, NodeId)]) -> Vec<Vec<NodeId>> {
+fn spread_pairs(items: &[Item<'_>], pairs: &[(NodeId, NodeId)], others: &Others) -> Vec<Vec<NodeId>> {
     let mut pairs = pairs.to_vec();
     pairs.sort_unstable();
     let choice = |item: &Item<'_>, (index, (first, second)): (usize, (NodeId, NodeId))| {
@@ -99,5 +101,7 @@ fn spread_pairs(items: &[Item<'_>], pairs: &[(NodeId, NodeId)]) -> Vec<Vec<NodeI
     };
     let choices: Vec<Vec<Choice>> =
         items.iter().map(|item| pairs.iter().copied().enumerate().map(|pair| choice(item, pair)).collect()).collect();
-    assign(&choices, pairs.len()).into_iter().map(|bin| vec![pairs[bin].0, pairs[bin].1]).collect()
+    let bin = |pair: &(NodeId, NodeId)| Bin { besides: others.copies(pair.0) + others.copies(pair.1), item: 2 };
+    let bins: Vec<Bin> = pairs.iter().map(bin).collect();
+    assign(&choices, &bins).into_iter().map(|bin| vec![pairs[bin].0, pairs[bin].1]).collect()
 }

@@ -207,6 +207,65 @@ proptest! {
     }
 }
 
+/// Rebalances databases in turn, each beside the others, until nothing is left to do.
+fn rebalance_together(all: &mut [Placement], redundancy: u8, kind: PlacementKind, leaves: &[Leaf]) -> Result<(), TestCaseError> {
+    for _ in 0..=all.len() {
+        let mut moved = false;
+        for index in 0..all.len() {
+            let others = Others::of(all.iter().enumerate().filter(|(other, _)| *other != index).flat_map(|(_, other)| other));
+            let plan = |now: &Placement| rebalance_beside(now, redundancy, kind, leaves, &others).unwrap();
+            let steps = plan(&all[index]);
+            moved |= !steps.is_empty();
+            run(&mut all[index], &steps, usize::MAX, leaves)?;
+            check(&all[index], &(0..all[index].len()).collect::<Vec<_>>(), redundancy, kind, leaves)?;
+            prop_assert_eq!(plan(&all[index]), vec![]);
+        }
+        if !moved {
+            return Ok(());
+        }
+    }
+    Err(TestCaseError::fail("databases push each other around"))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    #[test]
+    fn databases_are_even_together(
+        partitions in proptest::collection::vec(1..7u32, 1..9), (redundancy, kind) in kinds(), leaves in survivors(4),
+    ) {
+        let mut all: Vec<Placement> = partitions.iter().map(|n| place(*n, redundancy, kind, &leaves).unwrap()).collect();
+        rebalance_together(&mut all, redundancy, kind, &leaves)?;
+        let used = used(redundancy, kind, &leaves);
+        let group = |id: NodeId| leaves.iter().find(|leaf| leaf.id == id).map(|leaf| leaf.group);
+        for side in GROUPS {
+            let members: Vec<NodeId> = used.iter().copied().filter(|leaf| redundancy == 1 || group(*leaf) == Some(side)).collect();
+            let copies = all.iter().flatten().flat_map(Copies::roles).filter(|copy| members.contains(copy));
+            prop_assert!(is_even(counts(&members, copies).into_iter()), "copies in group {side}");
+        }
+        // No database of one partition has its master on the busier of its two leaves.
+        let masters = |leaf: NodeId| all.iter().flatten().filter(|copies| copies.master == Some(leaf)).count();
+        for copies in all.iter().filter(|placement| placement.len() == 1).flatten() {
+            let master = masters(copies.master.unwrap());
+            prop_assert!(copies.replicas.iter().all(|replica| master <= masters(*replica) + 1));
+        }
+    }
+}
+
+#[test]
+fn many_small_databases_do_not_pile_up() {
+    let leaves = cluster(4, 4);
+    for kind in [PlacementKind::Paired, PlacementKind::LoadBalanced] {
+        let mut all: Vec<Placement> = (0..16).map(|_| place(1, 2, kind, &leaves).unwrap()).collect();
+        assert!(all.iter().flatten().all(|copies| copies.master == Some(NodeId(1))));
+        rebalance_together(&mut all, 2, kind, &leaves).unwrap();
+        let ids: Vec<NodeId> = leaves.iter().map(|leaf| leaf.id).collect();
+        assert_eq!(counts(&ids, all.iter().flatten().flat_map(Copies::roles)), [4; 8]);
+        let masters = counts(&ids, all.iter().flatten().filter_map(|copies| copies.master));
+        assert!(masters.iter().all(|masters| (1..=3).contains(masters)), "{kind}: {masters:?}");
+    }
+}
+
 /// The fewest new copies of any settled placement, by trying them all.
 fn fewest(placement: &[Copies], redundancy: u8, kind: PlacementKind, leaves: &[Leaf]) -> usize {
     let used = used(redundancy, kind, leaves);

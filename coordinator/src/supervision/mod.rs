@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use stoa_rpc::LeafPool;
 use stoa_rpc::replication::{CopyRole, FedState, Orders, Report};
 
-use crate::catalog::{Catalog, Command, LeafState, NodeId};
+use crate::catalog::{Catalog, Command, LeafState, NodeId, Partition};
 use crate::cluster::Shared;
 use crate::control::Control;
 use crate::{Error, Result};
@@ -45,7 +45,12 @@ pub struct Supervision {
     /// Held while it is decided what follows from a report or from silence.
     deciding: Mutex<()>,
     known: Mutex<BTreeMap<NodeId, Known>>,
+    /// Copies that jobs bring up to date, and since when.
+    copying: Mutex<BTreeMap<Place, Instant>>,
 }
+
+/// Database, partition and leaf of a copy.
+type Place = (String, u32, NodeId);
 
 /// What is known of a leaf.
 struct Known {
@@ -83,6 +88,27 @@ impl Supervision {
         let mut known = self.known.lock();
         let known = known.entry(leaf).or_insert_with(Known::new);
         (known.heard, known.refused) = (Instant::now(), None);
+    }
+
+    /// Notes which copies jobs bring up to date now. Every coordinator does.
+    fn note_copies(&self, catalog: &Catalog) {
+        let jobs = catalog.databases.iter().filter(|(_, database)| database.job.is_some());
+        let copies = jobs.flat_map(|(name, database)| {
+            let of = move |(ordinal, partition): (u32, &Partition)| {
+                partition.copies.spares.iter().map(move |leaf| (name.clone(), ordinal, *leaf)).collect::<Vec<Place>>()
+            };
+            (0u32..).zip(&database.partitions).flat_map(of)
+        });
+        let mut known = self.copying.lock();
+        *known = copies
+            .map(|copy| (known.get(&copy).copied().unwrap_or_else(Instant::now), copy))
+            .map(|(at, copy)| (copy, at))
+            .collect();
+    }
+
+    /// For how long a job has brought a copy up to date, as far as this coordinator knows.
+    pub(crate) fn copied_for(&self, name: &str, partition: u32, leaf: NodeId) -> Option<Duration> {
+        self.copying.lock().get(&(name.to_owned(), partition, leaf)).map(Instant::elapsed)
     }
 
     /// The last reports of the leaves.
@@ -159,6 +185,7 @@ impl Watch {
                 known.values_mut().for_each(|k| (k.heard, k.refused) = (Instant::now(), None));
             }
             led = leads;
+            self.supervision().note_copies(&catalog);
             asked.retain(|id, ended| {
                 let stays = catalog.leaves.contains_key(id);
                 ended.store(!stays, Ordering::Relaxed);

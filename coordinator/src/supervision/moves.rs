@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::catalog::{Catalog, Database, Job, LeafState, NodeId, PartitionChange};
-use crate::placement::{self, Action, Copies, PlacementError, Step};
+use crate::placement::{self, Action, Copies, Others, PlacementError, Step};
 
 /// Copies that are made at the same time, for each leaf that gets them.
 const AT_ONCE: usize = 2;
@@ -51,6 +51,11 @@ pub fn steps(catalog: &Catalog, database: &Database, job: Job) -> Result<Vec<Ste
     match job {
         Job::RestoreRedundancy => placement::restore_redundancy(&current, database.redundancy, &leaves),
         Job::Rebalance | Job::Drain(_) => placement::rebalance(&current, database.redundancy, database.placement, &leaves),
+        Job::RebalanceFull => {
+            let others = catalog.databases.values().filter(|other| other.name != database.name);
+            let others = Others::of(others.flat_map(|other| &other.partitions).map(|partition| &partition.copies));
+            placement::rebalance_beside(&current, database.redundancy, database.placement, &leaves, &others)
+        }
     }
 }
 

@@ -29,7 +29,8 @@ fn shapes(partitions: u32) -> impl Strategy<Value = Shape> {
 }
 
 fn jobs() -> impl Strategy<Value = Job> {
-    prop_oneof![Just(Job::Rebalance), Just(Job::RestoreRedundancy), (1..=8u64).prop_map(|leaf| Job::Drain(NodeId(leaf)))]
+    let whole = prop_oneof![Just(Job::Rebalance), Just(Job::RebalanceFull), Just(Job::RestoreRedundancy)];
+    prop_oneof![3 => whole, 1 => (1..=8u64).prop_map(|leaf| Job::Drain(NodeId(leaf)))]
 }
 
 /// Losses, returns, mistakes; nobody asks for anything.

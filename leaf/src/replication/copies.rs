@@ -53,18 +53,28 @@ struct Copy {
     reported: u64,
     acknowledged: u64,
     state: FedState,
+    /// Of the last try, until one gets further.
     failure: String,
     copied: (u64, u64),
+    /// Bytes that the last try had copied when it failed.
+    reached: u64,
 }
 
 impl Copy {
     fn new() -> Copy {
-        let (state, failure) = (FedState::Connecting, String::new());
-        Copy { must: false, joining: None, leaving: false, reported: 0, acknowledged: 0, state, failure, copied: (0, 0) }
+        Copy {
+            must: false,
+            joining: None,
+            leaving: false,
+            reported: 0,
+            acknowledged: 0,
+            state: FedState::Connecting,
+            failure: String::new(),
+            copied: (0, 0),
+            reached: 0,
+        }
     }
-}
 
-impl Copy {
     /// It does not do what a copy in sync does.
     fn is_out(&self) -> bool {
         self.leaving || self.state != FedState::InSync && self.joining.is_none()
@@ -184,16 +194,51 @@ impl FedCopies {
     pub fn fail(&mut self, address: &str, failure: String, told: bool) {
         if let Some(copy) = self.copies.get_mut(address) {
             copy.state = if told { FedState::Failed } else { FedState::Connecting };
-            (copy.failure, copy.joining) = (failure, None);
+            (copy.failure, copy.joining, copy.reached) = (failure, None, copy.copied.0);
         }
     }
 
     /// A copy is made anew from the state behind a record, and has so many bytes, of so many.
     pub fn copy_anew(&mut self, address: &str, lsn: u64, copied: (u64, u64)) {
         if let Some(copy) = self.copies.get_mut(address) {
+            // What was not told is no failure of this try, nor is what this one has got over.
+            if copy.state == FedState::Connecting || copied.0 > copy.reached {
+                copy.failure.clear();
+            }
             // It has lost what it had: it does not count before it has everything again, and the catalog must know.
             copy.state = if copy.must { FedState::Failed } else { FedState::Copying };
             (copy.copied, copy.acknowledged, copy.joining) = (copied, lsn, None);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a report says of the one copy.
+    fn reported(copies: &mut FedCopies) -> (FedState, String, (u64, u64)) {
+        let FedReport { state, failure, copied, .. } = copies.report(1).remove(0);
+        (state, failure, copied)
+    }
+
+    #[test]
+    fn a_failure_is_told_until_a_try_gets_further() {
+        let (mut copies, at) = (FedCopies::new(9), "a:1");
+        copies.keep(&[], &[at.to_owned()], 0);
+        copies.fail(at, "it waits for orders".into(), false);
+        copies.copy_anew(at, 9, (0, 100));
+        assert_eq!(reported(&mut copies), (FedState::Copying, String::new(), (0, 100)));
+        copies.copy_anew(at, 9, (40, 100));
+        for _ in 0..2 {
+            copies.fail(at, "no space".into(), true);
+            assert_eq!(reported(&mut copies), (FedState::Failed, "no space".into(), (40, 100)));
+            for copied in [0, 20, 40] {
+                copies.copy_anew(at, 9, (copied, 100));
+                assert_eq!(reported(&mut copies), (FedState::Copying, "no space".into(), (copied, 100)));
+            }
+        }
+        copies.copy_anew(at, 9, (41, 100));
+        assert_eq!(reported(&mut copies), (FedState::Copying, String::new(), (41, 100)));
     }
 }

@@ -121,10 +121,9 @@ pub(super) fn rebalance(mut cursor: Cursor<'_>, explain: bool) -> Result<Stateme
         cursor.expect("ON")?;
         Some(cursor.name()?)
     };
-    // The plan is always a full one, of the fewest copies.
-    cursor.take("FULL");
+    let kind = if cursor.take("FULL") { MoveKind::RebalanceFull } else { MoveKind::Rebalance };
     cursor.expect_end()?;
-    Ok(Statement::Cluster(ClusterStatement::Move { kind: MoveKind::Rebalance, database, explain }))
+    Ok(Statement::Cluster(ClusterStatement::Move { kind, database, explain }))
 }
 
 /// `RESTORE REDUNDANCY ON d`, behind RESTORE REDUNDANCY.
@@ -291,7 +290,9 @@ mod tests {
     fn statements_that_move_copies() {
         let database = || Some("d".to_owned());
         let moved = |kind, database, explain| ClusterStatement::Move { kind, database, explain };
-        assert_eq!(one("REBALANCE PARTITIONS ON d FULL"), moved(MoveKind::Rebalance, database(), false));
+        assert_eq!(one("REBALANCE PARTITIONS ON d"), moved(MoveKind::Rebalance, database(), false));
+        assert_eq!(one("REBALANCE PARTITIONS ON d FULL"), moved(MoveKind::RebalanceFull, database(), false));
+        assert_eq!(one("EXPLAIN REBALANCE ALL DATABASES FULL"), moved(MoveKind::RebalanceFull, None, true));
         assert_eq!(one("REBALANCE ALL DATABASES"), moved(MoveKind::Rebalance, None, false));
         assert_eq!(one("EXPLAIN REBALANCE PARTITIONS ON d"), moved(MoveKind::Rebalance, database(), true));
         assert_eq!(one("RESTORE REDUNDANCY ON d"), moved(MoveKind::RestoreRedundancy, database(), false));
