@@ -1,4 +1,4 @@
-//! Leaves whose disks are full.
+//! Nodes whose disks are full.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -8,24 +8,28 @@ use crate::nodes::{Cluster, Node, text};
 use crate::rebalance::{begin, load_rows, wait_for_status};
 use crate::small_disk::SmallDisk;
 
-/// A leaf on a disk of a few MiB.
-struct SmallLeaf {
+/// A node on a disk of a few MiB.
+pub struct SmallNode {
     node: Node,
-    disk: SmallDisk,
+    pub disk: SmallDisk,
 }
 
-impl SmallLeaf {
+impl SmallNode {
     /// `None` where file systems cannot be mounted.
-    fn start(cluster: &Cluster, name: &str, megabytes: u32) -> Option<SmallLeaf> {
+    pub fn leaf(cluster: &Cluster, name: &str, megabytes: u32) -> Option<SmallNode> {
+        SmallNode::start(cluster, name, megabytes, &["leaf"])
+    }
+
+    fn start(cluster: &Cluster, name: &str, megabytes: u32, what: &[&str]) -> Option<SmallNode> {
         let disk = SmallDisk::new(&cluster.path().join(name), megabytes)?;
         let words = [disk.enter(), vec![stoa(&[]).get_program().to_str().unwrap().to_owned()]].concat();
         let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).args(["leaf", "--listen", "127.0.0.1:0", "--data"]).arg(disk.path().join("data"));
+        command.args(&words[1..]).args(what).args(["--listen", "127.0.0.1:0", "--data"]).arg(disk.path().join("data"));
         let node = Node::of(cluster, command, &cluster.path().join(format!("{name}.log")));
-        Some(SmallLeaf { node, disk })
+        Some(SmallNode { node, disk })
     }
 
-    fn address(&self) -> &str {
+    pub fn address(&self) -> &str {
         &self.node.address
     }
 
@@ -44,7 +48,7 @@ fn many(first: u64) -> String {
 #[test]
 fn writes_fail_and_resume_on_a_full_disk_and_reads_go_on() {
     let cluster = Cluster::start(1);
-    let Some(leaf) = SmallLeaf::start(&cluster, "small", 24) else { return };
+    let Some(leaf) = SmallNode::leaf(&cluster, "small", 24) else { return };
     // Two groups would be two copies; here each has some partitions alone.
     cluster.ok(&format!("ADD LEAF '{}'; DROP DATABASE stoa; CREATE DATABASE stoa PARTITIONS 2 REDUNDANCY 1", leaf.address()));
     cluster.ok("CREATE TABLE t (a BIGINT PRIMARY KEY, b VARCHAR(1000)); CREATE DATABASE other PARTITIONS 2 REDUNDANCY 1");
@@ -78,7 +82,7 @@ fn writes_fail_and_resume_on_a_full_disk_and_reads_go_on() {
 #[test]
 fn a_replica_without_room_falls_out_and_comes_back() {
     let cluster = Cluster::start(1);
-    let Some(leaf) = SmallLeaf::start(&cluster, "small", 24) else { return };
+    let Some(leaf) = SmallNode::leaf(&cluster, "small", 24) else { return };
     cluster.ok(&format!("ADD LEAF '{}'; DROP DATABASE stoa; CREATE DATABASE stoa PARTITIONS 1 REDUNDANCY 2", leaf.address()));
     let port = leaf.port();
     assert!(cluster.ok("SHOW PARTITIONS").contains(&format!("{port},Slave")), "{}", cluster.ok("SHOW PARTITIONS"));
@@ -103,7 +107,7 @@ fn a_rebalance_onto_a_full_disk_is_refused_before_anything_moves() {
     // Few rows, which are in the log and in memory alone.
     cluster.ok("CREATE TABLE t (a BIGINT PRIMARY KEY, b VARCHAR(1000))");
     cluster.ok(&many(0));
-    let Some(leaf) = SmallLeaf::start(&cluster, "small", 24) else { return };
+    let Some(leaf) = SmallNode::leaf(&cluster, "small", 24) else { return };
     cluster.ok(&format!("ADD LEAF '{}'", leaf.address()));
     leaf.disk.fill();
     let before = cluster.ok("SHOW PARTITIONS");
@@ -123,7 +127,7 @@ fn a_copy_that_cannot_be_finished_says_why_until_it_can() {
     // Several copies: the first one of a leaf does not wait for anything.
     cluster.ok("DROP DATABASE stoa; CREATE DATABASE stoa PARTITIONS 8 REDUNDANCY 1");
     load_rows(&cluster, 40_000);
-    let Some(leaf) = SmallLeaf::start(&cluster, "small", 24) else { return };
+    let Some(leaf) = SmallNode::leaf(&cluster, "small", 24) else { return };
     cluster.ok(&format!("ADD LEAF '{}'", leaf.address()));
     let statement = begin(&cluster, &cluster.address(0), "REBALANCE PARTITIONS ON stoa");
     let show = |sql: &str| cluster.ok(sql);
@@ -140,4 +144,45 @@ fn a_copy_that_cannot_be_finished_says_why_until_it_can() {
     assert_eq!(cluster.ok("SHOW REBALANCE STATUS").lines().count(), 1);
     assert!(cluster.ok("SHOW PARTITIONS").contains(&format!("{},Master", leaf.port())), "{}", cluster.ok("SHOW PARTITIONS"));
     assert_eq!(cluster.ok("SELECT count(*) AS n, count(DISTINCT a) AS d FROM t"), "n,d\n40000,40000\n");
+}
+
+#[test]
+fn a_coordinator_without_room_takes_part_again_when_there_is_some() {
+    let cluster = Cluster::start(1);
+    let join = ["coordinator", "--join", &cluster.address(0)];
+    let Some(coordinator) = SmallNode::start(&cluster, "small", 24, &join) else { return };
+    let view = |number: u32| {
+        let sql = format!("CREATE OR REPLACE VIEW v AS SELECT {number} AS n, '{}' AS text", "x".repeat(50_000));
+        cluster.command(&["sql", "-c", &sql]).output().unwrap()
+    };
+    assert!(view(0).status.success());
+    coordinator.disk.fill();
+    // Both coordinators are needed for a change.
+    let mut number = 1;
+    let said = loop {
+        let output = view(number);
+        if !output.status.success() {
+            break text(&output);
+        }
+        number += 1;
+        assert!(number < 500, "a disk without room took {number} views");
+    };
+    assert!(said.contains("a majority of the coordinators did not answer"), "{said}");
+    assert!(cluster.ok("SELECT n FROM v").starts_with("n\n"));
+    coordinator.disk.make_room();
+    let began = Instant::now();
+    while !view(1000).status.success() {
+        assert!(began.elapsed() < Duration::from_secs(60), "{}", text(&view(1000)));
+    }
+    // It has the catalog, and serves.
+    let began = Instant::now();
+    loop {
+        let output =
+            cluster.command_at(coordinator.address(), &["sql", "--format", "csv", "-c", "SELECT n FROM v"]).output().unwrap();
+        if output.status.success() && output.stdout == b"n\n1000\n" {
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "{}", text(&output));
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }

@@ -22,6 +22,8 @@ const BATCH: usize = 4 << 20;
 const IDLE: Duration = Duration::from_millis(500);
 /// How long a copy that could not be fed is left alone.
 const PAUSE: Duration = Duration::from_millis(200);
+/// How often a new copy cannot be fed before anybody is told.
+const QUIET: u32 = 5;
 
 /// The way to the other leaves, for all partitions.
 pub(crate) struct Outlet {
@@ -122,8 +124,10 @@ impl Shipping {
             failures = if session.fed { 1 } else { failures + 1 };
             if let Err(failure) = result {
                 tracing::debug!(address, partition = self.target.ordinal, %failure, "a copy could not be fed");
-                // A connection that broke is tried again once before anybody is told.
-                self.update(address, thread, |copies| copies.fail(address, failure.to_string(), failures > 1));
+                // A connection that broke is tried again once before anybody is told, a copy that no commit waits for more often: its leaf
+                // may not know yet that it is to have it.
+                let quiet = if self.counts(address) { 1 } else { QUIET };
+                self.update(address, thread, |copies| copies.fail(address, failure.to_string(), failures > quiet));
                 if failures > 1 {
                     self.pause();
                 }
