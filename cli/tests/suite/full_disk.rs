@@ -8,16 +8,16 @@ use crate::binary::stoa;
 use crate::nodes::{Cluster, text};
 
 /// A leaf on a disk of a few MiB.
-struct SmallLeaf {
+pub struct SmallLeaf {
     process: Child,
-    address: String,
+    pub address: String,
     /// Its disk, as the leaf sees it.
     disk: PathBuf,
 }
 
 impl SmallLeaf {
     /// `None` where file systems cannot be mounted.
-    fn start(cluster: &Cluster, name: &str, megabytes: u32) -> Option<SmallLeaf> {
+    pub fn start(cluster: &Cluster, name: &str, megabytes: u32) -> Option<SmallLeaf> {
         let (disk, log) = (cluster.path().join(name), cluster.path().join(format!("{name}.log")));
         std::fs::create_dir(&disk).unwrap();
         let script = format!(
@@ -56,13 +56,13 @@ impl SmallLeaf {
     }
 
     /// Leaves no room.
-    fn fill(&self) {
+    pub fn fill(&self) {
         let path = self.outside("ballast");
         let mut file = std::fs::File::create(path).unwrap();
         while std::io::Write::write_all(&mut file, &[1; 4096]).is_ok() {}
     }
 
-    fn make_room(&self) {
+    pub fn make_room(&self) {
         std::fs::remove_file(self.outside("ballast")).unwrap();
     }
 }
@@ -80,7 +80,7 @@ impl Drop for SmallLeaf {
 }
 
 /// Rows that only fit where there is room.
-fn many(first: u64) -> String {
+pub fn many(first: u64) -> String {
     let filler = "x".repeat(900);
     let rows: Vec<String> = (first..first + 100).map(|id| format!("({id}, '{filler}{id}')")).collect();
     format!("INSERT INTO t VALUES {}", rows.join(", "))

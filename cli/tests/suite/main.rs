@@ -18,9 +18,11 @@ mod durability;
 mod encryption;
 mod failover;
 mod full_disk;
+mod full_master;
 #[path = "../leaves/mod.rs"]
 mod leaves;
 mod load;
+mod merge_status;
 mod mutated_messages;
 mod node_failures;
 mod nodes;
