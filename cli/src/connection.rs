@@ -237,7 +237,7 @@ impl Rows for ClusterRows {
         &self.def
     }
 
-    fn number_rows(&mut self, unit: &'static str, first: u64) {
+    fn number_rows(&mut self, _: &str, unit: &'static str, first: u64) {
         self.names = RowNames { unit, first };
     }
 

@@ -7,6 +7,7 @@ use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use crate::alter::Layout;
+use crate::database::MergePace;
 use crate::types::is_storable;
 use crate::{Error, Result};
 
@@ -210,6 +211,10 @@ pub struct Options {
     pub flush_rows: usize,
     /// Bytes of rows in memory of a partition that do so.
     pub flush_bytes: usize,
+    /// Bytes of rows that one merge has in memory at most, as long as a single segment is not larger. `STOA_MERGE_BYTES`.
+    pub merge_bytes: u64,
+    /// How background merges rest, together with all directories that are opened with a clone of these. `STOA_MERGE_REST`.
+    pub merge_pace: MergePace,
     /// Bytes of the log that make a checkpoint. `STOA_CHECKPOINT_BYTES`.
     pub checkpoint_bytes: u64,
     /// Flushes, merges and writes a manifest after every commit, before it returns: for tests. `STOA_EAGER_MAINTENANCE=1`.
@@ -230,6 +235,8 @@ impl Default for Options {
             default_partitions: cores,
             flush_rows: 1 << 16,
             flush_bytes: 64 << 20,
+            merge_bytes: 256 << 20,
+            merge_pace: MergePace::resting(1.0),
             checkpoint_bytes: 256 << 20,
             eager_maintenance: false,
             durability: Durability::Sync,
@@ -251,6 +258,11 @@ impl Options {
                 .map_or(defaults.default_partitions, |n| n.min(MAX_PARTITIONS as usize) as u32),
             flush_rows: number("STOA_FLUSH_ROWS").unwrap_or(defaults.flush_rows),
             flush_bytes: defaults.flush_bytes,
+            merge_bytes: number("STOA_MERGE_BYTES").map_or(defaults.merge_bytes, |n| n as u64),
+            merge_pace: match std::env::var("STOA_MERGE_REST").ok().and_then(|v| v.parse().ok()) {
+                Some(rest) => MergePace::resting(rest),
+                None => defaults.merge_pace,
+            },
             checkpoint_bytes: number("STOA_CHECKPOINT_BYTES").map_or(defaults.checkpoint_bytes, |n| n as u64),
             eager_maintenance: std::env::var("STOA_EAGER_MAINTENANCE").is_ok_and(|v| v == "1"),
             durability: match std::env::var("STOA_DURABILITY") {

@@ -40,8 +40,8 @@ pub use checksum::checksum;
 pub use clock::{Clock, MAX_MOMENT};
 pub use database::{
     BackupFile, BackupSource, CheckReport, CopyReceiver, CopySource, Damage, Database, FORMAT_VERSION, FileReceiver, Hold,
-    LogRecord, MergeStatus, Position, Replication, Savepoint, SegmentFile, Snapshot, Transaction, decode_definition,
-    encode_definition, lock_file,
+    LogRecord, MergePace, MergeState, MergeStatus, Position, Replication, Savepoint, SegmentFile, Snapshot, Transaction,
+    decode_definition, encode_definition, lock_file,
 };
 pub use definition::{BitmapIndex, ColumnDef, Durability, MAX_PARTITIONS, MAX_SEGMENT_ROWS, Options, TableDef, UniqueKey};
 pub use encoding::{Encoded, EncodedColumn, Encoding, PreparedPredicate, encode, encode_as};

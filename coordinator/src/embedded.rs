@@ -302,8 +302,8 @@ impl Rows for Writer {
         &self.writer.table().def
     }
 
-    fn number_rows(&mut self, unit: &'static str, first: u64) {
-        self.writer.number_rows(unit, first);
+    fn number_rows(&mut self, file: &str, unit: &'static str, first: u64) {
+        self.writer.number_rows(file, unit, first);
     }
 
     fn push(&mut self, batch: &RecordBatch) -> Result<()> {

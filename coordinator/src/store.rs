@@ -272,8 +272,9 @@ pub trait Rows: Send {
     /// The table.
     fn table(&self) -> &TableDef;
 
-    /// Errors number the rows pushed from now on anew: the next one is `first`, and rows are called `unit`, `line` for example.
-    fn number_rows(&mut self, unit: &'static str, first: u64);
+    /// Errors number the rows pushed from now on anew: the next one is `first`, and rows are called `unit`, `line` for example. `file`:
+    /// where they come from; an error of [`Rows::push`] does not say it.
+    fn number_rows(&mut self, file: &str, unit: &'static str, first: u64);
 
     /// Takes rows; columns are matched by position.
     ///

@@ -269,6 +269,8 @@ impl Databases {
                 to_merge: status.to_merge,
                 rows_in_memory: status.rows_in_memory,
                 deleted_rows: status.deleted_rows,
+                state: status.state.map_or(String::new(), |state| state.name().to_owned()),
+                error: status.error.unwrap_or_default(),
             };
             database.merge_status().into_iter().map(status).collect::<Vec<_>>()
         };

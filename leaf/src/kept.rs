@@ -12,6 +12,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use stoa_columnstore::checksum;
 
+/// Its name in the leaf's folder.
+const FILE: &str = "catalog";
+
 /// What is kept.
 pub(crate) struct Kept {
     path: PathBuf,
@@ -29,7 +32,7 @@ struct State {
 impl Kept {
     /// What an earlier process kept in a folder. A file that is damaged counts as none.
     pub fn open(folder: &Path, fsync: bool) -> Arc<Kept> {
-        let path = folder.join("catalog");
+        let path = folder.join(FILE);
         let version = read(&path).map_or(0, |(version, _)| version);
         Arc::new(Kept { path, fsync, state: Mutex::new(State { version, writing: false }) })
     }
@@ -97,6 +100,12 @@ fn private(path: &Path) -> io::Result<File> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options.open(path)
+}
+
+/// The catalog that the leaf in a folder keeps, as the coordinator wrote it, if there is one.
+#[must_use]
+pub fn kept_catalog(folder: &Path) -> Option<Vec<u8>> {
+    read(&folder.join(FILE)).map(|(_, catalog)| catalog)
 }
 
 fn read(path: &Path) -> Option<(u64, Vec<u8>)> {

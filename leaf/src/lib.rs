@@ -43,6 +43,8 @@ use stoa_rpc::{Failure, FailureKind, LeafPool, Result};
 
 use databases::Databases;
 use kept::Kept;
+pub use kept::kept_catalog;
+pub use partition::parse_folder;
 pub use replication::{FedCopies, is_lost, report_lost};
 use replication::{Outlet, Pace, Receiving};
 use runner::Runner;

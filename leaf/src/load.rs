@@ -20,7 +20,9 @@ pub(crate) struct PartitionLoad {
 }
 
 impl PartitionLoad {
-    pub fn new(writer: TableWriter, part: Option<Arc<Part>>, pool: Arc<rayon::ThreadPool>) -> PartitionLoad {
+    pub fn new(mut writer: TableWriter, part: Option<Arc<Part>>, pool: Arc<rayon::ThreadPool>) -> PartitionLoad {
+        // Other partitions have the rows between these.
+        writer.forget_numbers();
         PartitionLoad { writer: Some(writer), part, pool }
     }
 }

@@ -84,7 +84,8 @@ fn unfinished(home: &Home, ordinal: u32, generation: u64) -> PathBuf {
 }
 
 /// The ordinal and the generation of a folder.
-pub(crate) fn parse_folder(name: &str) -> Option<(u32, u64)> {
+#[must_use]
+pub fn parse_folder(name: &str) -> Option<(u32, u64)> {
     match name.split_once('-') {
         None => Some((name.parse().ok()?, 0)),
         Some((ordinal, generation)) => Some((ordinal.parse().ok()?, generation.parse().ok()?)),

@@ -277,12 +277,16 @@ pub struct MergeStatus {
     pub ordinal: u32,
     /// Its segments.
     pub segments: u64,
-    /// Those that the next merge will take.
+    /// Those that are to be merged.
     pub to_merge: u64,
     /// Rows that are in memory only.
     pub rows_in_memory: u64,
     /// Rows that are deleted and still take room.
     pub deleted_rows: u64,
+    /// What happens to it: idle, flushing, merging, waiting, failed; empty if the leaf does not say.
+    pub state: String,
+    /// Why what was tried last failed; empty if it did not.
+    pub error: String,
 }
 
 /// A query on a leaf. Calls may come from several threads at once.

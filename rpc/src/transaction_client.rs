@@ -212,6 +212,8 @@ pub(crate) fn read_merge_status(from: merge_status::Reader<'_>) -> Result<Vec<Me
             to_merge: from.get_to_merge(),
             rows_in_memory: from.get_rows_in_memory(),
             deleted_rows: from.get_deleted_rows(),
+            state: from.get_state()?.to_string()?,
+            error: from.get_error()?.to_string()?,
         })
     };
     Ok(partitions.iter().map(read).collect::<capnp::Result<_>>()?)

@@ -209,5 +209,7 @@ pub(crate) fn write_merge_status(status: Result<Vec<MergeStatus>>, to: merge_sta
         to.set_to_merge(one.to_merge);
         to.set_rows_in_memory(one.rows_in_memory);
         to.set_deleted_rows(one.deleted_rows);
+        to.set_state(&one.state);
+        to.set_error(&one.error);
     }
 }

@@ -272,6 +272,12 @@ fn outcomes() -> Vec<(&'static str, Vec<u8>)> {
         to.set_rows_in_memory(8);
         to.set_deleted_rows(9);
     });
+    let merge_state = message(|m| {
+        let mut to = m.init_root::<merge_status::Builder<'_>>().init_partitions(1).get(0);
+        to.set_table("t");
+        to.set_state("failed");
+        to.set_error("no room");
+    });
     let truncate = message(|m| {
         let mut to = m.init_root::<change::Builder<'_>>().init_truncate_table();
         to.set_database("d");
@@ -282,6 +288,7 @@ fn outcomes() -> Vec<(&'static str, Vec<u8>)> {
         ("leaf-decision", decision),
         ("leaf-in-doubt", doubt),
         ("leaf-merge-status", merges),
+        ("leaf-merge-state", merge_state),
         ("leaf-truncate", truncate),
     ]
 }

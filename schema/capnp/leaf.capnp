@@ -402,9 +402,11 @@ struct MergeStatus {
     table @0 :Text;
     ordinal @1 :UInt32;
     segments @2 :UInt64;
-    toMerge @3 :UInt64;      # segments that the next merge takes
+    toMerge @3 :UInt64;      # segments that are to be merged
     rowsInMemory @4 :UInt64;
     deletedRows @5 :UInt64;  # that still take room
+    state @6 :Text;          # idle, flushing, merging, waiting or failed; empty: a leaf that does not say
+    error @7 :Text;          # why what was tried last failed; empty: it did not
   }
 }
 

@@ -3,13 +3,17 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use stoa::engine::{Engine, Setup};
+use stoa_columnstore::{Database, Options, RowNames, partition_of, shard_hashes};
 use stoa_exec::{CancelToken, Progress, Settings};
 
 use crate::binary::{fails, files, stoa};
 use crate::leaves::Leaves;
+use crate::nodes::{Cluster, text};
 
 fn check(folder: &Path) -> Output {
     stoa(&["check", "--data", folder.to_str().unwrap()]).output().unwrap()
@@ -120,7 +124,7 @@ fn what_is_in_use_or_no_data_directory_is_an_error() {
 fn all_partitions_of_a_leaf_are_looked_at() {
     let folder = tempfile::tempdir().unwrap();
     let leaf = folder.path().join("0");
-    let leaves = Leaves::start(folder.path(), 1, 3, &Settings::default(), &stoa_columnstore::Options::default());
+    let leaves = Leaves::start(folder.path(), 1, 3, &Settings::default(), &Options::default());
     let text = "CREATE TABLE t (k INT NOT NULL, SHARD KEY (k)); CREATE REFERENCE TABLE r (k INT); INSERT INTO r VALUES (1);
         INSERT INTO t VALUES (1), (2), (3), (4), (5), (6), (7), (8), (9), (10), (11), (12)";
     let ran = leaves.session.run(text, &CancelToken::default(), &Progress::default(), &mut |_| Ok::<_, stoa::Error>(()));
@@ -132,9 +136,42 @@ fn all_partitions_of_a_leaf_are_looked_at() {
         assert!(Instant::now() < until, "{:?}", check(&leaf));
         std::thread::sleep(Duration::from_millis(20));
     }
-    let text = stdout(&check(&leaf));
+    let said = stdout(&check(&leaf));
     for part in ["0", "1", "2", "reference"] {
-        assert!(text.contains(&format!("{}", leaf.join("databases/stoa").join(part).display())), "{text}");
+        assert!(said.contains(&format!("{}", leaf.join("databases/stoa").join(part).display())), "{said}");
     }
     flip(&leaf, &leaf.join("databases/stoa/1/manifest"), |length| length / 2);
+}
+
+#[test]
+fn a_row_in_the_wrong_partition_of_a_leaf_is_found() {
+    let cluster = Cluster::start(1);
+    cluster.ok("DROP DATABASE stoa; CREATE DATABASE stoa PARTITIONS 2; CREATE TABLE t (k BIGINT NOT NULL, SHARD KEY (k))");
+    cluster.ok("INSERT INTO t VALUES (1), (2), (3), (4), (5), (6), (7), (8), (9), (10), (11), (12)");
+    let leaf = cluster.path().join("leaf1");
+    // The leaf is given the catalog to keep, which says how many partitions there are.
+    let until = Instant::now() + Duration::from_secs(30);
+    let knows = || fs::read(leaf.join("catalog")).is_ok_and(|bytes| bytes.windows(4).any(|part| part == b"\"t\":"));
+    while !knows() {
+        assert!(Instant::now() < until, "no catalog");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let stopped = stoa(&["cluster", "stop", "--dir", cluster.dir()]).output().unwrap();
+    assert!(stopped.status.success(), "{}", text(&stopped));
+    assert!(check(&leaf).status.success(), "{}", text(&check(&leaf)));
+
+    let part = leaf.join("databases/stoa/0");
+    let database = Database::open(&part, Options { default_partitions: 1, ..Options::default() }).unwrap();
+    let table = database.table("t").unwrap();
+    let keys = |from: i64| -> ArrayRef { Arc::new(Int64Array::from_iter_values(from..from + 100)) };
+    let stray = shard_hashes(&[keys(100)]).into_iter().position(|hash| partition_of(hash, 2) == 1).unwrap() as i64;
+    let rows = RecordBatch::try_new(table.def.schema(), vec![keys(100).slice(stray as usize, 1)]).unwrap();
+    let mut transaction = database.begin();
+    transaction.insert("t", &rows, RowNames::default()).unwrap();
+    transaction.commit().unwrap();
+    drop((table, database));
+    let said = check(&leaf);
+    fails(&said, "damage");
+    let expected = format!("{}: table 't'", part.display());
+    assert!(stdout(&said).contains(&expected) && stdout(&said).contains("belongs to partition 1 of 2"), "{}", stdout(&said));
 }

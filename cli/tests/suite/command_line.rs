@@ -81,6 +81,21 @@ fn loads_csv_and_keeps_nothing_of_a_bad_file() {
 }
 
 #[test]
+fn a_duplicate_key_of_a_load_is_named_with_its_file_and_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let (data, good, bad) = (data.to_str().unwrap(), folder.path().join("good.csv"), folder.path().join("bad.csv"));
+    fs::write(&good, "k,v\n1,b\n2,a\n").unwrap();
+    fs::write(&bad, "k,v\n3,c\n1,d\n4,a\n").unwrap();
+    ok(&sql(Path::new(data), "CREATE TABLE t (k INT NOT NULL, v TEXT, PRIMARY KEY (k), SORT KEY (v))"));
+    ok(&stoa(&["load", "--data", data, "t", good.to_str().unwrap(), "--header"]));
+    fs::write(&good, "k,v\n5,b\n6,a\n").unwrap();
+    let failed = stoa(&["load", "--data", data, "t", good.to_str().unwrap(), bad.to_str().unwrap(), "--header"]);
+    fails(&failed, "bad.csv: table 't', line 3: there is a row with PRIMARY (1) already");
+    assert_eq!(ok(&sql(Path::new(data), "SELECT count(*) AS n FROM t")), "n\n2\n");
+}
+
+#[test]
 fn loads_tbl_and_standard_input() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");

@@ -244,7 +244,7 @@ fn create_tables(directory: &Path) {
 
 /// Nothing is damaged; the last LSN. The directory is free when this returns.
 fn look_for_damage(directory: &Path) -> u64 {
-    let report = CheckReport::of(directory, &|_, _| ()).expect("it can be read");
+    let report = CheckReport::of(directory, None, &|_, _| ()).expect("it can be read");
     assert_eq!(report.damages, []);
     report.lsn
 }

@@ -39,7 +39,7 @@ impl SmallNode {
 }
 
 /// Rows that only fit where there is room.
-fn many(first: u64) -> String {
+pub fn many(first: u64) -> String {
     let filler = "x".repeat(900);
     let rows: Vec<String> = (first..first + 100).map(|id| format!("({id}, '{filler}{id}')")).collect();
     format!("INSERT INTO t VALUES {}", rows.join(", "))

@@ -19,10 +19,12 @@ mod durability;
 mod encryption;
 mod failover;
 mod full_disk;
+mod full_master;
 #[path = "../leaves/mod.rs"]
 mod leaves;
 mod load;
 mod lost_disks;
+mod merge_status;
 mod mutated_messages;
 mod network;
 mod node_failures;

@@ -12,7 +12,7 @@ use crate::predicate::Predicate;
 use crate::segment::{Column, FilterCounters, Segment};
 use crate::statistics::compare;
 use crate::summary::summarize;
-use crate::table::{Stored, Table};
+use crate::table::{Scanned, Stored, Table};
 use crate::{Datum, Error, Result};
 
 /// Something that is not as it should be.
@@ -43,11 +43,13 @@ pub struct CheckReport {
 
 impl CheckReport {
     /// Looks at every byte of a data directory that nobody has open, without changing any: manifest and log, and of every segment the
-    /// checksums, the values, and the zone maps, indexes and unique keys against the values. `progress` gets the segments that are done and all.
+    /// checksums, the values, and the zone maps, indexes and unique keys against the values; and of the rows in memory the unique keys.
+    /// Rows must be in their partition; `part` is the ordinal of the partition that the whole directory is, and how many there are.
+    /// `progress` gets the segments that are done and all.
     ///
     /// # Errors
     /// [`Error::Locked`], [`Error::Version`], [`Error::Io`]: what keeps one from looking. Damage is no error.
-    pub fn of(root: &Path, progress: &dyn Fn(u64, u64)) -> Result<CheckReport> {
+    pub fn of(root: &Path, part: Option<(u32, u32)>, progress: &dyn Fn(u64, u64)) -> Result<CheckReport> {
         if !root.is_dir() {
             return Err(Error::Invalid(format!("{} is not a folder", root.display())));
         }
@@ -60,14 +62,14 @@ impl CheckReport {
             Ok(catalog)
         });
         match read {
-            Ok(catalog) => report.look_at(&catalog, progress),
+            Ok(catalog) => report.look_at(&catalog, part, progress),
             Err(Error::Corrupt { path, what }) => report.damages.push(Damage { path, what }),
             Err(other) => return Err(other),
         }
         Ok(report)
     }
 
-    fn look_at(&mut self, catalog: &Catalog, progress: &dyn Fn(u64, u64)) {
+    fn look_at(&mut self, catalog: &Catalog, part: Option<(u32, u32)>, progress: &dyn Fn(u64, u64)) {
         (self.tables, self.lsn) = (catalog.tables.len() as u64, catalog.sequence);
         let all = catalog.segments().count() as u64;
         for table in catalog.tables.values() {
@@ -78,7 +80,7 @@ impl CheckReport {
                 self.look_at_segment(table, stored);
             }
             self.rows += table.rows();
-            self.look_at_keys(table);
+            self.look_at_keys(table, part, &catalog.files.root);
         }
         progress(all, all);
     }
@@ -94,13 +96,27 @@ impl CheckReport {
     }
 
     /// No two rows share a unique key, and every row is in the partition that its shard key says.
-    fn look_at_keys(&mut self, table: &Arc<Table>) {
-        for (number, part) in table.partitions.iter().enumerate() {
-            for stored in &part.segments {
-                let shard = look_at_shard(table, number, &stored.segment);
-                let keys = shard.and_then(|()| look_at_unique(table, number, stored));
-                if let Err(error) = keys {
+    fn look_at_keys(&mut self, table: &Arc<Table>, part: Option<(u32, u32)>, root: &Path) {
+        for number in 0..table.partitions.len() {
+            let units = match table.scanned(number) {
+                Ok(units) => units,
+                Err(error) => {
+                    self.found(root, error, &format!("table '{}', rows in the log: ", table.name()));
+                    continue;
+                }
+            };
+            let whole = table.partitions.len() as u32;
+            // A directory that is a partition has one of each table; a copy of a REFERENCE table is whole.
+            let place = if whole > 1 { Some((number as u32, whole)) } else { part.filter(|_| !table.def.reference) };
+            let segments = table.partitions[number].segments.len();
+            for (i, Scanned { segment, deleted, .. }) in units.into_iter().enumerate() {
+                let stored = Stored { segment, deleted };
+                let shard = place.map_or(Ok(()), |place| look_at_shard(table, place, &stored));
+                let Err(error) = shard.and_then(|()| look_at_unique(table, number, &stored)) else { continue };
+                if i < segments {
                     self.found(stored.segment.path(), error, "");
+                } else {
+                    self.found(root, error, &format!("table '{}', partition {number}, rows in the log: ", table.name()));
                 }
             }
         }
@@ -166,18 +182,20 @@ fn finds(column: &Column, first: usize, rows: usize, value: &Datum) -> Result<bo
     Ok(mask.iter().any(|word| *word != 0))
 }
 
-fn look_at_shard(table: &Table, partition: usize, segment: &Segment) -> Result<()> {
-    // A table of one partition may be a part of one that is spread over several directories.
-    if table.def.shard_key.is_empty() || table.partitions.len() == 1 {
+/// Whether rows are where they belong: in a partition of so many.
+fn look_at_shard(table: &Table, (ordinal, partitions): (u32, u32), stored: &Stored) -> Result<()> {
+    if table.def.shard_key.is_empty() {
         return Ok(());
     }
-    let keys = segment.whole(&table.def.shard_key)?;
-    let partitions = table.partitions.len();
-    let stray = crate::shard_hashes(&keys).into_iter().position(|hash| crate::partition_of(hash, partitions) != partition);
-    match stray {
-        Some(row) => Err(Error::Invalid(format!("row {row} belongs to another partition"))),
-        None => Ok(()),
+    let keys = stored.segment.whole(&table.def.shard_key)?;
+    for (row, hash) in (0u32..).zip(crate::shard_hashes(&keys)) {
+        let home = crate::partition_of(hash, partitions as usize);
+        if home != ordinal as usize && !stored.is_deleted(row) {
+            let what = format!("row {row} belongs to partition {home} of {partitions}, and is in partition {ordinal}");
+            return Err(Error::Invalid(what));
+        }
     }
+    Ok(())
 }
 
 fn look_at_unique(table: &Arc<Table>, partition: usize, stored: &Stored) -> Result<()> {

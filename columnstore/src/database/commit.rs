@@ -11,6 +11,7 @@ use super::hold::Holds;
 use super::replication::Role;
 use super::rewrite::Forward;
 use super::syncing::Lost;
+use super::tasks::Task;
 use super::{Catalog, Database};
 use crate::Result;
 use crate::definition::Durability;
@@ -124,6 +125,8 @@ impl Database {
         }
         self.quiet(head);
         let before = self.catalog();
+        // A checkpoint that is being written must not come after this one.
+        let _storing = self.storing.lock();
         let number = self.next_log(head)?;
         before.store(number.0, self.options.fsync)?;
         (head.log_number, head.log) = number;
@@ -153,8 +156,12 @@ impl Database {
     /// # Errors
     /// [`Error::Io`]; the old manifest and the log stay then.
     pub fn checkpoint(self: &Arc<Self>) -> Result<()> {
-        let _alone = self.maintenance.alone();
-        let (catalog, number) = {
+        let _alone = self.maintenance.checkpointing();
+        self.attempt(Task::Checkpoint, || self.write_checkpoint())
+    }
+
+    fn write_checkpoint(self: &Arc<Self>) -> Result<()> {
+        let (catalog, number, _storing) = {
             let mut head = self.head.lock();
             self.heal(&mut head)?;
             self.quiet(&mut head);
@@ -162,7 +169,7 @@ impl Database {
                 return Err(self.lost(lost));
             }
             (head.log_number, head.log) = self.next_log(&head)?;
-            (Arc::clone(&head.catalog), head.log_number)
+            (Arc::clone(&head.catalog), head.log_number, self.storing.lock())
         };
         catalog.store(number, self.options.fsync)?;
         remove_logs(&self.files, |older| older < number)

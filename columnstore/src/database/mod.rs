@@ -18,6 +18,9 @@ mod hold;
 mod locate;
 mod maintenance;
 mod manifest;
+mod merge_status;
+mod merging;
+mod pace;
 mod prepared;
 mod replica;
 mod replication;
@@ -25,6 +28,7 @@ mod rewrite;
 mod settling;
 mod shown;
 mod syncing;
+mod tasks;
 mod transaction;
 
 use std::any::Any;
@@ -44,9 +48,10 @@ pub use copy::{CopyReceiver, CopySource, FileReceiver, SegmentFile};
 pub use folder::{FORMAT_VERSION, lock_file};
 pub use hold::Hold;
 use maintenance::Maintenance;
-pub use maintenance::MergeStatus;
 pub use manifest::{decode_definition, encode_definition};
 pub(crate) use manifest::{read_definition, write_definition};
+pub use merge_status::{MergeState, MergeStatus};
+pub use pace::MergePace;
 use replication::Tail;
 pub use replication::{LogRecord, Position, Replication};
 use settling::Settling;
@@ -82,6 +87,8 @@ pub struct Database {
     next_writer: AtomicU64,
     /// Whether there are [`Head::forwards`], which the end of a transaction may make superfluous.
     forwards: AtomicBool,
+    /// Held by whoever writes a manifest.
+    storing: Mutex<()>,
     maintenance: Maintenance,
     /// Whether commits of rows count before they are on disk.
     lasts_later: AtomicBool,
@@ -139,6 +146,7 @@ impl Database {
             writers: Mutex::default(),
             next_writer: AtomicU64::new(0),
             forwards: AtomicBool::new(false),
+            storing: Mutex::default(),
             maintenance: Maintenance::default(),
             settling: Settling::default(),
             lasts_later: AtomicBool::new(options.durability == Durability::Async),
@@ -399,16 +407,16 @@ fn sync_found(files: &Files, first_log: u64) -> Result<()> {
 }
 
 /// Makes the changes of the log on the manifest's state; the number of the last log file with a record. A file with a torn tail is
-/// given to `cut`, with the length that is whole.
+/// given to `cut`, with the length that is whole, once it is sure that nothing comes after it: what is damaged is not touched.
 fn recover(catalog: &mut Catalog, first_log: u64, cut: &mut dyn FnMut(&Path, u64) -> Result<()>) -> Result<u64> {
     let files = Arc::clone(&catalog.files);
     let numbers = log::files(&*files.disk, &files.root)?;
     let mut last = first_log.saturating_sub(1);
-    let mut torn: Option<(PathBuf, String)> = None;
+    let mut torn: Option<(PathBuf, u64, String)> = None;
     for number in numbers.iter().filter(|number| **number >= first_log) {
         let path = log::file_path(&files.root, *number);
         let bytes = files.disk.read(&path).map_err(io_error(&path))?;
-        if let Some((path, what)) = torn.as_ref().filter(|_| bytes.iter().any(|byte| *byte != 0)) {
+        if let Some((path, _, what)) = torn.as_ref().filter(|_| bytes.iter().any(|byte| *byte != 0)) {
             return Err(corrupt(path, what));
         }
         let next = catalog.sequence + 1;
@@ -426,9 +434,11 @@ fn recover(catalog: &mut Catalog, first_log: u64, cut: &mut dyn FnMut(&Path, u64
             last = *number;
         }
         if let Some(what) = read.torn {
-            cut(&path, read.whole)?;
-            torn = Some((path, what));
+            torn = Some((path, read.whole, what));
         }
+    }
+    if let Some((path, whole, _)) = torn {
+        cut(&path, whole)?;
     }
     Ok(last)
 }

@@ -86,8 +86,8 @@ impl Forward {
 
 impl Database {
     /// Moves the live rows of some segments of a partition, and of its memory before `through`, to new segments. Nothing happens if
-    /// the table was altered meanwhile, its sources are gone, or a prepared transaction may change the partition. One of these runs at a
-    /// time. Whether the rows were moved.
+    /// the table was altered meanwhile, its sources are gone, or a prepared transaction may change the partition. One flush and one merge
+    /// run at a time. Whether the rows were moved.
     pub(super) fn rewrite(self: &Arc<Self>, table: &Arc<Table>, partition: usize, ids: &[u64], through: u64) -> Result<bool> {
         if self.catalog().is_prepared(table.id, partition) {
             return Ok(false);

@@ -155,6 +155,11 @@ impl Segment {
         self.stored.rows
     }
 
+    /// Columns of its table.
+    pub(crate) fn ordinals(&self) -> usize {
+        self.def.columns.len()
+    }
+
     /// Its file.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -13,6 +13,7 @@ use arrow::buffer::{Buffer, ScalarBuffer};
 use arrow::compute::{concat, take};
 use arrow::datatypes::DataType;
 
+use super::origin::Origin;
 use crate::Result;
 use crate::native::with_primitive;
 
@@ -21,25 +22,38 @@ pub(crate) struct Rows {
     columns: Arc<[ArrayRef]>,
     /// Their numbers, ascending; all rows if there are none.
     picked: Option<Vec<u32>>,
+    /// Where they came from, if an error may have to say so.
+    origin: Option<Origin>,
 }
 
 impl Rows {
-    pub(crate) fn all(columns: Arc<[ArrayRef]>) -> Rows {
-        Rows { columns, picked: None }
+    pub(crate) fn all(columns: Arc<[ArrayRef]>, origin: Option<Origin>) -> Rows {
+        Rows { columns, picked: None, origin }
     }
 
     /// The picked rows. If they are few beside the batch, they are copied, so that they do not keep all of it in memory.
-    pub(crate) fn picked(columns: &Arc<[ArrayRef]>, picked: Vec<u32>, partitions: usize) -> Result<Rows> {
+    pub(crate) fn picked(
+        columns: &Arc<[ArrayRef]>,
+        picked: Vec<u32>,
+        partitions: usize,
+        origin: Option<&Origin>,
+    ) -> Result<Rows> {
         let rows = columns.first().map_or(0, Array::len);
         if picked.len() == rows {
-            return Ok(Rows::all(Arc::clone(columns)));
+            return Ok(Rows::all(Arc::clone(columns), origin.cloned()));
         }
+        let origin = origin.map(|origin| origin.picked(&picked));
         if picked.len() * 2 * partitions >= rows {
-            return Ok(Rows { columns: Arc::clone(columns), picked: Some(picked) });
+            return Ok(Rows { columns: Arc::clone(columns), picked: Some(picked), origin });
         }
         let picked = UInt32Array::from(picked);
         let copied = columns.iter().map(|c| Ok(owned(take(c, &picked, None)?))).collect::<Result<Vec<_>>>()?;
-        Ok(Rows::all(copied.into()))
+        Ok(Rows::all(copied.into(), origin))
+    }
+
+    /// How many they are and where they came from, if that is known.
+    pub(crate) fn origin(&self) -> Option<(usize, Origin)> {
+        Some((self.len(), self.origin.clone()?))
     }
 
     fn len(&self) -> usize {
@@ -48,13 +62,14 @@ impl Rows {
 
     /// Splits off the rows from `at` on.
     fn split_off(&mut self, at: usize) -> Rows {
+        let origin = self.origin.as_ref().map(|origin| origin.after(at));
         if let Some(picked) = &mut self.picked {
-            return Rows { columns: Arc::clone(&self.columns), picked: Some(picked.split_off(at)) };
+            return Rows { columns: Arc::clone(&self.columns), picked: Some(picked.split_off(at)), origin };
         }
         let length = self.len();
         let rest = self.columns.iter().map(|c| c.slice(at, length - at)).collect();
         self.columns = self.columns.iter().map(|c| c.slice(0, at)).collect();
-        Rows::all(rest)
+        Rows::all(rest, origin)
     }
 }
 

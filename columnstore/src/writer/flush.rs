@@ -1,5 +1,6 @@
 //! Turning buffered rows into segment files, in the background.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,7 +16,11 @@ use crate::definition::TableDef;
 use crate::segment::{Segment, io_error};
 use crate::table::Table;
 use crate::writer::buffer::{Rows, gather};
+use crate::writer::origin::Origins;
 use crate::{Error, Result};
+
+/// Numbers of rows that are in another order than they came: so many are kept for errors (256 MB), the rows of later segments have none.
+const MOST_NUMBERS: usize = 1 << 26;
 
 /// Rows that become one segment.
 pub(crate) struct Flush {
@@ -31,6 +36,7 @@ pub(crate) struct Flush {
 struct Flushed {
     partition: usize,
     segment: Arc<Segment>,
+    origins: Option<Origins>,
     sync: Option<JoinHandle<std::io::Result<()>>>,
 }
 
@@ -42,12 +48,13 @@ impl Flush {
 
     fn run(self, fsync: bool) -> Result<Flushed> {
         let gathered = (0..self.def.columns.len()).into_par_iter().map(|ordinal| gather(&self.rows, ordinal));
-        let (columns, _) = sorted(gathered.collect::<Result<Vec<ArrayRef>>>()?, &self.def)?;
+        let (columns, order) = sorted(gathered.collect::<Result<Vec<ArrayRef>>>()?, &self.def)?;
+        let origins = Origins::new(self.rows.iter().map(Rows::origin).collect(), order);
         drop(self.rows);
         let (segment, file) = self.database.build_segment(&self.def, self.place, &columns)?;
         drop(columns);
         let sync = fsync.then(|| std::thread::spawn(move || file.sync()));
-        Ok(Flushed { partition: self.partition, segment, sync })
+        Ok(Flushed { partition: self.partition, segment, origins, sync })
     }
 }
 
@@ -81,6 +88,10 @@ pub(crate) struct Flushes {
     running: usize,
     most: usize,
     done: Vec<Flushed>,
+    /// By the segment's number.
+    origins: BTreeMap<u64, Origins>,
+    /// How many numbers of rows those keep.
+    numbers: usize,
     sender: Sender<Result<Flushed>>,
     receiver: Receiver<Result<Flushed>>,
 }
@@ -88,7 +99,9 @@ pub(crate) struct Flushes {
 impl Flushes {
     pub(crate) fn new(fsync: bool) -> Flushes {
         let (sender, receiver) = channel();
-        Flushes { fsync, running: 0, most: rayon::current_num_threads().max(1), done: Vec::new(), sender, receiver }
+        let most = rayon::current_num_threads().max(1);
+        let (done, origins) = (Vec::new(), BTreeMap::new());
+        Flushes { fsync, running: 0, most, done, origins, numbers: 0, sender, receiver }
     }
 
     /// Starts one; waits for another if too many run.
@@ -123,8 +136,18 @@ impl Flushes {
             }
         };
         self.running -= 1;
-        self.done.push(result?);
+        let mut flushed = result?;
+        if let Some(origins) = flushed.origins.take().filter(|origins| self.numbers + origins.numbers() <= MOST_NUMBERS) {
+            self.numbers += origins.numbers();
+            self.origins.insert(flushed.segment.id(), origins);
+        }
+        self.done.push(flushed);
         Ok(())
+    }
+
+    /// Where the rows of the segments came from, by the segment's number.
+    pub(crate) fn take_origins(&mut self) -> BTreeMap<u64, Origins> {
+        std::mem::take(&mut self.origins)
     }
 
     /// Waits for all to be on disk. Segments come back in the order in which they were started.

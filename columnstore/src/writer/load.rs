@@ -11,6 +11,9 @@ use crate::segment::Segment;
 use crate::table::Table;
 use crate::{Error, Result};
 
+/// A segment, and its partition.
+type Placed = (usize, Arc<Segment>);
+
 /// The rows of a writer that takes no more.
 pub(crate) struct Load {
     checked: Checked,
@@ -18,7 +21,7 @@ pub(crate) struct Load {
     creates: bool,
     rows: u64,
     /// Each of its partition, in their order.
-    segments: Vec<(usize, Arc<Segment>)>,
+    segments: Vec<Placed>,
     /// The last to go.
     database: Arc<Database>,
 }
@@ -27,8 +30,10 @@ impl Load {
     /// Looks at the unique keys of rows that are durable.
     pub fn of(writer: TableWriter) -> Result<Load> {
         // What comes first goes last.
-        let TableWriter { database, table, creates, rows, prepared: segments, .. } = writer;
-        let checked = unique::check(&table, &database.table(table.name()), &segments)?;
+        let TableWriter { database, table, creates, rows, prepared: segments, mut flushes, .. } = writer;
+        let now = database.tables().into_iter().find(|now| now.id == table.id);
+        let now = now.as_ref().unwrap_or(&table);
+        let checked = unique::check(now, &altered(&segments, &table, now), flushes.take_origins())?;
         Ok(Load { checked, table, creates, rows, segments, database })
     }
 
@@ -55,11 +60,7 @@ impl Load {
             if now.def.reference && now.def.version() != table.def.version() {
                 return Err(Error::Altered(table.name().into()));
             }
-            if now.def != table.def {
-                // Its segments are read as those from before it was altered.
-                let altered = |(partition, segment): &(usize, Arc<Segment>)| (*partition, Arc::new(segment.altered(&now.def)));
-                segments = Cow::Owned(segments.iter().map(altered).collect());
-            }
+            segments = altered(&self.segments, table, now);
             self.checked.again(now, &segments)?;
         }
         for part in segments.chunk_by(|a, b| a.0 == b.0) {
@@ -68,4 +69,13 @@ impl Load {
         }
         Ok(changes)
     }
+}
+
+/// Segments of a table as it was, read as those from before it was altered.
+fn altered<'a>(segments: &'a [Placed], before: &Table, now: &Table) -> Cow<'a, [Placed]> {
+    if now.def == before.def {
+        return Cow::Borrowed(segments);
+    }
+    let altered = |(partition, segment): &Placed| (*partition, Arc::new(segment.altered(&now.def)));
+    Cow::Owned(segments.iter().map(altered).collect())
 }

@@ -4,6 +4,7 @@
 mod buffer;
 mod flush;
 mod load;
+mod origin;
 mod prepare;
 mod unique;
 
@@ -20,6 +21,7 @@ use buffer::{RowBuffer, Rows};
 pub(crate) use flush::sorted;
 use flush::{Flush, Flushes};
 pub(crate) use load::Load;
+use origin::Origin;
 pub use prepare::{RowNames, RowNumbers, conform};
 pub(crate) use prepare::{canonical_column, canonical_columns};
 
@@ -38,6 +40,8 @@ pub struct TableWriter {
     rows: u64,
     /// How messages name the next row.
     names: RowNames,
+    /// The file that it is of, empty if it is of none; none if messages name no rows.
+    file: Option<Arc<str>>,
     flushes: Flushes,
     /// Segments that are durable and wait for the commit.
     prepared: Vec<(usize, Arc<Segment>)>,
@@ -61,6 +65,7 @@ impl TableWriter {
             next_partition,
             rows: 0,
             names: RowNames::default(),
+            file: Some("".into()),
             flushes,
             prepared: vec![],
             failed: false,
@@ -79,9 +84,15 @@ impl TableWriter {
         self.rows
     }
 
-    /// Errors number the rows pushed from now on anew: the next one is `first`, and rows are called `unit`, `line` for example.
-    pub fn number_rows(&mut self, unit: &'static str, first: u64) {
-        self.names = RowNames { unit, first };
+    /// Errors number the rows pushed from now on anew: the next one is `first`, and rows are called `unit`, `line` for example. `file`:
+    /// where they come from, for errors that are found later than the push; it may be empty.
+    pub fn number_rows(&mut self, file: &str, unit: &'static str, first: u64) {
+        (self.file, self.names) = (Some(file.into()), RowNames { unit, first });
+    }
+
+    /// Errors that are found later than the push name no rows: what is pushed are some of other rows, which have their own numbers.
+    pub fn forget_numbers(&mut self) {
+        self.file = None;
     }
 
     /// Adds rows. Columns are matched by position and cast to the table's types if they have others.
@@ -91,21 +102,24 @@ impl TableWriter {
     /// NULL in a NOT NULL column, a value that does not fit. [`Error::Io`] if a segment could not be written.
     pub fn push(&mut self, batch: &RecordBatch) -> Result<()> {
         let columns = prepare::canonical_columns(&self.table.def, batch, self.names)?;
+        // Only of unique keys it is found later that a row cannot be there.
+        let file = self.file.as_ref().filter(|_| !self.table.def.unique_keys.is_empty());
+        let origin = file.map(|file| Origin::new(file, self.names));
         self.rows += batch.num_rows() as u64;
         self.names.first = self.names.first.saturating_add(batch.num_rows() as u64);
-        let added = self.add(columns);
+        let added = self.add(columns, origin);
         self.failed |= added.is_err();
         added
     }
 
-    fn add(&mut self, columns: Vec<ArrayRef>) -> Result<()> {
+    fn add(&mut self, columns: Vec<ArrayRef>, origin: Option<Origin>) -> Result<()> {
         let rows = columns.first().map_or(0, Array::len);
         if self.buffers.len() == 1 {
-            self.buffers[0].push(Rows::all(columns.into()));
+            self.buffers[0].push(Rows::all(columns.into(), origin));
         } else if self.table.def.shard_key.is_empty() {
-            self.push_round_robin(&columns, rows);
+            self.push_round_robin(&columns, rows, origin.as_ref());
         } else {
-            self.push_by_key(&columns.into())?;
+            self.push_by_key(&columns.into(), origin.as_ref())?;
         }
         let full = self.database.options().segment_rows.clamp(1, MAX_SEGMENT_ROWS);
         for partition in 0..self.buffers.len() {
@@ -116,20 +130,21 @@ impl TableWriter {
         Ok(())
     }
 
-    fn push_round_robin(&mut self, columns: &[ArrayRef], rows: usize) {
+    fn push_round_robin(&mut self, columns: &[ArrayRef], rows: usize, origin: Option<&Origin>) {
         for first in (0..rows).step_by(ROUND_ROBIN_ROWS) {
             let length = ROUND_ROBIN_ROWS.min(rows - first);
-            self.buffers[self.next_partition].push(Rows::all(columns.iter().map(|c| c.slice(first, length)).collect()));
+            let part = columns.iter().map(|c| c.slice(first, length)).collect();
+            self.buffers[self.next_partition].push(Rows::all(part, origin.map(|origin| origin.after(first))));
             self.next_partition = (self.next_partition + 1) % self.buffers.len();
         }
     }
 
-    fn push_by_key(&mut self, columns: &Arc<[ArrayRef]>) -> Result<()> {
+    fn push_by_key(&mut self, columns: &Arc<[ArrayRef]>, origin: Option<&Origin>) -> Result<()> {
         let partitions = self.buffers.len();
         let rows_of = rows_by_partition(&self.table.def.shard_key, columns, partitions);
         for (buffer, picked) in self.buffers.iter_mut().zip(rows_of) {
             if !picked.is_empty() {
-                buffer.push(Rows::picked(columns, picked, partitions)?);
+                buffer.push(Rows::picked(columns, picked, partitions, origin)?);
             }
         }
         Ok(())

@@ -1,7 +1,9 @@
 //! Unique keys of loaded rows: no two of them share one, and none is there already.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::origin::Origins;
 use crate::keys::SoughtKeys;
 use crate::segment::Segment;
 use crate::table::{Partition, Stored, Table};
@@ -10,21 +12,22 @@ use crate::{Error, Result};
 /// The partitions that were looked at.
 pub(super) struct Checked {
     partitions: Vec<Arc<Partition>>,
+    /// Where the rows of the segments came from, by the segment's number, as far as that is known.
+    origins: BTreeMap<u64, Origins>,
 }
 
 /// Checks the keys of new segments, each of its partition, against each other and against the table as it is now.
-pub(super) fn check(table: &Arc<Table>, now: &Option<Arc<Table>>, segments: &[(usize, Arc<Segment>)]) -> Result<Checked> {
-    let now = now.as_ref().filter(|now| now.id == table.id && now.def == table.def).unwrap_or(table);
-    if !table.def.unique_keys.is_empty() {
+pub(super) fn check(now: &Arc<Table>, segments: &[(usize, Arc<Segment>)], origins: BTreeMap<u64, Origins>) -> Result<Checked> {
+    if !now.def.unique_keys.is_empty() {
         for part in segments.chunk_by(|a, b| a.0 == b.0) {
             let mut loaded = Partition::default();
             for (partition, segment) in part {
-                look(table, segment, &[&now.partitions[*partition], &loaded])?;
+                look(now, segment, &[&now.partitions[*partition], &loaded], &origins)?;
                 loaded.segments.push(Stored::new(Arc::clone(segment), Default::default()));
             }
         }
     }
-    Ok(Checked { partitions: now.partitions.clone() })
+    Ok(Checked { partitions: now.partitions.clone(), origins })
 }
 
 impl Checked {
@@ -36,14 +39,14 @@ impl Checked {
         for (partition, segment) in segments {
             let part = &now.partitions[*partition];
             if !self.partitions.get(*partition).is_some_and(|before| Arc::ptr_eq(before, part)) {
-                look(now, segment, &[part])?;
+                look(now, segment, &[part], &self.origins)?;
             }
         }
         Ok(())
     }
 }
 
-fn look(table: &Arc<Table>, segment: &Arc<Segment>, others: &[&Partition]) -> Result<()> {
+fn look(table: &Arc<Table>, segment: &Arc<Segment>, others: &[&Partition], origins: &BTreeMap<u64, Origins>) -> Result<()> {
     for (number, key) in table.def.unique_keys.iter().enumerate() {
         let sought = SoughtKeys::of_key(segment.whole(&key.columns)?);
         let mut row = sought.repeated()?.map(|(row, _)| row);
@@ -53,8 +56,9 @@ fn look(table: &Arc<Table>, segment: &Arc<Segment>, others: &[&Partition]) -> Re
             }
         }
         if let Some(row) = row {
-            let (name, key) = (table.name(), &key.name);
-            let what = format!("table '{name}': rows cannot be loaded, there is a row with {key} {} already", sought.text(row));
+            let named = origins.get(&segment.id()).and_then(|origins| origins.name(&table.def, row));
+            let named = named.unwrap_or_else(|| format!("table '{}': rows cannot be loaded", table.name()));
+            let what = format!("{named}: there is a row with {} {} already", key.name, sought.text(row));
             return Err(Error::DuplicateKey(what));
         }
     }

@@ -35,6 +35,8 @@ pub struct Faults {
     pub read: f64,
     /// A bit of a segment is read wrong.
     pub flip: f64,
+    /// A bit of the manifest or of a file of the log is read wrong.
+    pub flip_log: f64,
 }
 
 /// The disk as one process sees it.
@@ -50,6 +52,8 @@ struct Shared {
     uses: HashMap<PathBuf, u64>,
     nodes: BTreeMap<u64, Node>,
     next_node: u64,
+    /// Manifests and files of the log that were read wrong.
+    flipped: Vec<PathBuf>,
 }
 
 enum Node {
@@ -279,13 +283,18 @@ impl FaultyDisk {
     pub fn new(seed: u64) -> Arc<FaultyDisk> {
         let nodes = BTreeMap::from([(ROOT, Node::Folder(Folder::default()))]);
         let (faults, uses) = (Faults::default(), HashMap::new());
-        let shared = Shared { seed, process: 0, faults, uses, nodes, next_node: 1 };
+        let shared = Shared { seed, process: 0, faults, uses, nodes, next_node: 1, flipped: vec![] };
         Arc::new(FaultyDisk { shared: Arc::new(Mutex::new(shared)), process: 0 })
     }
 
     /// From now on calls fail as often as this.
     pub fn set_faults(&self, faults: Faults) {
         self.shared.lock().faults = faults;
+    }
+
+    /// The manifests and files of the log that were read wrong since it was last asked.
+    pub fn take_flipped(&self) -> Vec<PathBuf> {
+        std::mem::take(&mut self.shared.lock().flipped)
     }
 
     /// The process ends, and all that was written stays, synced or not.
@@ -366,7 +375,18 @@ impl Disk for FaultyDisk {
             bytes.extend_from_slice(&content.bytes);
             bytes.extend_zeros(content.reserved.saturating_sub(content.bytes.len()));
             let is_segment = path.extension().is_some_and(|e| e == "segment");
-            if is_segment && !bytes.is_empty() && rng.random_bool(faults.flip) {
+            let of_log = path.extension().is_some_and(|e| e == "log") || path.ends_with("manifest");
+            let probability = if is_segment {
+                faults.flip
+            } else if of_log {
+                faults.flip_log
+            } else {
+                0.0
+            };
+            if !bytes.is_empty() && rng.random_bool(probability) {
+                if of_log {
+                    shared.flipped.push(path.to_path_buf());
+                }
                 let at = rng.random_range(0..bytes.len());
                 bytes.as_slice_mut()[at] ^= 1 << rng.random_range(0..8);
             }

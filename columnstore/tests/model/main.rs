@@ -1,7 +1,7 @@
 //! Random steps on a data directory against maps in memory, on a disk that fails and crashes.
 //!
-//! `STOA_MODEL_STEPS` is how many steps there are in all, `STOA_MODEL_SEED` the one seed to run. A failure prints its seed and the last
-//! steps. A seed does the same again, but for the order in which threads come.
+//! `STOA_MODEL_STEPS` is how many steps there are in all, `STOA_MODEL_SEED` the seed to begin with, or, without the other, the one seed to
+//! run. A failure prints its seed and the last steps. A seed does the same again, but for the order in which threads come.
 
 mod disk;
 mod run;
@@ -27,11 +27,9 @@ fn what_is_committed_stays_and_nothing_else() {
         PANICS.fetch_add(1, Ordering::Relaxed);
         default(info);
     }));
-    let seeds = match number("STOA_MODEL_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 1..1 + number("STOA_MODEL_STEPS").unwrap_or(12_000).div_ceil(STEPS),
-    };
-    for seed in seeds {
+    let (first, steps) = (number("STOA_MODEL_SEED"), number("STOA_MODEL_STEPS"));
+    let steps = steps.unwrap_or(if first.is_some() { STEPS } else { 12_000 });
+    for seed in (first.unwrap_or(1)..).take(steps.div_ceil(STEPS) as usize) {
         let mut run = run::Run::new(seed);
         for _ in 0..STEPS {
             run.step();

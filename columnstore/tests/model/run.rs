@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use stoa_columnstore::{Database, Durability, Error, Options, Result, Table};
+use stoa_columnstore::{ColumnDef, Database, Durability, Error, Options, Result, Table};
 
 use crate::disk::{Faults, FaultyDisk};
-use crate::state::{ModelTable, State, rows_of};
+use crate::state::{ModelColumn, ModelTable, State, rows_of};
 use crate::steps::{Load, OpenTransaction};
 
 const ROOT: &str = "/data/stoa";
@@ -45,6 +45,13 @@ pub struct Run {
     doubts: Vec<State>,
     /// What the end of the machine may go back to: states before commits that count and may not be on disk.
     unsynced: Vec<State>,
+    /// States before commits of which no later record of the log says that they had been synced: a bit that flips in such a record looks
+    /// like the end of a log that was being written.
+    unproven: Vec<State>,
+    /// So many of those were synced: the next record says so.
+    provable: usize,
+    /// A transaction is prepared.
+    pub in_two: bool,
     pub transactions: Vec<OpenTransaction>,
     pub loads: Vec<Load>,
     snapshots: Vec<Snapshot>,
@@ -86,6 +93,9 @@ impl Run {
             model: State::default(),
             doubts: vec![],
             unsynced: vec![],
+            unproven: vec![],
+            provable: 0,
+            in_two: false,
             transactions: vec![],
             loads: vec![],
             snapshots: vec![],
@@ -99,7 +109,7 @@ impl Run {
     }
 
     pub fn note(&mut self, step: String) {
-        if std::env::var("STOA_MODEL_SEED").is_ok() {
+        if std::env::var("STOA_MODEL_SEED").is_ok() && std::env::var("STOA_MODEL_STEPS").is_err() {
             eprintln!("{step}");
         }
         self.steps.push(step);
@@ -150,6 +160,12 @@ impl Run {
             Ok(_) => {
                 assert!(expected.is_empty(), "a commit should have failed: {expected:?}");
                 let before = std::mem::replace(&mut self.model, after);
+                // What changed nothing may have left no record.
+                if !same(&before, &self.model) {
+                    self.unproven.drain(..self.provable);
+                    self.unproven.push(before.clone());
+                    self.provable = if self.options.durability == Durability::Sync { self.unproven.len() } else { 0 };
+                }
                 if self.options.durability == Durability::Async {
                     self.unsynced.push(before);
                 }
@@ -163,6 +179,7 @@ impl Run {
             Err(error) => {
                 if self.read::<()>(Err(error)).is_none() && expected.is_empty() {
                     self.doubts.push(after);
+                    self.unproven.push(self.model.clone());
                 }
                 false
             }
@@ -190,7 +207,13 @@ impl Run {
         if self.read(result).is_some() {
             self.doubts.clear();
             self.unsynced.clear();
+            self.forget_unproven();
         }
+    }
+
+    /// The manifest has everything.
+    fn forget_unproven(&mut self) {
+        (self.unproven, self.provable) = (vec![], 0);
     }
 
     /// Makes everything last that counts.
@@ -199,6 +222,7 @@ impl Run {
         let result = self.database().sync();
         if self.read(result).is_some() {
             self.unsynced.clear();
+            self.provable = self.unproven.len();
         }
     }
 
@@ -215,6 +239,8 @@ impl Run {
     }
 
     pub fn verify_table(&mut self, table: &Table, expected: &ModelTable, what: &str) {
+        let names: Vec<&str> = table.def.columns.iter().map(|column| column.name.as_str()).collect();
+        assert_eq!(names, expected.names(), "columns of {what} '{}'", table.name());
         if let Some(found) = self.read(rows_of(table))
             && found != expected.rows
         {
@@ -299,12 +325,33 @@ impl Run {
             }
             self.disk.set_faults(Faults::default());
         }
+        // A transaction that is prepared hangs on more records than the last one.
+        let flips = self.database.is_none() && faults.is_none() && !self.in_two && self.chance(0.2);
+        let flipped = flips && self.open_flipped();
         if self.database.is_none() {
             self.try_open().expect("opens without faults");
         }
         self.faults = None;
-        self.resolve();
+        self.resolve(flipped);
         self.set_faults(faults);
+    }
+
+    /// Opens with a bit wrong in the manifest or the log, or finds that it is. Whether it opened: with all that is proven to be there.
+    fn open_flipped(&mut self) -> bool {
+        self.note("  opening with flipped bits".into());
+        self.disk.set_faults(Faults { flip_log: 0.5, ..Faults::default() });
+        let opened = self.try_open();
+        self.disk.set_faults(Faults::default());
+        let flipped = self.disk.take_flipped();
+        match opened {
+            Ok(()) => !flipped.is_empty(),
+            Err(Error::Corrupt { path, what }) => {
+                assert!(flipped.contains(&path), "{} is said to be damaged ({what}), and {flipped:?} are", path.display());
+                self.note(format!("  found: {}: {what}", path.display()));
+                false
+            }
+            Err(error) => panic!("unexpected error while opening with flipped bits: {error:?}"),
+        }
     }
 
     fn try_open(&mut self) -> Result<()> {
@@ -317,9 +364,11 @@ impl Run {
     }
 
     /// The state that is there is the committed one, or one with a commit that failed just before, or one before commits that may not
-    /// have been on disk.
-    fn resolve(&mut self) {
+    /// have been on disk; or, if bits of the log were flipped, one before commits that nothing proves.
+    fn resolve(&mut self, flipped: bool) {
         let found = self.found();
+        // Opening has synced what it found.
+        self.provable = self.unproven.len();
         let (doubts, unsynced) = (std::mem::take(&mut self.doubts), std::mem::take(&mut self.unsynced));
         let mut others = doubts.into_iter().map(|state| (state, "  a commit in doubt is there"));
         let mut earlier = unsynced.into_iter().rev().map(|state| (state, "  commits that were not on disk are lost"));
@@ -330,13 +379,28 @@ impl Run {
             self.note(what.into());
             self.model = state;
         }
+        if flipped && !same(&self.model, &found) {
+            let lost = std::mem::take(&mut self.unproven).into_iter().find(|state| same(state, &found));
+            self.model = lost.expect("nothing that is proven to have been there is lost");
+            self.note("  commits that nothing proves are lost".into());
+        }
+        if flipped {
+            // That it was resolved may be what is lost.
+            for (transaction, _) in self.database().in_doubt() {
+                self.database().resolve(transaction, None).expect("in doubt");
+            }
+            // What lost records proved is in the manifest now.
+            self.checkpoint();
+        }
         self.verify();
     }
 
     fn found(&self) -> State {
         let table = |table: Arc<Table>| {
             let rows = rows_of(&table).expect("can be read");
-            (table.name().to_owned(), Arc::new(ModelTable { uid: 0, kind: 0, rows }))
+            let column = |column: &ColumnDef| ModelColumn { uid: 0, name: column.name.clone(), nullable: true, default: None };
+            let columns = table.def.columns.iter().map(column).collect();
+            (table.name().to_owned(), Arc::new(ModelTable { columns, rows, ..ModelTable::new(0, 0) }))
         };
         let tables = self.database().tables().into_iter().map(table).collect();
         State { tables, views: self.database().views().into_iter().collect() }
@@ -364,7 +428,7 @@ impl Run {
             return;
         }
         let mut of = |most: f64| if self.rng.random_bool(0.4) { most } else { 0.0 };
-        let faults = Faults { full: of(0.5), write: of(0.2), sync: of(0.3), name: of(0.1), read: of(0.05), flip: 0.0 };
+        let faults = Faults { full: of(0.5), write: of(0.2), sync: of(0.3), name: of(0.1), read: of(0.05), ..Faults::default() };
         let faults = if self.chance(0.2) { Faults { flip: 0.3, ..Faults::default() } } else { faults };
         self.note(format!("{faults:?}"));
         self.set_faults(Some(faults));
@@ -381,8 +445,10 @@ impl Run {
 
 /// Whether two states hold the same rows.
 fn same(a: &State, b: &State) -> bool {
-    let rows = |(name, table): (&String, &Arc<ModelTable>)| (name.clone(), table.rows.clone());
-    a.views == b.views && a.tables.iter().map(rows).eq(b.tables.iter().map(rows))
+    let alike = |((name, table), (other_name, other)): ((&String, &Arc<ModelTable>), (&String, &Arc<ModelTable>))| {
+        name == other_name && table.names() == other.names() && table.rows == other.rows
+    };
+    a.views == b.views && a.tables.len() == b.tables.len() && a.tables.iter().zip(&b.tables).all(alike)
 }
 
 /// The name of an error's kind.
@@ -392,6 +458,7 @@ fn kind(error: &Error) -> &'static str {
         Error::AlreadyExists(_) => "AlreadyExists",
         Error::DuplicateKey(_) => "DuplicateKey",
         Error::Conflict(_) => "Conflict",
+        Error::Altered(_) => "Altered",
         _ => "",
     }
 }

@@ -11,6 +11,8 @@ use stoa_columnstore::{BitmapIndex, ColumnDef, Result, Table, TableDef, UniqueKe
 
 /// Kinds of tables that there are.
 pub const KINDS: usize = 5;
+/// Columns that every table has.
+const BASE: usize = 4;
 
 /// A row; its serial number is never given twice.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,17 +21,72 @@ pub struct Row {
     pub id: i64,
     pub key: Option<i64>,
     pub text: Option<String>,
+    /// The values of the columns that were added.
+    pub more: Vec<Option<i64>>,
 }
 
 /// Rows by their serial numbers.
 pub type Rows = BTreeMap<i64, Row>;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelColumn {
+    /// Never given twice, but to those that every table has.
+    pub uid: i64,
+    pub name: String,
+    pub nullable: bool,
+    /// What rows have that were there before it.
+    pub default: Option<i64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelTable {
     /// Never given twice.
     pub uid: u64,
     pub kind: usize,
+    pub columns: Vec<ModelColumn>,
+    /// How often it was altered.
+    pub version: u64,
     pub rows: Rows,
+}
+
+impl ModelTable {
+    pub fn new(uid: u64, kind: usize) -> ModelTable {
+        let column =
+            |(uid, column): (i64, ColumnDef)| ModelColumn { uid, name: column.name, nullable: column.nullable, default: None };
+        let columns = (0..).zip(definition(kind, "t").columns).map(column).collect();
+        ModelTable { uid, kind, columns, version: 0, rows: Rows::new() }
+    }
+
+    /// The columns that were added.
+    pub fn added(&self) -> &[ModelColumn] {
+        &self.columns[BASE..]
+    }
+
+    pub fn names(&self) -> Vec<&str> {
+        self.columns.iter().map(|column| column.name.as_str()).collect()
+    }
+
+    pub fn add(&mut self, column: ModelColumn) {
+        self.rows.values_mut().for_each(|row| row.more.push(column.default));
+        self.columns.push(column);
+    }
+
+    /// Drops one of the columns that were added.
+    pub fn drop_added(&mut self, at: usize) {
+        for row in self.rows.values_mut() {
+            row.more.remove(at);
+        }
+        self.columns.remove(BASE + at);
+    }
+
+    /// A row of this table from before it was altered, as `before` was.
+    pub fn altered(&self, row: &Row, before: &ModelTable) -> Row {
+        let value = |column: &ModelColumn| {
+            let at = before.added().iter().position(|c| c.uid == column.uid);
+            at.map_or(column.default, |at| row.more[at])
+        };
+        Row { more: self.added().iter().map(value).collect(), ..row.clone() }
+    }
 }
 
 /// Everything that is committed.
@@ -91,8 +148,17 @@ pub fn clash<'a>(kind: usize, rows: impl Iterator<Item = &'a Row>) -> bool {
     rows.flat_map(|row| keys_of(kind, row)).any(|key| !seen.insert(key))
 }
 
+/// Values for the columns that were added to a table.
+pub fn random_values(rng: &mut StdRng, table: &ModelTable) -> Vec<Option<i64>> {
+    let value = |column: &ModelColumn| {
+        let value = rng.random_range(-5..5);
+        (!column.nullable || value != 0).then_some(value)
+    };
+    table.added().iter().map(value).collect()
+}
+
 /// A row with keys of its own, or with those that others are likely to have.
-pub fn random_row(rng: &mut StdRng, serial: i64, crowded: bool) -> Row {
+pub fn random_row(rng: &mut StdRng, table: &ModelTable, serial: i64, crowded: bool) -> Row {
     let id = if crowded { rng.random_range(0..400) } else { 10_000 + serial };
     let key = match rng.random_range(0..8) {
         0 => None,
@@ -104,18 +170,24 @@ pub fn random_row(rng: &mut StdRng, serial: i64, crowded: bool) -> Row {
         1 => Some(format!("t{}", serial % 5)),
         _ => Some(format!("{serial} ").repeat(rng.random_range(0..12))),
     };
-    Row { serial, id, key, text }
+    Row { serial, id, key, text, more: random_values(rng, table) }
 }
 
-/// Rows as a table of [`definition`] takes them.
-pub fn batch<'a>(rows: impl Iterator<Item = &'a Row> + Clone) -> RecordBatch {
-    let columns: Vec<ArrayRef> = vec![
+/// Rows as a table takes them.
+pub fn batch<'a>(table: &ModelTable, rows: impl Iterator<Item = &'a Row> + Clone) -> RecordBatch {
+    let mut columns: Vec<ArrayRef> = vec![
         Arc::new(rows.clone().map(|row| Some(row.serial)).collect::<Int64Array>()),
         Arc::new(rows.clone().map(|row| Some(row.id)).collect::<Int64Array>()),
         Arc::new(rows.clone().map(|row| row.key).collect::<Int64Array>()),
-        Arc::new(rows.map(|row| row.text.clone()).collect::<StringViewArray>()),
+        Arc::new(rows.clone().map(|row| row.text.clone()).collect::<StringViewArray>()),
     ];
-    RecordBatch::try_new(definition(0, "t").schema(), columns).unwrap()
+    for at in 0..table.added().len() {
+        columns.push(Arc::new(rows.clone().map(|row| row.more[at]).collect::<Int64Array>()));
+    }
+    RecordBatch::try_from_iter_with_nullable(
+        table.columns.iter().zip(columns).map(|(column, values)| (&column.name, values, column.nullable)),
+    )
+    .unwrap()
 }
 
 /// Every row of a table with its address.
@@ -127,13 +199,14 @@ pub fn read(table: &Table) -> Result<Vec<(u64, Row)>> {
             let deleted = |row: &u32| scanned.deleted.as_ref().is_some_and(|deleted| deleted.contains(*row));
             let live: Vec<u32> = (0..rows as u32).filter(|row| !deleted(row)).collect();
             let column = |ordinal: usize| scanned.segment.values(ordinal, 0, rows, Some(&live));
-            let columns = (0..4).map(column).collect::<Result<Vec<_>>>()?;
+            let columns = (0..table.def.columns.len()).map(column).collect::<Result<Vec<_>>>()?;
             let number = |c: usize, i: usize| columns[c].is_valid(i).then(|| columns[c].as_primitive::<Int64Type>().value(i));
             let texts = columns[3].as_string_view();
             for (i, row) in live.iter().enumerate() {
                 let text = texts.is_valid(i).then(|| texts.value(i).to_owned());
                 let (serial, id) = (number(0, i).unwrap(), number(1, i).unwrap());
-                found.push((scanned.address + u64::from(*row), Row { serial, id, key: number(2, i), text }));
+                let more = (BASE..columns.len()).map(|column| number(column, i)).collect();
+                found.push((scanned.address + u64::from(*row), Row { serial, id, key: number(2, i), text, more }));
             }
         }
     }

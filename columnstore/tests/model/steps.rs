@@ -3,13 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use arrow::array::{ArrayRef, Int64Array};
+use arrow::datatypes::DataType;
 use rand::Rng;
-use stoa_columnstore::{RowNames, TableWriter, Transaction};
+use stoa_columnstore::{AlterTable, BitmapIndex, ColumnDef, RowNames, TableWriter, Transaction};
 
 use crate::run::{Expected, Run};
-use crate::state::{KINDS, ModelTable, Row, Rows, State, batch, clash, definition, random_row, read};
+use crate::state::{KINDS, ModelColumn, ModelTable, Row, Rows, State};
+use crate::state::{batch, clash, definition, random_row, random_values, read};
 
 const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+/// The kind of tables that loads find altered.
+const REFERENCE: usize = 2;
 /// Tables with more rows than this get none.
 const MOST_ROWS: usize = 700;
 
@@ -41,6 +46,10 @@ impl OpenTransaction {
                 expected.push("NoSuchTable");
                 continue;
             };
+            if self.view.by_uid(uid).is_none_or(|seen| seen.version != table.version) {
+                expected.push("Conflict");
+                continue;
+            }
             if self.truncated.contains(&uid) {
                 table.rows.clear();
             }
@@ -66,14 +75,23 @@ pub struct Load {
     creates: bool,
 }
 
+/// The change that adds a column.
+fn added_column(column: ModelColumn) -> AlterTable {
+    let default = column.default.map(|value| Arc::new(Int64Array::from(vec![value])) as ArrayRef);
+    let (name, ty) = (column.name, DataType::Int64);
+    let column = ColumnDef { name, ty, nullable: column.nullable, bitmap_index: BitmapIndex::Auto, sql_type: "BIGINT".into() };
+    AlterTable::AddColumn { column, default }
+}
+
 impl Run {
     pub fn step(&mut self) {
         match self.rng.random_range(0..200) {
             0..8 => self.create_table(),
             8..11 => self.drop_table(),
             11..14 => self.truncate_table(),
-            14..17 => self.change_view(),
-            17..50 => self.insert_somewhere(),
+            14..16 => self.change_view(),
+            16..18 => self.alter_table(),
+            18..50 => self.insert_somewhere(),
             50..62 => self.begin(),
             62..105 => self.change_in_transaction(),
             105..125 => self.commit_transaction(),
@@ -109,16 +127,16 @@ impl Run {
 
     fn new_table(&mut self) -> ModelTable {
         let kind = self.rng.random_range(0..KINDS);
-        ModelTable { uid: self.number() as u64, kind, rows: Rows::new() }
+        ModelTable::new(self.number() as u64, kind)
     }
 
-    fn new_rows(&mut self, most: usize) -> Vec<Row> {
+    fn new_rows(&mut self, table: &ModelTable, most: usize) -> Vec<Row> {
         let crowded = self.chance(0.4);
         let count = if self.chance(0.3) { most } else { most.min(5) };
         (0..self.rng.random_range(1..=count))
             .map(|_| {
                 let serial = self.number();
-                random_row(&mut self.rng, serial, crowded)
+                random_row(&mut self.rng, table, serial, crowded)
             })
             .collect()
     }
@@ -148,6 +166,40 @@ impl Run {
         let mut after = self.model.clone();
         let there = after.tables.get_mut(&name).map(|table| Arc::make_mut(table).rows.clear()).is_some();
         self.commit(result, &(!there).then_some("NoSuchTable").into_iter().collect(), after);
+    }
+
+    fn alter_table(&mut self) {
+        let model = self.model.clone();
+        let Some((name, table)) = self.some_table(&model) else { return };
+        let (mut altered, added) = (ModelTable::clone(&table), table.added().len());
+        altered.version += 1;
+        let change = match self.rng.random_range(0..4) {
+            0 if added > 0 => {
+                let at = self.rng.random_range(0..added);
+                altered.drop_added(at);
+                AlterTable::DropColumn(table.added()[at].name.clone())
+            }
+            0 | 1 => {
+                let column = self.rng.random_range(0..table.columns.len());
+                let column = &mut altered.columns[column];
+                let (from, to) = (column.name.to_uppercase(), format!("c{}", self.number()));
+                column.name.clone_from(&to);
+                AlterTable::RenameColumn { from, to }
+            }
+            _ if added < 4 => {
+                let (uid, nullable) = (self.number(), self.chance(0.5));
+                let default = (!nullable || self.chance(0.5)).then(|| self.rng.random_range(-5..5));
+                let column = ModelColumn { uid, name: format!("x{uid}"), nullable, default };
+                altered.add(column.clone());
+                added_column(column)
+            }
+            _ => return,
+        };
+        self.note(format!("alter table {name}: {change:?}"));
+        let result = self.database().alter_table(&name, &change);
+        let mut after = self.model.clone();
+        after.tables.insert(name, Arc::new(altered));
+        self.commit(result, &vec![], after);
     }
 
     fn change_view(&mut self) {
@@ -213,25 +265,25 @@ impl Run {
         let view = self.transactions[at].view.clone();
         let Some((name, table)) = self.some_table(&view) else { return };
         if table.rows.len() < MOST_ROWS {
-            let rows = if self.chance(0.3) { self.rival_rows(at, table.uid) } else { self.new_rows(40) };
+            let rows = if self.chance(0.3) { self.rival_rows(at, &table) } else { self.new_rows(&table, 40) };
             self.insert_rows(at, &name, &table, &rows);
         }
     }
 
     /// Rows with the keys of some that another transaction added, if one did.
-    fn rival_rows(&mut self, at: usize, uid: u64) -> Vec<Row> {
+    fn rival_rows(&mut self, at: usize, table: &ModelTable) -> Vec<Row> {
         let others = self.transactions.iter().enumerate().filter(|(other, _)| *other != at);
-        let theirs = others.filter_map(|(_, open)| open.inserted.get(&uid)).flat_map(Rows::values);
+        let theirs = others.filter_map(|(_, open)| open.inserted.get(&table.uid)).flat_map(Rows::values);
         let theirs: Vec<Row> = theirs.take(1).cloned().collect();
-        let serial = self.number();
-        let rows: Vec<Row> = theirs.into_iter().map(|row| Row { serial, ..row }).collect();
-        if rows.is_empty() { self.new_rows(40) } else { rows }
+        let (serial, more) = (self.number(), random_values(&mut self.rng, table));
+        let rows: Vec<Row> = theirs.into_iter().map(|row| Row { serial, more: more.clone(), ..row }).collect();
+        if rows.is_empty() { self.new_rows(table, 40) } else { rows }
     }
 
     fn insert_rows(&mut self, at: usize, name: &str, table: &ModelTable, rows: &[Row]) {
         self.note(format!("insert {} rows into {name} ({at})", rows.len()));
         let names = RowNames::default();
-        let result = self.transactions[at].transaction.insert(name, &batch(rows.iter()), names);
+        let result = self.transactions[at].transaction.insert(name, &batch(table, rows.iter()), names);
         let duplicate = clash(table.kind, table.rows.values().chain(rows));
         if self.statement(result, &duplicate.then_some("DuplicateKey").into_iter().collect()) {
             let of = rows.iter().map(|row| (row.serial, row.clone()));
@@ -341,12 +393,14 @@ impl Run {
         if !self.commit(prepared, expected, before) {
             return;
         }
+        self.in_two = true;
         match self.rng.random_range(0..4) {
             0 => self.crash(true),
             1 => self.reopen(),
             2 => self.verify(),
             _ => {}
         }
+        self.in_two = false;
         let commit = self.chance(0.7);
         self.note(format!("  resolve {number} ({commit})"));
         // One that changed nothing is not there.
@@ -389,9 +443,9 @@ impl Run {
 
     fn push_load(&mut self) {
         let Some(mut load) = self.loads.pop() else { return self.start_load() };
-        let rows = self.new_rows(150);
+        let rows = self.new_rows(&load.table, 150);
         self.note(format!("push {} rows to {}", rows.len(), load.name));
-        let result = load.writer.push(&batch(rows.iter()));
+        let result = load.writer.push(&batch(&load.table, rows.iter()));
         if self.read(result).is_some() {
             load.table.rows.extend(rows.into_iter().map(|row| (row.serial, row)));
             self.loads.insert(0, load);
@@ -407,7 +461,11 @@ impl Run {
                 expected.push("AlreadyExists");
             }
         } else if let Some(now) = after.by_uid_mut(table.uid) {
-            now.rows.extend(table.rows.clone());
+            if now.kind == REFERENCE && now.version != table.version {
+                expected.push("Altered");
+            }
+            let rows: Rows = table.rows.iter().map(|(serial, row)| (*serial, now.altered(row, &table))).collect();
+            now.rows.extend(rows);
         } else {
             expected.push("NoSuchTable");
         }

@@ -129,7 +129,7 @@ fn delete(database: &Arc<Database>, name: &str, gone: impl Fn(i64) -> bool) {
 
 fn reopened(database: Arc<Database>, folder: &Path) -> Arc<Database> {
     drop(database);
-    let report = CheckReport::of(folder, &|_, _| ()).unwrap();
+    let report = CheckReport::of(folder, None, &|_, _| ()).unwrap();
     assert_eq!(report.damages, vec![]);
     Database::open(folder, options(64)).unwrap()
 }

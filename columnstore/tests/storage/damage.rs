@@ -4,7 +4,7 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use arrow::array::RecordBatch;
-use stoa_columnstore::{Database, Error, Options};
+use stoa_columnstore::{Database, Error, Options, RowNames};
 
 use crate::tables::{fill, options, read_sorted, wide_rows, wide_table};
 
@@ -95,4 +95,40 @@ fn a_damaged_manifest_is_named_and_removes_nothing() {
     assert!(segment.exists());
     fs::write(&file, &good).unwrap();
     check(folder.path(), &segment, &rows, "as it was");
+}
+
+#[test]
+fn a_damaged_log_is_named_and_not_touched() {
+    let folder = tempfile::tempdir().unwrap();
+    let def = wide_table("t");
+    // Each process writes a file of the log.
+    for from in [0, 10] {
+        let database = Database::open(folder.path(), one_partition()).unwrap();
+        if from == 0 {
+            database.create_table(def.clone()).unwrap();
+        }
+        let mut transaction = database.begin();
+        transaction.insert("t", &wide_rows(&def, from, from + 10), RowNames::default()).unwrap();
+        transaction.commit().unwrap();
+    }
+    let logs = fs::read_dir(folder.path().join("log")).unwrap().map(|entry| entry.unwrap().path());
+    let mut logs: Vec<_> = logs.filter(|file| fs::metadata(file).unwrap().len() > 0).collect();
+    logs.sort();
+    let [first, _] = &logs[..] else { panic!("{logs:?}") };
+    let good = fs::read(first).unwrap();
+    for at in [0, 7, 60, good.len() - 1] {
+        let mut bad = good.clone();
+        bad[at] ^= 4;
+        fs::write(first, &bad).unwrap();
+        for _ in 0..2 {
+            match Database::open(folder.path(), one_partition()) {
+                Err(Error::Corrupt { path, .. }) => assert_eq!(path, *first, "byte {at}"),
+                other => panic!("byte {at}: {:?}", other.err()),
+            }
+            assert_eq!(fs::read(first).unwrap(), bad, "byte {at}");
+        }
+    }
+    fs::write(first, &good).unwrap();
+    let database = Database::open(folder.path(), one_partition()).unwrap();
+    assert_eq!(read_sorted(&database.table("t").unwrap()).unwrap(), wide_rows(&def, 0, 20));
 }

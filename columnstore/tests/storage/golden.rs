@@ -107,7 +107,7 @@ fn golden_files_are_read() {
         }
         assert_eq!(database.view("few").unwrap(), "SELECT * FROM wide WHERE id < 10");
         drop((table, database));
-        let report = CheckReport::of(folder.path(), &|_, _| ()).unwrap();
+        let report = CheckReport::of(folder.path(), None, &|_, _| ()).unwrap();
         assert_eq!((report.damages, report.segments), (vec![], 4));
     }
 }

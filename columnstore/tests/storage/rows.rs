@@ -5,7 +5,9 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringViewArray};
 use arrow::datatypes::DataType;
 use proptest::prelude::*;
-use stoa_columnstore::{BitmapIndex, ColumnDef, Database, Datum, FilterCounters, Options, Predicate, Table, TableDef, Verdict};
+use stoa_columnstore::{
+    BitmapIndex, ColumnDef, Database, Datum, Error, FilterCounters, Options, Predicate, Table, TableDef, UniqueKey, Verdict,
+};
 
 use crate::tables::{column, fill, options, read_all, read_sorted, wide_rows, wide_table};
 
@@ -191,7 +193,7 @@ fn a_null_in_a_not_null_column_is_named() {
     writer.push(&batch(vec![Some(1), Some(2)])).unwrap();
     let error = writer.push(&batch(vec![Some(1), None])).unwrap_err().to_string();
     assert!(error.contains("'t'") && error.contains("'id'") && error.contains("row 4"), "{error}");
-    writer.number_rows("line", 2);
+    writer.number_rows("", "line", 2);
     writer.push(&batch(vec![Some(1), Some(2)])).unwrap();
     let error = writer.push(&batch(vec![None])).unwrap_err().to_string();
     assert!(error.contains("line 4"), "{error}");
@@ -199,12 +201,57 @@ fn a_null_in_a_not_null_column_is_named() {
     for bad in [0, 1, 499, 998, 999] {
         let texts = (0..1000).map(|i| if i >= bad && i % 7 == bad % 7 { format!("x{i}") } else { i.to_string() });
         let texts: ArrayRef = Arc::new(StringViewArray::from_iter_values(texts));
-        writer.number_rows("row", 11);
+        writer.number_rows("", "row", 11);
         let error = writer.push(&RecordBatch::try_from_iter([("id", texts)]).unwrap()).unwrap_err().to_string();
         assert!(error.contains(&format!("row {}:", bad + 11)) && error.contains(&format!("'x{bad}'")), "{error}");
     }
     drop(writer);
     assert_eq!(database.table("t").unwrap().rows(), 0);
+}
+
+#[test]
+fn a_duplicate_key_in_a_load_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut database = Database::open(folder.path(), options(1000)).unwrap();
+    let columns = vec![column("id", DataType::Int64), column("order", DataType::Int64)];
+    let unique_keys = vec![UniqueKey { name: "PRIMARY".into(), columns: vec![0] }];
+    let def = TableDef { name: "t".into(), columns, shard_key: vec![0], sort_key: vec![1], unique_keys, ..TableDef::default() };
+    database.create_table(def.clone()).unwrap();
+    let rows = |ids: Vec<i64>| {
+        let order: ArrayRef = Arc::new(Int64Array::from_iter_values(ids.iter().map(|id| id * 7919 % 1000)));
+        RecordBatch::try_new(def.schema(), vec![Arc::new(Int64Array::from(ids)), order]).unwrap()
+    };
+    let mut writer = database.writer("t").unwrap();
+    writer.push(&rows((0..100).collect())).unwrap();
+    writer.finish().unwrap();
+    // In two files, of which the first has no duplicate, and in segments that are full at once and in those that are not.
+    for (segment_rows, stray) in [(1000, 57), (10, 57), (10, 5), (1000, 299)] {
+        drop(database);
+        database = Database::open(folder.path(), options(segment_rows)).unwrap();
+        let mut writer = database.writer("t").unwrap();
+        writer.number_rows("a.csv", "line", 2);
+        writer.push(&rows((1000..1200).collect())).unwrap();
+        writer.number_rows("b.csv", "line", 2);
+        let ids = |from: i64| (from..from + 150).map(|i| if i - 2000 == stray { 30 } else { i }).collect();
+        writer.push(&rows(ids(2000))).unwrap();
+        writer.push(&rows(ids(2150))).unwrap();
+        let error = writer.finish().unwrap_err();
+        assert!(matches!(error, Error::DuplicateKey(_)), "{error:?}");
+        let expected = format!("b.csv: table 't', line {}: there is a row with PRIMARY (30) already", stray + 2);
+        assert_eq!(error.to_string(), expected);
+    }
+    // Of two rows of one load, one is named; and none if the numbers mean nothing.
+    for numbered in [true, false] {
+        let mut writer = database.writer("t").unwrap();
+        if !numbered {
+            writer.forget_numbers();
+        }
+        writer.push(&rows((300..400).chain([350]).collect())).unwrap();
+        let error = writer.finish().unwrap_err().to_string();
+        let named = error.contains("row 51: ") || error.contains("row 101: ");
+        assert!(named == numbered && error.contains("(350)"), "{error}");
+    }
+    assert_eq!(database.table("t").unwrap().rows(), 100);
 }
 
 proptest! {

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use stoa_columnstore::{AlterTable, Clock, MergeStatus, Table, TableDef, encode_definition};
+use stoa_columnstore::{AlterTable, Clock, MergeState, MergeStatus, Table, TableDef, encode_definition};
 use stoa_exec::{
     Admission, CancelToken, Profile, Progress, QueryContext, QueryResult, Settings, TakeResult, execute_on_leaves,
     stream_on_leaves,
@@ -398,6 +398,8 @@ impl Store for Cluster {
                     to_merge: one.to_merge,
                     rows_in_memory: one.rows_in_memory,
                     deleted_rows: one.deleted_rows,
+                    state: MergeState::named(&one.state),
+                    error: Some(one.error).filter(|error| !error.is_empty()),
                 });
             }
         }

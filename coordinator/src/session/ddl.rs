@@ -171,10 +171,13 @@ pub(super) fn show_merge_status(session: &Session, table: Option<&str>) -> Resul
         if table.is_none_or(|table| status.table.eq_ignore_ascii_case(table)) {
             let numbers = [status.segments, status.to_merge, status.rows_in_memory, status.deleted_rows].map(|n| n.to_string());
             let [segments, to_merge, in_memory, deleted] = numbers;
-            rows.push([status.table, status.partition.to_string(), segments, to_merge, in_memory, deleted]);
+            let state = status.state.map_or("", |state| state.name()).to_owned();
+            let error = status.error.unwrap_or_default();
+            rows.push([status.table, status.partition.to_string(), segments, to_merge, in_memory, deleted, state, error]);
         }
     }
-    text_table(&["Table", "Partition", "Segments", "Segments To Merge", "Rows In Memory", "Deleted Rows"], &rows)
+    let columns = ["Table", "Partition", "Segments", "Segments To Merge", "Rows In Memory", "Deleted Rows", "State", "Error"];
+    text_table(&columns, &rows)
 }
 
 fn yes_no(yes: bool) -> String {

@@ -54,9 +54,10 @@ fn load(connection: &Connection, args: &LoadArgs) -> Result<(u64, f64)> {
     let def = writer.table().clone();
     for file in &args.files {
         let kind = kind(file, args);
+        let name = file.display().to_string();
         match kind {
-            Kind::Parquet => writer.number_rows("row", 1),
-            Kind::Delimited(dialect) => writer.number_rows("line", 1 + u64::from(dialect.header)),
+            Kind::Parquet => writer.number_rows(&name, "row", 1),
+            Kind::Delimited(dialect) => writer.number_rows(&name, "line", 1 + u64::from(dialect.header)),
         }
         let mut push = |batch: &RecordBatch| writer.push(batch).map_err(|e| Error::Load(format!("{}: {e}", file.display())));
         match kind {
