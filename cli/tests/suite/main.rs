@@ -32,6 +32,7 @@ mod python_client;
 mod recover;
 mod reference;
 mod s3;
+mod strangers;
 mod streaming;
 mod tpch;
 mod transactions;
