@@ -1,8 +1,12 @@
 //! The command line of `stoa`.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::BoolishValueParser;
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 /// Stoa, a distributed SQL engine for analytics.
 #[derive(Debug, Parser)]
@@ -86,7 +90,7 @@ pub struct NodeArgs {
     #[arg(long, value_name = "SECONDS", env = "STOA_SLOW_QUERY", default_value_t = 10.0, value_parser = parse_seconds)]
     pub slow_query: f64,
     /// Connections at once
-    #[arg(long, value_name = "N", default_value_t = 1024)]
+    #[arg(long, value_name = "N", env = "STOA_CONNECTIONS", default_value_t = 1024)]
     pub connections: usize,
     /// Certificate that the node shows, in PEM: it takes encrypted connections only
     #[arg(long, value_name = "FILE", env = "STOA_TLS_CERT", requires = "tls_key")]
@@ -97,9 +101,12 @@ pub struct NodeArgs {
     /// Certificates of the authorities that other nodes are trusted by, in PEM: connections to them are encrypted
     #[arg(long, value_name = "FILE", env = "STOA_TLS_CA")]
     pub tls_ca: Option<PathBuf>,
-    /// Listen beyond this machine even without TLS or a secret
-    #[arg(long)]
+    /// Listen beyond this machine even without TLS or a secret, with all ports
+    #[arg(long, env = "STOA_INSECURE", value_parser = BoolishValueParser::new())]
     pub insecure: bool,
+    /// Serve --metrics beyond this machine, to whoever asks; the other port stays guarded
+    #[arg(long, env = "STOA_INSECURE_METRICS", value_parser = BoolishValueParser::new())]
+    pub insecure_metrics: bool,
 }
 
 /// `stoa leaf`.
@@ -144,8 +151,8 @@ pub struct CoordinatorArgs {
     /// Where it is.
     #[command(flatten)]
     pub node: NodeArgs,
-    /// Make a new cluster if the data directory has none
-    #[arg(long, conflicts_with = "join")]
+    /// Make a new cluster if the data directory has none; not together with --join
+    #[arg(long, env = "STOA_BOOTSTRAP", value_parser = BoolishValueParser::new())]
     pub bootstrap: bool,
     /// Join the cluster of this coordinator; without it, and without --bootstrap, a new coordinator waits for ADD AGGREGATOR
     #[arg(long, value_name = "HOST:PORT", env = "STOA_JOIN")]
@@ -371,11 +378,11 @@ pub enum ClusterCommand {
 /// Where the data is and what a query may use of the machine.
 #[derive(Debug, Args)]
 pub struct EngineArgs {
-    /// Data directory; made if it is not there
-    #[arg(long, global = true, value_name = "DIR", env = "STOA_DATA", default_value = "./stoa-data")]
-    pub data: PathBuf,
+    /// Data directory; made if it is not there [default: ./stoa-data]
+    #[arg(long, global = true, value_name = "DIR", env = "STOA_DATA")]
+    pub data: Option<PathBuf>,
     /// Coordinators of a cluster, instead of a data directory; the first that answers serves
-    #[arg(long, global = true, value_name = "HOST:PORT", env = "STOA_CONNECT", value_delimiter = ',', conflicts_with = "data")]
+    #[arg(long, global = true, value_name = "HOST:PORT", env = "STOA_CONNECT", value_delimiter = ',')]
     pub connect: Vec<String>,
     /// User of the cluster
     #[arg(long, global = true, env = "STOA_USER", default_value = "root")]
@@ -398,6 +405,70 @@ pub struct EngineArgs {
     /// Worker threads [default: one a core]
     #[arg(long, global = true, value_name = "N", env = "STOA_THREADS")]
     pub threads: Option<usize>,
+}
+
+impl EngineArgs {
+    /// The data directory.
+    #[must_use]
+    pub fn data(&self) -> &Path {
+        self.data.as_deref().unwrap_or(Path::new("./stoa-data"))
+    }
+}
+
+impl Cli {
+    /// Reads arguments. Of two that exclude each other the one on the command line counts, then the one of the environment, then the one
+    /// of the file.
+    ///
+    /// # Errors
+    /// If they are wrong, or two that exclude each other are at the same place.
+    pub fn read(mut command: clap::Command, arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
+        let matches = command.try_get_matches_from_mut(arguments)?;
+        let mut cli = Cli::from_arg_matches(&matches)?;
+        let chosen = matches.subcommand().map_or(Ok(()), |(_, of_command)| cli.choose(of_command));
+        chosen.map_err(|what| command.error(ErrorKind::ArgumentConflict, what))?;
+        Ok(cli)
+    }
+
+    fn choose(&mut self, matches: &ArgMatches) -> Result<(), String> {
+        let engine = match &mut self.command {
+            Command::Sql(args) => &mut args.engine,
+            Command::Load(args) => &mut args.engine,
+            Command::Tpch(args) => &mut args.engine,
+            Command::Inspect(args) => &mut args.engine,
+            Command::Coordinator(args) => {
+                if args.bootstrap && args.join.is_some() {
+                    match stronger(matches, "bootstrap", "join")? {
+                        "join" => args.bootstrap = false,
+                        _ => args.join = None,
+                    }
+                }
+                return Ok(());
+            }
+            // It is about clusters only.
+            Command::Admin(_) | Command::Check(_) | Command::Leaf(_) | Command::Cluster(_) => return Ok(()),
+        };
+        if engine.data.is_some() && !engine.connect.is_empty() {
+            match stronger(matches, "data", "connect")? {
+                "data" => engine.connect.clear(),
+                _ => engine.data = None,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Which of two options that exclude each other counts.
+fn stronger<'a>(matches: &ArgMatches, one: &'a str, other: &'a str) -> Result<&'a str, String> {
+    let place = |option: &str| matches.value_source(option).unwrap_or(ValueSource::DefaultValue);
+    if place(one) != place(other) {
+        return Ok(if place(one) > place(other) { one } else { other });
+    }
+    let (place, way_out) = match place(one) {
+        ValueSource::CommandLine => ("on the command line", "leave one out"),
+        ValueSource::EnvVariable => ("in the environment", "say one of them on the command line, or unset one"),
+        _ => ("in the configuration file", "say one of them on the command line, or take one out"),
+    };
+    Err(format!("--{one} and --{other} are both {place}, and only one can be: {way_out}"))
 }
 
 /// `stoa sql`.
@@ -535,6 +606,22 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_option_of_a_node_has_a_variable() {
+        use clap::CommandFactory;
+        let command = Cli::command();
+        for node in ["leaf", "coordinator"] {
+            let node = command.find_subcommand(node).unwrap();
+            for option in
+                node.get_arguments().filter(|arg| arg.get_long().is_some_and(|name| name != "help" && name != "version"))
+            {
+                let long = option.get_long().unwrap();
+                let expected = format!("STOA_{}", long.to_uppercase().replace('-', "_"));
+                assert_eq!(option.get_env(), Some(expected.as_ref()), "--{long} of {}", node.get_name());
+            }
+        }
     }
 
     #[test]

@@ -127,7 +127,7 @@ fn unknown(command: &Command, key: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::{CommandFactory, FromArgMatches};
+    use clap::CommandFactory;
 
     use super::*;
     use crate::args::{Cli, Command as Chosen};
@@ -136,9 +136,8 @@ mod tests {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("stoa.toml");
         std::fs::write(&path, file)?;
-        let command = apply(Cli::command(), &path)?;
-        let matches = command.try_get_matches_from(arguments).map_err(|e| Error::Invalid(e.to_string()))?;
-        Cli::from_arg_matches(&matches).map_err(|e| Error::Invalid(e.to_string()))
+        let arguments = arguments.iter().map(OsString::from).collect();
+        Cli::read(apply(Cli::command(), &path)?, arguments).map_err(|e| Error::Invalid(e.to_string()))
     }
 
     #[test]

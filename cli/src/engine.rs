@@ -65,7 +65,7 @@ impl Engine {
         let mut setup = Setup::from_env();
         setup.memory_limit = args.memory_limit.unwrap_or(setup.memory_limit);
         setup.threads = args.threads.unwrap_or(setup.threads).max(1);
-        Engine::with_setup(&args.data, &setup)
+        Engine::with_setup(args.data(), &setup)
     }
 
     /// Opens a data directory, or makes one.

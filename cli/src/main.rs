@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches};
+use clap::CommandFactory;
 use stoa::args::{Cli, Command};
 use stoa::{commands, config};
 
@@ -23,7 +23,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let cli = Cli::from_arg_matches(&command.get_matches_from(arguments)).unwrap_or_else(|error| error.exit());
+    let cli = Cli::read(command, arguments).unwrap_or_else(|error| error.exit());
     let outcome = match &cli.command {
         Command::Sql(args) => commands::sql::run(args),
         Command::Load(args) => commands::load::run(args),

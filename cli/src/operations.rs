@@ -67,7 +67,7 @@ pub fn watchable(io: &Io, node: &NodeArgs, admission: &Arc<Admission>, health: H
         },
         _ => Page { status: 404, text: "there are /metrics and /health\n".to_owned() },
     });
-    let limits = Limits { connections: READERS, insecure: node.insecure };
+    let limits = Limits { connections: READERS, insecure: node.insecure || node.insecure_metrics };
     let listener = serve_pages(io, address, limits, pages)?;
     tracing::info!(address = %listener.address(), "metrics and health are served");
     Ok(Some(listener))

@@ -120,9 +120,6 @@ const SHAPES: &[Shape] = &[
     },
 ];
 
-/// Files of statements that clusters do not have yet.
-const ONLY_EMBEDDED: &[&str] = &["changes.slt"];
-
 /// One engine, or cluster, on a folder of its own.
 struct Connection {
     place: Place,
@@ -239,9 +236,7 @@ fn main() -> ExitCode {
     for shape in SHAPES {
         for file in files() {
             let name = format!("{}::{}", shape.name, file.file_stem().unwrap_or_default().to_string_lossy());
-            let only_embedded = ONLY_EMBEDDED.iter().any(|only| file.ends_with(only));
-            let trial = Trial::test(name, move || run_file(&file, &(shape.setup)(), shape.leaves));
-            trials.push(trial.with_ignored_flag(shape.leaves > 0 && only_embedded));
+            trials.push(Trial::test(name, move || run_file(&file, &(shape.setup)(), shape.leaves)));
         }
     }
     if std::env::var_os("STOA_ISA").is_none() {

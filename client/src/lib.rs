@@ -9,7 +9,8 @@
 //! # Ok::<(), stoa_client::Failure>(())
 //! ```
 //!
-//! Calls block. A client may be shared by threads. When its coordinator goes away the next call enters another one; a call that was
+//! Calls block. A client may be shared by threads; its statements run one after the other, so that those that are to run at the same time
+//! need a client each, and one that is asked for while rows of another are read waits until all were. When its coordinator goes away the next call enters another one; a call that was
 //! under way fails, because nobody can know how far it came, and what was prepared is gone.
 
 use std::sync::Arc;

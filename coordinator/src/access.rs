@@ -1,4 +1,5 @@
-//! Who may do what. As long as a cluster has no users, everybody who knows its secret may do everything.
+//! Who may do what. As long as a cluster has no users, everybody who knows its secret may do everything; once it has some, clients need
+//! none but their password. Whoever knows the secret is a node to the others, and may ask for anything as one.
 
 use std::sync::Arc;
 
@@ -37,9 +38,10 @@ fn fits(password: &str, hash: &str) -> bool {
 }
 
 /// Lets a user in, or not. It does not tell, not even by the time it takes, whether there is a user of that name.
-pub(crate) fn enter(catalog: &Catalog, user: &str, password: &str) -> Result<()> {
+pub(crate) fn enter(catalog: &Catalog, user: &str, password: &str, knows_secret: bool) -> Result<()> {
     if catalog.users.is_empty() {
-        return Ok(());
+        let what = "the cluster has no users yet: whoever enters needs its secret";
+        return if knows_secret { Ok(()) } else { Err(denied(what.into())) };
     }
     let known = catalog.user(user);
     let right = fits(password, known.map_or(NOBODY, |user| &user.password_hash));
@@ -166,14 +168,18 @@ mod tests {
     #[test]
     fn passwords_are_checked_by_their_hashes() {
         let mut catalog = Catalog::default();
-        enter(&catalog, "anybody", "").unwrap();
+        enter(&catalog, "anybody", "", true).unwrap();
+        let stranger = enter(&catalog, "anybody", "", false).unwrap_err().into_failure();
+        assert!(stranger.kind == FailureKind::Denied && stranger.message.contains("needs its secret"), "{stranger}");
         let password_hash = hash("right").unwrap();
         assert!(password_hash.starts_with("$argon2id$") && password_hash != hash("right").unwrap());
         catalog.apply(&Command::CreateUser { name: "Ada".into(), password_hash }).unwrap();
-        enter(&catalog, "ada", "right").unwrap();
-        for (user, password) in [("ada", "wrong"), ("ada", ""), ("bob", "right"), ("", "")] {
-            let error = enter(&catalog, user, password).unwrap_err().into_failure();
-            assert_eq!(error.kind, FailureKind::Denied);
+        for knows_secret in [false, true] {
+            enter(&catalog, "ada", "right", knows_secret).unwrap();
+            for (user, password) in [("ada", "wrong"), ("ada", ""), ("bob", "right"), ("", "")] {
+                let error = enter(&catalog, user, password, knows_secret).unwrap_err().into_failure();
+                assert_eq!(error.kind, FailureKind::Denied);
+            }
         }
     }
 

@@ -74,11 +74,11 @@ impl Coordinator {
 }
 
 impl CoordinatorService for Coordinator {
-    fn enter(&self, login: &Login) -> Result<Arc<dyn SessionService>> {
+    fn enter(&self, login: &Login, knows_secret: bool) -> Result<Arc<dyn SessionService>> {
         self.ready()?;
         let name = if login.database.is_empty() { DEFAULT_DATABASE } else { &login.database };
         let user = if login.user.is_empty() { ROOT } else { &login.user };
-        access::enter(&self.membership.catalog(), user, &login.password).map_err(Error::into_failure)?;
+        access::enter(&self.membership.catalog(), user, &login.password, knows_secret).map_err(Error::into_failure)?;
         // The default database may be missing: somebody has to make it. Any other must be there.
         let store = if name == DEFAULT_DATABASE {
             Cluster::named(name, user, &self.shared)

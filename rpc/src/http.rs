@@ -36,7 +36,9 @@ pub type Pages = Arc<dyn Fn(&str) -> Page + Send + Sync>;
 /// # Errors
 /// If the address cannot be listened on, or others than this machine could reach it and `limits` does not allow that.
 pub fn serve_pages(io: &Io, address: &str, limits: Limits, pages: Pages) -> Result<Listener> {
-    accept_on(io, address, limits, Some("TLS and a secret, which it never has,"), move |stream| {
+    let readers = limits.connections;
+    let lacks = Some(("TLS and a secret, which it never has,", "--insecure-metrics"));
+    accept_on(io, address, (limits, readers), lacks, move |stream, _| {
         let pages = pages.clone();
         let service = service_fn(move |request| answer(request, pages.clone()));
         let mut server = http1::Builder::new();

@@ -10,9 +10,10 @@ use stoa_schema::leaf_capnp::{change, gate, leaf, load};
 
 use crate::backup_server::{self, BackupServer};
 use crate::done;
-use crate::io::blocking;
+use crate::door::{Door, Who};
+use crate::io::{blocking, urgent};
 use crate::leaf::{Change, Delivery, LeafService, Load, OptimizeHow};
-use crate::listen::{Door, Limits, Listener, listen};
+use crate::listen::{Limits, Listener, listen};
 use crate::query_server::{self, Guard, QueryServer};
 use crate::replication_server::{self, FedCopyServer};
 use crate::transaction_server::{self, TransactionServer};
@@ -46,11 +47,8 @@ impl gate::Server for GateServer {
         let mut result = results.get().init_result();
         result.set_major(MAJOR);
         result.set_minor(MINOR);
-        match verdict {
-            Ok(()) => {
-                self.door.pass();
-                result.set_leaf(new_client(LeafServer { service: self.service.clone() }));
-            }
+        match verdict.and_then(|()| self.door.let_in(Who::Node)) {
+            Ok(()) => result.set_leaf(new_client(LeafServer { service: self.service.clone() })),
             Err(failure) => failure.write(result.init_failure()),
         }
         Ok(())
@@ -64,7 +62,7 @@ struct LeafServer {
 impl leaf::Server for LeafServer {
     async fn status(self: Rc<Self>, _: leaf::StatusParams, mut results: leaf::StatusResults) -> capnp::Result<()> {
         let service = self.service.clone();
-        let databases = blocking(move || service.status()).await?;
+        let databases = urgent(move || service.status()).await?;
         let mut list = results.get().init_status().init_databases(databases.len() as u32);
         for (i, database) in (0u32..).zip(&databases) {
             let mut to = list.reborrow().get(i);
@@ -173,7 +171,7 @@ impl leaf::Server for LeafServer {
         let (database, ordinal) = (params.get_database()?.to_string()?, params.get_ordinal());
         let (transaction, commit) = (params.get_transaction(), params.get_commit().then_some(params.get_moment()));
         let service = self.service.clone();
-        let resolved = blocking(move || service.resolve(&database, ordinal, transaction, commit)).await;
+        let resolved = urgent(move || service.resolve(&database, ordinal, transaction, commit)).await;
         done::write(resolved, results.get().init_result());
         Ok(())
     }
@@ -183,7 +181,7 @@ impl leaf::Server for LeafServer {
         let (database, ordinal) = (params.get_database()?.to_string()?, params.get_ordinal());
         let (service, transaction) = (self.service.clone(), params.get_transaction());
         let mut result = results.get().init_result();
-        match blocking(move || service.outcome(&database, ordinal, transaction)).await {
+        match urgent(move || service.outcome(&database, ordinal, transaction)).await {
             Ok(commit) => {
                 result.set_commit(commit.is_some());
                 result.set_moment(commit.unwrap_or(0));
@@ -229,7 +227,7 @@ impl leaf::Server for LeafServer {
     async fn heartbeat(self: Rc<Self>, params: leaf::HeartbeatParams, mut results: leaf::HeartbeatResults) -> capnp::Result<()> {
         let orders = Arc::new(replication_server::read_orders(params.get()?.get_orders()?)?);
         let service = self.service.clone();
-        replication_server::write_heartbeat(blocking(move || service.heartbeat(&orders)).await, results.get().init_result());
+        replication_server::write_heartbeat(urgent(move || service.heartbeat(&orders)).await, results.get().init_result());
         Ok(())
     }
 
@@ -238,7 +236,7 @@ impl leaf::Server for LeafServer {
         let (database, ordinal, term) = (params.get_database()?.to_string()?, params.get_ordinal(), params.get_term());
         let service = self.service.clone();
         let result = results.get().init_result();
-        match blocking(move || service.feed(&database, ordinal, term)).await {
+        match urgent(move || service.feed(&database, ordinal, term)).await {
             Ok((copy, position)) => {
                 let mut open = result.init_open();
                 open.set_copy(new_client(FedCopyServer::new(copy)));
@@ -288,7 +286,7 @@ impl leaf::Server for LeafServer {
 
     async fn in_doubt(self: Rc<Self>, _: leaf::InDoubtParams, mut results: leaf::InDoubtResults) -> capnp::Result<()> {
         let service = self.service.clone();
-        let all = blocking(move || service.in_doubt()).await?;
+        let all = urgent(move || service.in_doubt()).await?;
         let mut list = results.get().init_transactions(all.len() as u32);
         for (i, one) in (0u32..).zip(&all) {
             let mut to = list.reborrow().get(i);

@@ -5,7 +5,7 @@
 //! live on the threads of an [`Io`]; calls reach them over channels. What the module keeps true:
 //! - Every call can end without the other side: by a deadline, by the caller's wish ([`ChunkSink::poll`]), by the connection's end.
 //! - Every queue is bounded: who writes faster than the other side reads, waits.
-//! - A message is refused before it is built if it is larger than [`MAX_MESSAGE_BYTES`]; a node takes a limited number of connections.
+//! - A message is refused before it is built if it is larger than [`MAX_MESSAGE_BYTES`]; a node takes a limited number of connections and calls.
 
 pub mod admin;
 mod admin_client;
@@ -15,6 +15,7 @@ mod backup_client;
 mod backup_server;
 mod client;
 mod done;
+mod door;
 mod failure;
 mod http;
 mod io;

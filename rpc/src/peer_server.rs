@@ -8,7 +8,7 @@ use stoa_schema::coordinator_capnp::peer;
 
 use crate::client::LONG;
 use crate::done;
-use crate::io::blocking;
+use crate::io::{blocking, urgent};
 use crate::peer::{Decided, ForLeader, PeerService};
 use crate::session::Cancelled;
 
@@ -27,7 +27,7 @@ impl peer::Server for PeerServer {
     async fn consensus(self: Rc<Self>, params: peer::ConsensusParams, mut results: peer::ConsensusResults) -> capnp::Result<()> {
         let message = params.get()?.get_message()?.to_vec();
         let service = self.0.clone();
-        let answer = blocking(move || service.consensus(message, LONG)).await?;
+        let answer = urgent(move || service.consensus(message, LONG)).await?;
         results.get().set_result(&answer);
         Ok(())
     }
@@ -58,13 +58,13 @@ impl peer::Server for PeerServer {
 
     async fn adopt(self: Rc<Self>, params: peer::AdoptParams, mut results: peer::AdoptResults) -> capnp::Result<()> {
         let (service, node) = (self.0.clone(), params.get()?.get_node());
-        done::write(blocking(move || service.adopt(node)).await, results.get().init_result());
+        done::write(urgent(move || service.adopt(node)).await, results.get().init_result());
         Ok(())
     }
 
     async fn status(self: Rc<Self>, _: peer::StatusParams, mut results: peer::StatusResults) -> capnp::Result<()> {
         let service = self.0.clone();
-        let status = blocking(move || service.status()).await?;
+        let status = urgent(move || service.status()).await?;
         let mut to = results.get().init_status();
         to.set_node(status.node);
         to.set_leader(&status.leader);

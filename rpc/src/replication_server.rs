@@ -7,7 +7,7 @@ use stoa_schema::leaf_capnp::{fed_copy, heartbeat, holdings, orders, position, r
 
 use crate::Result;
 use crate::done;
-use crate::io::blocking;
+use crate::io::urgent;
 use crate::replication::{
     CopyOrder, CopyReport, CopyRole, FedCopy, FedState, Holdings, Orders, Position, Record, Report, RoleOrder,
 };
@@ -24,7 +24,7 @@ impl FedCopyServer {
     /// Runs a call of the copy beside the I/O thread.
     async fn call<T: Send + 'static>(&self, call: impl FnOnce(&dyn FedCopy) -> Result<T> + Send + 'static) -> Result<T> {
         let copy = self.copy.clone();
-        blocking(move || call(&*copy)).await
+        urgent(move || call(&*copy)).await
     }
 }
 

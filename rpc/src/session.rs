@@ -11,16 +11,18 @@ pub use crate::parameter::Parameter;
 
 /// A coordinator.
 pub trait CoordinatorService: Send + Sync {
-    /// A session of a user.
+    /// A session of a user. Whoever does not know the cluster's secret needs a password, even where everybody may enter who does.
     ///
     /// # Errors
     /// If user and password do not fit, or there is no such database.
-    fn enter(&self, login: &Login) -> Result<Arc<dyn SessionService>>;
+    fn enter(&self, login: &Login, knows_secret: bool) -> Result<Arc<dyn SessionService>>;
 
     /// What it offers to other coordinators.
     fn peer(&self) -> Arc<dyn PeerService>;
 }
 
+/// Statements that a connection may have under way: one of a session runs, the others wait.
+pub const MAX_STATEMENTS: usize = 64;
 /// Prepared statements that a connection may hold.
 pub const MAX_PREPARED: usize = 128;
 /// Bytes of the text of a prepared statement.
@@ -40,7 +42,7 @@ pub struct Login {
 /// Set when a call is to end: by the caller, or because the caller is gone.
 pub type Cancelled = Arc<AtomicBool>;
 
-/// A session.
+/// A session. Of its statements, prepared ones too, one runs at a time, in the order in which they come in.
 pub trait SessionService: Send + Sync {
     /// Runs statements in order up to the first that fails; ends soon after `cancelled` is set.
     ///

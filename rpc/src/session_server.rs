@@ -8,19 +8,19 @@ use std::time::Duration;
 use capnp::capability::Rc;
 use capnp_rpc::new_client;
 use futures_util::future::Either;
-use parking_lot::Mutex;
 use stoa_schema::coordinator_capnp::{answer, gate, load, loaded, prepared_statement, session};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::admin_server::AdminServer;
 use crate::done;
-use crate::io::blocking;
-use crate::listen::{Calls, Door, Limits, Listener, listen};
+use crate::door::{Door, Who};
+use crate::io::{Allowance, blocking, gone};
+use crate::listen::{Calls, Limits, Listener, listen};
 use crate::parameter;
 use crate::peer_server::{Guard, PeerServer};
 use crate::session::{
-    Answer, AnswerPart, Cancelled, CoordinatorService, HowFar, Login, MAX_PREPARED, MAX_PREPARED_BYTES, PreparedService,
-    SessionService, TableLoad,
+    Answer, AnswerPart, Cancelled, CoordinatorService, HowFar, Login, MAX_PREPARED, MAX_PREPARED_BYTES, MAX_STATEMENTS,
+    PreparedService, SessionService, TableLoad,
 };
 use crate::{Failure, FailureKind, Io, MAJOR, MINOR, Result, Security};
 
@@ -33,6 +33,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How often it tells that.
 const TELL: Duration = Duration::from_millis(250);
 
+/// Clients that know the secret and log in at once; the others do so one at a time, so that they hold up nobody else.
+const LOGINS: usize = 8;
+
 /// Serves a coordinator on a port.
 ///
 /// # Errors
@@ -44,9 +47,12 @@ pub fn serve_coordinator(
     limits: Limits,
     service: Arc<dyn CoordinatorService>,
 ) -> Result<Listener> {
+    let logins = [1, LOGINS].map(|most| Arc::new(Semaphore::new(most)));
     listen(io, address, security, limits, move |door| {
+        let prepared = Arc::new(Semaphore::new(MAX_PREPARED));
+        let statements = Allowance::new(MAX_STATEMENTS);
         let gate: gate::Client =
-            new_client(GateServer { service: service.clone(), door, prepared: Arc::new(Semaphore::new(MAX_PREPARED)) });
+            new_client(GateServer { service: service.clone(), door, logins: logins.clone(), prepared, statements });
         gate.client
     })
 }
@@ -54,33 +60,49 @@ pub fn serve_coordinator(
 struct GateServer {
     service: Arc<dyn CoordinatorService>,
     door: Door,
+    /// Who may log in now: of those without the secret, and of those with it.
+    logins: [Arc<Semaphore>; 2],
     /// How many more statements the connection may prepare.
     prepared: Arc<Semaphore>,
+    /// How many statements the connection may have under way.
+    statements: Arc<Allowance>,
+}
+
+impl GateServer {
+    /// Checking a password is work: it waits for its turn before it gets a thread.
+    async fn log_in(&self, login: Login, knows_secret: bool) -> Result<SessionServer> {
+        let turn = self.logins[usize::from(knows_secret)].clone().acquire_owned().await.map_err(|_| gone())?;
+        let service = self.service.clone();
+        let session = blocking(move || {
+            let _turn = turn;
+            service.enter(&login, knows_secret)
+        })
+        .await?;
+        self.door.let_in(Who::Client)?;
+        let (calls, room) = (self.door.calls().clone(), self.statements.clone());
+        let turns = Turns { calls, room, turn: Arc::default() };
+        Ok(SessionServer { session, turns, prepared: self.prepared.clone() })
+    }
 }
 
 impl gate::Server for GateServer {
     async fn enter(self: Rc<Self>, params: gate::EnterParams, mut results: gate::EnterResults) -> capnp::Result<()> {
         let params = params.get()?;
-        let verdict = self.door.check(params.get_hello()?)?;
+        let verdict = self.door.check_client(params.get_hello()?)?;
         let login = Login {
             user: params.get_user()?.to_string()?,
             password: params.get_password()?.to_string()?,
             database: params.get_database()?.to_string()?,
         };
-        let service = self.service.clone();
         let entered = match verdict {
-            Ok(()) => blocking(move || service.enter(&login)).await,
+            Ok(knows_secret) => self.log_in(login, knows_secret).await,
             Err(failure) => Err(failure),
         };
         let mut result = results.get().init_result();
         result.set_major(MAJOR);
         result.set_minor(MINOR);
         match entered {
-            Ok(session) => {
-                self.door.pass();
-                let (calls, prepared) = (self.door.calls().clone(), self.prepared.clone());
-                result.set_session(new_client(SessionServer { session, calls, prepared }));
-            }
+            Ok(session) => result.set_session(new_client(session)),
             Err(failure) => failure.write(result.init_failure()),
         }
         Ok(())
@@ -89,39 +111,49 @@ impl gate::Server for GateServer {
     async fn peer(self: Rc<Self>, params: gate::PeerParams, mut results: gate::PeerResults) -> capnp::Result<()> {
         let verdict = self.door.check(params.get()?.get_hello()?)?;
         let mut result = results.get().init_result();
-        match verdict {
-            Ok(()) => {
-                self.door.pass();
-                result.set_peer(new_client(PeerServer(self.service.peer())));
-            }
+        match verdict.and_then(|()| self.door.let_in(Who::Peer)) {
+            Ok(()) => result.set_peer(new_client(PeerServer(self.service.peer()))),
             Err(failure) => failure.write(result.init_failure()),
         }
         Ok(())
     }
 }
 
-/// Runs a call that answers in parts: they go out while it runs, and how far it is, if that is wanted. If the caller goes away, it is
-/// cancelled.
+/// The turns of a session's statements: one has the next when it has ended and its answer was taken.
+#[derive(Clone)]
+struct Turns {
+    calls: Calls,
+    /// How many statements the connection may have under way.
+    room: Arc<Allowance>,
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// Runs a call that answers in parts when it is its turn: they go out while it runs, and how far it is, if that is wanted. If the caller
+/// goes away, it is cancelled.
 async fn answered(
-    calls: &Calls,
+    turns: &Turns,
     (to, progress): (answer::Client, bool),
     run: impl FnOnce(&mut dyn Answer, &Cancelled) -> Result<()> + Send + 'static,
 ) -> Result<()> {
-    let _call = calls.begin();
+    let _room = turns.room.take("this connection")?;
+    let _call = turns.calls.begin();
+    // One that is cancelled has its turn until it has ended.
+    let turn = turns.turn.clone().lock_owned().await;
     let (sender, parts) = mpsc::channel(QUEUED);
     let cancelled = Cancelled::default();
     let _guard = Guard(cancelled.clone());
     let followed = progress.then(Followed::default);
     let mut sink = QueueAnswer { parts: sender, cancelled: cancelled.clone(), followed: followed.clone() };
     let work = async {
-        let run = std::pin::pin!(blocking(move || run(&mut sink, &cancelled)));
+        let run = std::pin::pin!(blocking(move || Ok((run(&mut sink, &cancelled), turn))));
         let send = std::pin::pin!(send(parts, &to));
         match futures_util::future::select(run, send).await {
             // What still waits is for nobody: a client that does not take it holds nothing up.
-            Either::Left((Err(failure), _)) if failure.kind == FailureKind::Cancelled => Err(failure),
-            Either::Left((ran, send)) => send.await.and(ran),
+            Either::Left((Err(failure), _)) => Err(failure),
+            Either::Left((Ok((Err(failure), _)), _)) if failure.kind == FailureKind::Cancelled => Err(failure),
+            Either::Left((Ok((ran, _turn)), send)) => send.await.and(ran),
             Either::Right((sent, run)) => {
-                let ran = run.await;
+                let ran = run.await.and_then(|(ran, _)| ran);
                 sent.and(ran)
             }
         }
@@ -156,7 +188,7 @@ async fn tell(followed: &Followed, to: &answer::Client) -> Infallible {
 
 struct SessionServer {
     session: Arc<dyn SessionService>,
-    calls: Calls,
+    turns: Turns,
     prepared: Arc<Semaphore>,
 }
 
@@ -172,7 +204,7 @@ impl SessionServer {
         };
         let session = self.session.clone();
         let statement = blocking(move || session.prepare(&sql)).await?;
-        Ok(PreparedServer { statement, calls: self.calls.clone(), _permit: permit })
+        Ok(PreparedServer { statement, turns: self.turns.clone(), _permit: permit })
     }
 }
 
@@ -181,7 +213,7 @@ impl session::Server for SessionServer {
         let params = params.get()?;
         let (sql, to) = (params.get_sql()?.to_string()?, (params.get_answer()?, params.get_progress()));
         let session = self.session.clone();
-        let ran = answered(&self.calls, to, move |answer, cancelled| session.execute(&sql, answer, cancelled)).await;
+        let ran = answered(&self.turns, to, move |answer, cancelled| session.execute(&sql, answer, cancelled)).await;
         done::write(ran, results.get().init_result());
         Ok(())
     }
@@ -194,7 +226,7 @@ impl session::Server for SessionServer {
         let params = params.get()?;
         let (plan, to) = (params.get_plan()?.to_vec(), (params.get_answer()?, params.get_progress()));
         let session = self.session.clone();
-        let ran = answered(&self.calls, to, move |answer, cancelled| session.execute_plan(&plan, answer, cancelled)).await;
+        let ran = answered(&self.turns, to, move |answer, cancelled| session.execute_plan(&plan, answer, cancelled)).await;
         done::write(ran, results.get().init_result());
         Ok(())
     }
@@ -204,7 +236,10 @@ impl session::Server for SessionServer {
         let session = self.session.clone();
         let mut result = results.get().init_result();
         match blocking(move || session.load(&table)).await {
-            Ok(load) => result.set_load(new_client(LoadServer(Arc::new(Mutex::new(load))))),
+            Ok(load) => {
+                let (load, room) = (Arc::new(tokio::sync::Mutex::new(load)), self.turns.room.clone());
+                result.set_load(new_client(LoadServer { load, room }));
+            }
             Err(failure) => failure.write(result.init_failure()),
         }
         Ok(())
@@ -255,7 +290,7 @@ impl session::Server for SessionServer {
 
 struct PreparedServer {
     statement: Arc<dyn PreparedService>,
-    calls: Calls,
+    turns: Turns,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -269,7 +304,7 @@ impl prepared_statement::Server for PreparedServer {
         let values = parameter::read(params.get_parameters()?)?;
         let to = (params.get_answer()?, params.get_progress());
         let statement = self.statement.clone();
-        let ran = answered(&self.calls, to, move |answer, cancelled| statement.execute(&values, answer, cancelled)).await;
+        let ran = answered(&self.turns, to, move |answer, cancelled| statement.execute(&values, answer, cancelled)).await;
         done::write(ran, results.get().init_result());
         Ok(())
     }
@@ -357,20 +392,30 @@ fn send_part(part: AnswerPart, to: &answer::Client) -> futures_util::future::Loc
     }
 }
 
-struct LoadServer(Arc<Mutex<Box<dyn TableLoad>>>);
+/// A load: its calls run one after the other too.
+struct LoadServer {
+    load: Arc<tokio::sync::Mutex<Box<dyn TableLoad>>>,
+    room: Arc<Allowance>,
+}
+
+impl LoadServer {
+    async fn call<T: Send + 'static>(&self, call: impl FnOnce(&mut dyn TableLoad) -> Result<T> + Send + 'static) -> Result<T> {
+        let _room = self.room.take("this connection")?;
+        let mut load = self.load.clone().lock_owned().await;
+        blocking(move || call(&mut **load)).await
+    }
+}
 
 impl load::Server for LoadServer {
     async fn write(self: Rc<Self>, params: load::WriteParams, mut results: load::WriteResults) -> capnp::Result<()> {
         let chunk = params.get()?.get_chunk()?.to_vec();
-        let load = self.0.clone();
-        done::write(blocking(move || load.lock().write(chunk)).await, results.get().init_result());
+        done::write(self.call(move |load| load.write(chunk)).await, results.get().init_result());
         Ok(())
     }
 
     async fn finish(self: Rc<Self>, _: load::FinishParams, mut results: load::FinishResults) -> capnp::Result<()> {
-        let load = self.0.clone();
         let mut result: loaded::Builder<'_> = results.get().init_result();
-        match blocking(move || load.lock().finish()).await {
+        match self.call(|load| load.finish()).await {
             Ok(rows) => result.set_rows(rows),
             Err(failure) => failure.write(result.init_failure()),
         }

@@ -8,7 +8,8 @@ using Failure = Common.Failure;
 
 # What a coordinator's port offers before it knows who speaks.
 interface Gate {
-  # A session of a user. `database` may be empty: the one named `stoa`.
+  # A session of a user. `database` may be empty: the one named `stoa`. The hello of a client may have no secret: a connection has one
+  # try then, and user and password must be those of a user.
   enter @0 (hello :Common.Hello, user :Text, password :Text, database :Text) -> (result :Entered);
   # Another coordinator; needs the cluster's secret.
   peer @1 (hello :Common.Hello) -> (result :PeerEntered);
@@ -30,7 +31,8 @@ struct PeerEntered {
   }
 }
 
-# Statements run one after the other; calls may be sent before the last was answered. Dropping a call, or the connection, cancels it.
+# Statements, prepared ones too, run one after the other in the order in which they were sent; calls may be sent before the last was
+# answered. Dropping a call, or the connection, cancels it, whether it runs or waits.
 interface Session {
   # Runs statements in order up to the first that fails. `progress`: the answer wants to know how far they are.
   execute @0 (sql :Text, answer :Answer, progress :Bool) -> (result :Done);

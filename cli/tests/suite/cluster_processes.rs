@@ -66,7 +66,16 @@ fn the_cluster_is_managed_by_statements() {
     let cluster = Cluster::start(2);
     let leaves = cluster.ok("SHOW LEAVES");
     assert!(leaves.starts_with("Host,Port,Availability_Group,Pair_Host,Pair_Port,State,"), "{leaves}");
-    assert_eq!(leaves.matches(",online,").count(), 2, "{leaves}");
+    assert_eq!(leaves.matches(",online,1,").count(), 2, "{leaves}");
+    assert_eq!(leaves.matches(",running\n").count(), 2, "{leaves}");
+    let aggregators = cluster.ok("SHOW AGGREGATORS");
+    let columns = "Host,Port,State,Opened_Connections,Average_Roundtrip_Latency_ms,Master_Aggregator,Role,NodeId,Runtime_State\n";
+    assert!(aggregators.starts_with(columns), "{aggregators}");
+    cluster.wait_for_replicas(2);
+    // A replica's master is the other leaf, as the catalog has it and as that leaf says.
+    let status = cluster.ok("SHOW CLUSTER STATUS");
+    let replica = status.lines().map(|line| line.split(',').collect::<Vec<_>>()).find(|cells| cells[4] == "Slave").unwrap();
+    assert!(replica[7..9] == replica[10..12] && replica[8] != replica[2] && replica[9] != replica[0], "{status}");
     cluster.ok("CREATE REFERENCE TABLE r (a INT); INSERT INTO r VALUES (1), (2)");
     cluster.ok("CREATE DATABASE d PARTITIONS 5");
     assert_eq!(cluster.ok("SHOW PARTITIONS ON d").matches("Master").count(), 5);
@@ -155,7 +164,8 @@ fn a_leaf_that_dies_is_named_and_its_return_is_noticed() {
     let began = Instant::now();
     cluster.fails("SELECT sum(a) FROM t", &cluster.address(2));
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
-    assert!(cluster.ok("SHOW LEAVES").contains(",offline,"));
+    let leaves = cluster.ok("SHOW LEAVES");
+    assert!(leaves.contains(",offline,0,") && leaves.contains(",unreachable\n"), "{leaves}");
     assert_eq!(cluster.ok("SELECT 1 AS one"), "one\n1\n");
     let output = stoa(&["cluster", "start", "--dir", cluster.dir()]).output().unwrap();
     assert!(output.status.success(), "{}", text(&output));

@@ -59,6 +59,50 @@ fn wrong_usage_is_2_and_wrong_sql_is_1_with_its_place() {
     assert_eq!(ok(&sql(folder.path(), "SELECT count(*) AS n FROM t")), "n\n0\n");
 }
 
+/// Of a data directory and a cluster the one counts that was said closest by: on the command line, in the environment, in the file.
+#[test]
+fn the_closest_place_of_data_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let (data, file) = (data.to_str().unwrap(), folder.path().join("stoa.toml"));
+    // Nobody listens there.
+    let nowhere = "127.0.0.1:1";
+    let run = |arguments: &[&str], variables: &[(&str, &str)], of_file: &str| {
+        fs::write(&file, of_file).unwrap();
+        let mut command = binary::stoa(&["sql", "--format", "csv", "-c", "SELECT 1 AS one", "--config", file.to_str().unwrap()]);
+        command.args(arguments).env_remove("STOA_DATA").env_remove("STOA_CONNECT").envs(variables.iter().copied());
+        command.output().unwrap()
+    };
+    let (of_data, of_cluster) = (format!("data = '{data}'\n"), format!("connect = '{nowhere}'\n"));
+    let (env_data, env_cluster) = (("STOA_DATA", data), ("STOA_CONNECT", nowhere));
+    let here = |output: &Output| assert_eq!(ok(output), "one\n1\n");
+    let there = |output: &Output| fails(output, nowhere);
+    there(&run(&["--connect", nowhere], &[env_data], ""));
+    there(&run(&["--connect", nowhere], &[], &of_data));
+    there(&run(&[], &[env_cluster], &of_data));
+    here(&run(&["--data", data], &[env_cluster], ""));
+    here(&run(&["--data", data], &[], &of_cluster));
+    here(&run(&[], &[env_data], &of_cluster));
+    here(&run(&["--data", data], &[env_data, env_cluster], &of_cluster));
+    let both = [
+        (run(&["--data", data, "--connect", nowhere], &[], ""), "on the command line"),
+        (run(&[], &[env_data, env_cluster], &of_cluster), "in the environment"),
+        (run(&[], &[], &(of_data.clone() + &of_cluster)), "in the configuration file"),
+    ];
+    for (output, place) in both {
+        assert_eq!(output.status.code(), Some(2));
+        assert!(stderr(&output).contains(&format!("--data and --connect are both {place}")), "{}", stderr(&output));
+    }
+    // The same of how a coordinator begins; it fails over its data directory, which is a file.
+    let coordinator = |arguments: &[&str]| {
+        let mut command = binary::stoa(&["coordinator", "--data", file.to_str().unwrap()]);
+        command.args(arguments).env("STOA_BOOTSTRAP", "true").env("STOA_JOIN", nowhere).output().unwrap()
+    };
+    assert_eq!(coordinator(&[]).status.code(), Some(2));
+    assert_eq!(coordinator(&["--join", nowhere]).status.code(), Some(1));
+    assert_eq!(coordinator(&["--bootstrap"]).status.code(), Some(1));
+}
+
 #[test]
 fn loads_csv_and_keeps_nothing_of_a_bad_file() {
     let folder = tempfile::tempdir().unwrap();

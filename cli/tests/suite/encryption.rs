@@ -29,6 +29,17 @@ fn all_connections_are_encrypted() {
     assert!(follower.status.success(), "{}", text(&follower));
     assert_eq!(text(&sql(&cluster, Some(&ca))), "n\n3\n");
 
+    // A user logs in over TLS without the secret.
+    let user = |password: &str| {
+        let mut command = cluster.command(&["sql", "--user", "ada", "--format", "csv", "-c", "SELECT count(*) AS n FROM t"]);
+        text(&command.env("STOA_TLS_CA", &ca).env("STOA_PASSWORD", password).env_remove("STOA_SECRET").output().unwrap())
+    };
+    assert!(user("").contains("needs its secret"), "{}", user(""));
+    let make = ["sql", "-c", "CREATE USER ada IDENTIFIED BY 'of ada'"];
+    assert!(cluster.command(&make).env("STOA_TLS_CA", &ca).output().unwrap().status.success());
+    assert_eq!(user("of ada"), "n\n3\n");
+    assert!(user("of eve").contains("or the password is wrong"), "{}", user("of eve"));
+
     // Without TLS, and with another authority: an error that says what to do.
     let plain = sql(&cluster, None);
     assert!(!plain.status.success() && text(&plain).contains("--tls-ca"), "{}", text(&plain));

@@ -39,6 +39,7 @@ mod recover;
 mod reference;
 mod s3;
 mod small_disk;
+mod strangers;
 mod streaming;
 mod tpch;
 mod transactions;

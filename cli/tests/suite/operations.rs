@@ -104,6 +104,29 @@ fn a_coordinator_without_a_part_is_not_healthy() {
     node.wait().unwrap();
 }
 
+/// Metrics for others need an option of their own, which opens nothing else.
+#[test]
+fn metrics_beyond_loopback_leave_the_rest_guarded() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let leaf = |more: &[&str]| {
+        let args = ["leaf", "--data", data.to_str().unwrap(), "--metrics", "0.0.0.0:0"];
+        let mut command = stoa(&[&args[..], more].concat());
+        command.env_remove("STOA_SECRET").stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    let refused = text(&leaf(&[]).output().unwrap());
+    assert!(refused.contains("--insecure-metrics allows it"), "{refused}");
+    let refused = text(&leaf(&["--insecure-metrics", "--listen", "0.0.0.0:0"]).output().unwrap());
+    assert!(refused.contains("a cluster secret and TLS would be missing; --insecure allows it"), "{refused}");
+    let mut node = leaf(&["--insecure-metrics"]).spawn().unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(node.stdout.take().unwrap()), &mut line).unwrap();
+    node.kill().unwrap();
+    let said = text(&node.wait_with_output().unwrap());
+    assert!(line.contains("leaf listening on 127.0.0.1:") && said.contains("address=0.0.0.0:"), "{line}{said}");
+}
+
 #[test]
 fn nodes_end_in_order_when_they_are_told_to() {
     let cluster = Cluster::start_with(1, 1, &[("STOA_SHUTDOWN_TIMEOUT", "60")]);

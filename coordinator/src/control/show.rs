@@ -25,6 +25,13 @@ fn state(leaf: &Leaf, answers: bool) -> &'static str {
     }
 }
 
+/// The columns of a node that was asked through the connection to it, and of the milliseconds that it took to answer.
+fn reached(answer: Option<f64>) -> [String; 3] {
+    let latency = answer.map(|ms| format!("{ms:.3}")).unwrap_or_default();
+    let (connections, runtime) = if answer.is_some() { ("1", "running") } else { ("0", "unreachable") };
+    [connections.to_owned(), latency, runtime.to_owned()]
+}
+
 impl Control {
     pub(super) fn show_leaves(&self) -> Result<Outcome> {
         let catalog = self.catalog();
@@ -37,12 +44,23 @@ impl Control {
             let (host, port) = parts(&leaf.address);
             let pair = leaf.pair.and_then(|pair| catalog.leaves.get(&pair));
             let (pair_host, pair_port) = pair.map(|pair| parts(&pair.address)).unwrap_or_default();
-            let latency = answer.map(|ms| format!("{ms:.3}")).unwrap_or_default();
             let state = state(&leaf, answer.is_some()).to_owned();
-            rows.push([host, port, leaf.group.to_string(), pair_host, pair_port, state, latency, id.0.to_string()]);
+            let [connections, latency, runtime] = reached(answer);
+            let (group, node) = (leaf.group.to_string(), id.0.to_string());
+            rows.push([host, port, group, pair_host, pair_port, state, connections, latency, node, runtime]);
         }
-        let columns =
-            ["Host", "Port", "Availability_Group", "Pair_Host", "Pair_Port", "State", "Average_Roundtrip_Latency_ms", "NodeId"];
+        let columns = [
+            "Host",
+            "Port",
+            "Availability_Group",
+            "Pair_Host",
+            "Pair_Port",
+            "State",
+            "Opened_Connections",
+            "Average_Roundtrip_Latency_ms",
+            "NodeId",
+            "Runtime_State",
+        ];
         text_table(&columns, &rows)
     }
 
@@ -71,12 +89,23 @@ impl Control {
         let row = |(id, address, latency): (NodeId, String, Option<f64>)| {
             let (host, port) = parts(&address);
             let state = if latency.is_some() { "online" } else { "offline" };
-            let latency = latency.map(|ms| format!("{ms:.3}")).unwrap_or_default();
+            let [connections, latency, runtime] = reached(latency);
             let (master, role) = if leader == Some(id) { ("1", "leader") } else { ("0", "follower") };
-            [host, port, state.to_owned(), latency, master.to_owned(), role.to_owned(), id.0.to_string()]
+            let (master, role, node) = (master.to_owned(), role.to_owned(), id.0.to_string());
+            [host, port, state.to_owned(), connections, latency, master, role, node, runtime]
         };
-        let rows: Vec<[String; 7]> = self.ask_coordinators().into_iter().map(row).collect();
-        let columns = ["Host", "Port", "State", "Average_Roundtrip_Latency_ms", "Master_Aggregator", "Role", "NodeId"];
+        let rows: Vec<[String; 9]> = self.ask_coordinators().into_iter().map(row).collect();
+        let columns = [
+            "Host",
+            "Port",
+            "State",
+            "Opened_Connections",
+            "Average_Roundtrip_Latency_ms",
+            "Master_Aggregator",
+            "Role",
+            "NodeId",
+            "Runtime_State",
+        ];
         text_table(&columns, &rows)
     }
 
@@ -122,54 +151,81 @@ impl Control {
     pub(super) fn show_cluster_status(&self) -> Result<Outcome> {
         let catalog = self.catalog();
         let reports = self.ask_reports(|_| true);
+        let acting = masters(&reports);
+        let address_of = |id: Option<&NodeId>| id.and_then(|id| catalog.leaves.get(id)).map(|leaf| parts(&leaf.address));
         let mut rows = Vec::new();
         for (id, leaf) in &catalog.leaves {
             let (host, port) = parts(&leaf.address);
             let report = reports.get(id);
             for ((database, ordinal), (metadata, there)) in copies_of(&catalog, *id, report) {
-                let role = match (there, metadata) {
-                    (None, _) => "Missing",
-                    (Some(_), "Non-existent") => "Orphan",
-                    (Some(copy), _) => match copy.role {
-                        CopyRole::Master => "Master",
-                        CopyRole::Replica => "Slave",
-                        CopyRole::None => "Waiting",
-                    },
-                };
                 let position = there.map(|copy| format!("{}:{}", copy.position.term, copy.position.lsn)).unwrap_or_default();
                 let details = there.map(|copy| copy.failure.clone()).unwrap_or_default();
+                let name = format!("{database}_{ordinal}");
+                let (master_host, master_port) = address_of(acting.get(&(&*database, ordinal))).unwrap_or_default();
                 let partition = catalog.databases.get(&database).and_then(|d| d.partitions.get(ordinal as usize));
-                let master = partition.and_then(|p| catalog.leaves.get(&p.copies.master?));
-                let (master_host, master_port) = master.map(|leaf| parts(&leaf.address)).unwrap_or_default();
+                let expected = partition.and_then(|p| p.copies.master);
+                let (expected_host, expected_port) = address_of(expected.as_ref()).unwrap_or_default();
                 rows.push([
                     id.0.to_string(),
                     host.clone(),
                     port.clone(),
-                    format!("{database}_{ordinal}"),
-                    role.to_owned(),
+                    name,
+                    role(metadata, there).to_owned(),
                     state(leaf, report.is_some()).to_owned(),
                     position,
                     master_host,
                     master_port,
+                    expected.map(|id| id.0.to_string()).unwrap_or_default(),
+                    expected_host,
+                    expected_port,
                     metadata.to_owned(),
                     details,
                 ]);
             }
         }
-        let columns = [
-            "Node_ID",
-            "Host",
-            "Port",
-            "Database_Name",
-            "Role",
-            "State",
-            "Position",
-            "Master_Host",
-            "Master_Port",
-            "Metadata_Role",
-            "Details",
-        ];
-        text_table(&columns, &rows)
+        text_table(&CLUSTER_STATUS, &rows)
+    }
+}
+
+/// The columns of SHOW CLUSTER STATUS: the master that acts, and the one that the catalog has.
+const CLUSTER_STATUS: [&str; 14] = [
+    "Node_ID",
+    "Host",
+    "Port",
+    "Database_Name",
+    "Role",
+    "State",
+    "Position",
+    "Master_Host",
+    "Master_Port",
+    "Metadata_Master_Node_ID",
+    "Metadata_Master_Host",
+    "Metadata_Master_Port",
+    "Metadata_Role",
+    "Details",
+];
+
+/// Who says that it is the master of a partition; of several the one of the latest term.
+fn masters(reports: &BTreeMap<NodeId, Report>) -> BTreeMap<(&str, u32), NodeId> {
+    let mut masters: BTreeMap<(&str, u32), (u64, NodeId)> = BTreeMap::new();
+    let all = reports.iter().flat_map(|(id, report)| report.copies.iter().map(move |copy| (*id, copy)));
+    for (id, copy) in all.filter(|(_, copy)| copy.role == CopyRole::Master) {
+        let found = masters.entry((&copy.database, copy.ordinal)).or_insert((copy.term, id));
+        *found = (*found).max((copy.term, id));
+    }
+    masters.into_iter().map(|(partition, (_, id))| (partition, id)).collect()
+}
+
+/// What a copy is, beside the role that the catalog gives it.
+fn role(metadata: &str, there: Option<&CopyReport>) -> &'static str {
+    match (there, metadata) {
+        (None, _) => "Missing",
+        (Some(_), "Non-existent") => "Orphan",
+        (Some(copy), _) => match copy.role {
+            CopyRole::Master => "Master",
+            CopyRole::Replica => "Slave",
+            CopyRole::None => "Waiting",
+        },
     }
 }
 

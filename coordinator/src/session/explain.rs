@@ -18,7 +18,7 @@ pub(super) fn run(session: &Session, query: &QueryText, analyze: bool, cancel: &
     }
     let planned = start.elapsed();
     // Nobody reads the rows.
-    let profile = session.store.stream(&query, cancel, &Progress::default(), &mut |_, _| Ok(()))?;
+    let profile = session.read(&query, cancel, &Progress::default(), &mut |_, _| Ok(()))?;
     let executed = start.elapsed() - planned;
     let annotate = |node| profile.lines(node);
     let mut text = explain(&query, Some(&annotate));

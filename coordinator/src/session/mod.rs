@@ -17,10 +17,11 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use parking_lot::Mutex;
-use stoa_exec::{CancelToken, Progress, QueryResult, TakeResult};
-use stoa_plan::{DataType, Node, Plan, Query, StatisticsSource, TableStatistics, optimizer};
+use stoa_exec::{CancelToken, Profile, Progress, QueryResult, TakeResult};
+use stoa_plan::{DataType, Node, Phase, Plan, Query, Scan, StatisticsSource, TableStatistics, optimizer};
 use stoa_sql::{Catalog, QueryText, SqlError, Statement, TableColumn, TableInfo};
 
+use crate::store::existing;
 use crate::{Error, Result, Store};
 use open::Open;
 
@@ -120,23 +121,42 @@ impl Session {
         telling(each, |out| {
             self.planned(cancel, || {
                 let mut query = query.clone();
-                self.check_scans(&mut query)?;
-                stream(&mut *out, |take| self.store.stream(&self.physical(query)?, cancel, progress, take))
+                self.check_submitted(&mut query)?;
+                self.rows(&self.physical(query)?, cancel, progress, &mut *out)
             })
         })
     }
 
-    /// The tables that a submitted plan reads may be read. Those of no definition in particular are read as they are now.
-    fn check_scans(&self, query: &mut Query) -> Result<()> {
+    /// A submitted plan says what, not where: its tables are those that are there and may be read.
+    fn check_submitted(&self, query: &mut Query) -> Result<()> {
         let mut plans: Vec<&mut Plan> = query.plans_mut();
         while let Some(plan) = plans.pop() {
-            if let Node::Scan(scan) = &mut plan.node {
-                self.store.may_read(&scan.table)?;
-                if scan.revision == 0 {
-                    scan.revision = self.store.table(&scan.table).map_or(0, |def| def.revision());
+            let not_whole = match &mut plan.node {
+                Node::Scan(scan) => {
+                    self.check_scan(scan)?;
+                    None
                 }
+                Node::Exchange { .. } => Some("exchanges"),
+                Node::Aggregate(aggregate) if aggregate.phase != Phase::Single => Some("partial aggregates"),
+                _ => None,
+            };
+            if let Some(what) = not_whole {
+                let way_out = "leave them out, the coordinator adds its own";
+                return Err(Error::Invalid(format!("a plan that is submitted has no {what}: {way_out}")));
             }
             plans.extend(plan.inputs_mut());
+        }
+        Ok(())
+    }
+
+    /// Where the rows of a table are is what its definition says; one of no definition in particular is read as it is now.
+    fn check_scan(&self, scan: &mut Scan) -> Result<()> {
+        self.store.may_read(&scan.table)?;
+        let def = existing(&*self.store, &scan.table)?;
+        scan.reference = def.reference;
+        scan.shard_key.clone_from(&def.shard_key);
+        if scan.revision == 0 {
+            scan.revision = def.revision();
         }
         Ok(())
     }
@@ -229,14 +249,19 @@ impl Session {
     }
 
     fn rows(&self, plan: &Query, cancel: &CancelToken, progress: &Progress, out: &mut Out<'_>) -> Result<()> {
+        stream(out, |take| self.read(plan, cancel, progress, take))
+    }
+
+    /// Runs a query in the transaction that is open, or else over what is committed.
+    fn read(&self, plan: &Query, cancel: &CancelToken, progress: &Progress, take: &mut TakeResult<'_>) -> Result<Profile> {
         let mut open = self.open.lock();
-        stream(out, |take| match &mut *open {
+        match &mut *open {
             Some(open) => open.run(&*self.store, cancel, &mut |transaction| transaction.stream(plan, cancel, progress, take)),
             None => {
                 drop(open);
                 self.store.stream(plan, cancel, progress, take)
             }
-        })
+        }
     }
 
     /// The plan of a query that is all of a text: kept for the next time if it will be right then.

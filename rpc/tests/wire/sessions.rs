@@ -1,0 +1,287 @@
+//! Sessions: statements that are sent together, cancelled while they wait, or too many.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use capnp::capability::Rc;
+use capnp_rpc::new_client;
+use futures_util::future::LocalBoxFuture;
+use parking_lot::Mutex;
+use stoa_rpc::admin::{AdminCommand, AdminReply};
+use stoa_rpc::peer::PeerService;
+use stoa_rpc::session::{
+    Answer, AnswerPart, Cancelled, CoordinatorService, Login, MAX_STATEMENTS, Parameter, PreparedService, SessionService,
+    TableLoad,
+};
+use stoa_rpc::{Failure, FailureKind, Io, Limits, Listener, Result, Security, serve_coordinator};
+use stoa_schema::common_capnp::done;
+use stoa_schema::coordinator_capnp::{answer, entered, gate, loading, prepared, prepared_statement, session};
+
+use crate::raw::talk;
+
+/// What statements did, in order.
+type Log = Arc<Mutex<Vec<String>>>;
+
+/// A coordinator whose statements write down when they begin and end.
+#[derive(Clone, Default)]
+struct Scribe(Log);
+
+impl Scribe {
+    fn run(&self, text: &str, answer: &mut dyn Answer, cancelled: &Cancelled) -> Result<()> {
+        self.0.lock().push(format!("{text} begins"));
+        let number: u64 = text.chars().filter(char::is_ascii_digit).collect::<String>().parse().unwrap_or(0);
+        // The first ones take the longest.
+        std::thread::sleep(Duration::from_millis(20_u64.saturating_sub(number)));
+        if text.contains("until cancelled") {
+            while !cancelled.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        self.0.lock().push(format!("{text} ends"));
+        answer.part(AnswerPart::Text(text.to_owned()))
+    }
+}
+
+fn nothing<T>() -> Result<T> {
+    Err(Failure::new(FailureKind::User, "it only writes things down"))
+}
+
+impl CoordinatorService for Scribe {
+    fn enter(&self, _: &Login, _: bool) -> Result<Arc<dyn SessionService>> {
+        Ok(Arc::new(self.clone()))
+    }
+
+    fn peer(&self) -> Arc<dyn PeerService> {
+        unreachable!("no coordinator asks")
+    }
+}
+
+impl SessionService for Scribe {
+    fn execute(&self, sql: &str, answer: &mut dyn Answer, cancelled: &Cancelled) -> Result<()> {
+        self.run(sql, answer, cancelled)
+    }
+
+    fn execute_plan(&self, plan: &[u8], answer: &mut dyn Answer, cancelled: &Cancelled) -> Result<()> {
+        self.run(std::str::from_utf8(plan).unwrap(), answer, cancelled)
+    }
+
+    fn prepare(&self, _: &str) -> Result<Arc<dyn PreparedService>> {
+        Ok(Arc::new(self.clone()))
+    }
+
+    fn load(&self, table: &str) -> Result<Box<dyn TableLoad>> {
+        self.0.lock().push(format!("load into {table}"));
+        Ok(Box::new(self.clone()))
+    }
+
+    fn describe(&self, _: &str) -> Result<Vec<u8>> {
+        nothing()
+    }
+
+    fn names(&self) -> Result<Vec<String>> {
+        Ok(vec!["t".to_owned()])
+    }
+
+    fn admin(&self, _: &AdminCommand, _: &Cancelled) -> Result<AdminReply> {
+        nothing()
+    }
+}
+
+impl PreparedService for Scribe {
+    fn parameters(&self) -> u32 {
+        1
+    }
+
+    fn execute(&self, values: &[Parameter], answer: &mut dyn Answer, cancelled: &Cancelled) -> Result<()> {
+        let [Parameter::Int(number)] = values else { return nothing() };
+        self.run(&number.to_string(), answer, cancelled)
+    }
+}
+
+impl TableLoad for Scribe {
+    fn write(&mut self, chunk: Vec<u8>) -> Result<()> {
+        std::thread::sleep(Duration::from_millis(20_u64.saturating_sub(chunk[0].into())));
+        self.0.lock().push(format!("chunk {}", chunk[0]));
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<u64> {
+        self.0.lock().push("finish".to_owned());
+        Ok(7)
+    }
+}
+
+/// Takes what comes.
+struct Taker;
+
+impl answer::Server for Taker {
+    async fn text(self: Rc<Self>, _: answer::TextParams, _: answer::TextResults) -> capnp::Result<()> {
+        Ok(())
+    }
+}
+
+/// A coordinator on a port, as long as what comes first is kept.
+fn start() -> ((Io, Listener), String, Log) {
+    let (io, scribe) = (Io::start("test-io").unwrap(), Scribe::default());
+    let security = Security::default();
+    let listener = serve_coordinator(&io, "127.0.0.1:0", &security, Limits::default(), Arc::new(scribe.clone())).unwrap();
+    let address = listener.address().to_string();
+    ((io, listener), address, scribe.0)
+}
+
+async fn enter(gate: &gate::Client) -> session::Client {
+    let mut request = gate.enter_request();
+    request.get().init_hello().set_major(stoa_rpc::MAJOR);
+    let response = request.send().promise.await.unwrap();
+    match response.get().unwrap().get_result().unwrap().which().unwrap() {
+        entered::Session(session) => session.unwrap(),
+        entered::Failure(failure) => panic!("{:?}", failure.unwrap().get_message()),
+    }
+}
+
+async fn prepare(session: &session::Client) -> prepared_statement::Client {
+    let response = session.prepare_request().send().promise.await.unwrap();
+    match response.get().unwrap().get_result().unwrap().which().unwrap() {
+        prepared::Done(done) => done.get_statement().unwrap(),
+        prepared::Failure(failure) => panic!("{:?}", failure.unwrap().get_message()),
+    }
+}
+
+/// Why a call failed, if it did.
+fn failure(from: done::Reader<'_>) -> Option<String> {
+    match from.which().unwrap() {
+        done::Done(()) => None,
+        done::Failure(failure) => Some(failure.unwrap().get_message().unwrap().to_string().unwrap()),
+    }
+}
+
+/// Sends a statement at once; the future waits for its end.
+fn send(session: &session::Client, sql: &str) -> LocalBoxFuture<'static, Option<String>> {
+    let mut request = session.execute_request();
+    request.get().set_sql(sql);
+    request.get().set_answer(new_client(Taker));
+    let promise = request.send().promise;
+    Box::pin(async move { failure(promise.await.unwrap().get().unwrap().get_result().unwrap()) })
+}
+
+fn send_plan(session: &session::Client, plan: &str) -> LocalBoxFuture<'static, Option<String>> {
+    let mut request = session.execute_plan_request();
+    request.get().set_plan(plan.as_bytes());
+    request.get().set_answer(new_client(Taker));
+    let promise = request.send().promise;
+    Box::pin(async move { failure(promise.await.unwrap().get().unwrap().get_result().unwrap()) })
+}
+
+fn send_prepared(statement: &prepared_statement::Client, number: i64) -> LocalBoxFuture<'static, Option<String>> {
+    let mut request = statement.execute_request();
+    request.get().init_parameters(1).get(0).set_int(number);
+    request.get().set_answer(new_client(Taker));
+    let promise = request.send().promise;
+    Box::pin(async move { failure(promise.await.unwrap().get().unwrap().get_result().unwrap()) })
+}
+
+fn wait_for(log: &Log, line: &str) {
+    let began = std::time::Instant::now();
+    while !log.lock().iter().any(|other| other == line) {
+        assert!(began.elapsed() < Duration::from_secs(20), "no '{line}' in {:?}", log.lock());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn statements_that_are_sent_together_run_in_their_order() {
+    let (_served, address, log) = start();
+    talk(&address, async |gate: gate::Client| {
+        let session = enter(&gate).await;
+        let statement = prepare(&session).await;
+        let sent: Vec<_> = (0..MAX_STATEMENTS)
+            .map(|n| match n % 3 {
+                0 => send(&session, &n.to_string()),
+                1 => send_plan(&session, &n.to_string()),
+                _ => send_prepared(&statement, n as i64),
+            })
+            .collect();
+        for ended in sent {
+            assert_eq!(ended.await, None);
+        }
+    });
+    let expected: Vec<_> = (0..MAX_STATEMENTS).flat_map(|n| [format!("{n} begins"), format!("{n} ends")]).collect();
+    assert_eq!(*log.lock(), expected);
+}
+
+#[test]
+fn what_waits_can_be_cancelled_and_what_runs_keeps_its_turn_until_it_has_ended() {
+    let (_served, address, log) = start();
+    talk(&address, async |gate: gate::Client| {
+        let session = enter(&gate).await;
+        let first = send(&session, "0 until cancelled");
+        let (second, third) = (send(&session, "1"), send(&session, "2"));
+        // Other calls, and other sessions, do not wait.
+        assert_eq!(session.names_request().send().promise.await.unwrap().get().unwrap().get_names().unwrap().len(), 1);
+        assert_eq!(send(&enter(&gate).await, "other").await, None);
+        wait_for(&log, "0 until cancelled begins");
+        drop(third);
+        drop(first);
+        assert_eq!(second.await, None);
+        assert_eq!(send(&session, "3").await, None);
+    });
+    let mut lines = log.lock().clone();
+    lines.retain(|line| !line.starts_with("other"));
+    assert_eq!(lines, ["0 until cancelled begins", "0 until cancelled ends", "1 begins", "1 ends", "3 begins", "3 ends"]);
+}
+
+#[test]
+fn a_connection_has_so_many_statements_under_way() {
+    let (_served, address, _log) = start();
+    talk(&address, async |gate: gate::Client| {
+        let session = enter(&gate).await;
+        let first = send(&session, "0 until cancelled");
+        let mut waiting: Vec<_> = (1..MAX_STATEMENTS).map(|n| send(&session, &n.to_string())).collect();
+        let refused = send(&session, "one more").await.unwrap();
+        assert_eq!(refused, "this connection has 64 calls under way, the most that it may have: wait for answers");
+        // Another session of the same connection has no more room, another connection has.
+        assert!(send(&enter(&gate).await, "one more").await.is_some());
+        let elsewhere = address.clone();
+        let other = tokio::task::spawn_blocking(move || {
+            talk(&elsewhere, async |gate: gate::Client| send(&enter(&gate).await, "elsewhere").await)
+        });
+        assert_eq!(other.await.unwrap(), None);
+        waiting.truncate(1);
+        drop(first);
+        for ended in waiting {
+            assert_eq!(ended.await, None);
+        }
+        assert_eq!(send(&session, "afterwards").await, None);
+    });
+}
+
+#[test]
+fn chunks_of_a_load_keep_their_order() {
+    let (_served, address, log) = start();
+    talk(&address, async |gate: gate::Client| {
+        let session = enter(&gate).await;
+        let mut request = session.load_request();
+        request.get().set_table("t");
+        let response = request.send().promise.await.unwrap();
+        let loading::Load(load) = response.get().unwrap().get_result().unwrap().which().unwrap() else { panic!("no load") };
+        let load = load.unwrap();
+        let written: Vec<_> = (0..30u8)
+            .map(|n| {
+                let mut request = load.write_request();
+                request.get().set_chunk(&[n]);
+                request.send().promise
+            })
+            .collect();
+        let finished = load.finish_request().send().promise;
+        for written in written {
+            assert_eq!(failure(written.await.unwrap().get().unwrap().get_result().unwrap()), None);
+        }
+        assert!(finished.await.is_ok());
+    });
+    let mut expected = vec!["load into t".to_owned()];
+    expected.extend((0..30).map(|n| format!("chunk {n}")));
+    expected.push("finish".to_owned());
+    assert_eq!(*log.lock(), expected);
+}
