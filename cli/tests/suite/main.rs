@@ -27,6 +27,7 @@ mod nodes;
 mod operations;
 mod prepared;
 mod process_list;
+mod profile;
 mod progress;
 mod python_client;
 mod recover;
