@@ -18,6 +18,7 @@ mod durability;
 mod encryption;
 mod failover;
 mod full_disk;
+mod garbled_answers;
 #[path = "../leaves/mod.rs"]
 mod leaves;
 mod load;

@@ -1,5 +1,6 @@
 //! EXPLAIN, EXPLAIN ANALYZE and plans that clients submit, on two leaves.
 
+use arrow::array::RecordBatch;
 use stoa::engine::{Engine, Outcome, Setup};
 use stoa_columnstore::Options;
 use stoa_coordinator::{Error, Session};
@@ -127,7 +128,7 @@ fn submit(session: &Session, root: Plan) -> Result<usize, Error> {
     let mut rows = 0;
     session.run_plan(&query, &CancelToken::default(), &Progress::default(), &mut |outcome| {
         if let Outcome::Rows { batches, .. } | Outcome::More(batches) = outcome {
-            rows += batches.iter().map(|batch| batch.num_rows()).sum::<usize>();
+            rows += batches.iter().map(RecordBatch::num_rows).sum::<usize>();
         }
         Ok::<(), Error>(())
     })?;
