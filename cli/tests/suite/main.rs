@@ -20,6 +20,7 @@ mod encryption;
 mod failover;
 mod full_disk;
 mod full_master;
+mod garbled_answers;
 #[path = "../leaves/mod.rs"]
 mod leaves;
 mod load;
@@ -32,6 +33,7 @@ mod nodes;
 mod operations;
 mod prepared;
 mod process_list;
+mod profile;
 mod progress;
 mod python_client;
 mod rebalance;

@@ -4,9 +4,12 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::process::Output;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use stoa_client::{Client, Login, Options, Parameter, Security};
+use stoa_plan::codec::encode;
+use stoa_plan::{ColumnId, DataType, Field, Node as PlanNode, Plan, Query, Scan, ScanColumn};
 
 use crate::nodes::{Cluster, Node, text};
 
@@ -53,10 +56,10 @@ fn recorder(to: impl Fn() -> String + Send + 'static) -> (String, Recorded) {
 }
 
 /// Reproducible numbers (splitmix64).
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
-    fn below(&mut self, bound: usize) -> usize {
+    pub fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -118,60 +121,148 @@ fn bombard(address: &str, recorded: &Recorded, seed: u64) {
     });
 }
 
-fn sql(cluster: &Cluster, address: &str, sql: &str) -> Output {
-    cluster.command_at(address, &["sql", "--format", "csv", "-c", sql]).output().unwrap()
+/// A node that the others reach through a recorder.
+struct Watched {
+    name: &'static str,
+    node: Node,
+    /// Where the others reach it.
+    to: String,
+    said: Recorded,
+}
+
+fn watched(cluster: &Cluster, name: &'static str, more: &[&str]) -> Watched {
+    let place = Arc::new(Mutex::new(String::new()));
+    let goal = place.clone();
+    let (to, said) = recorder(move || goal.lock().unwrap().clone());
+    let kind = if name.starts_with("leaf") { "leaf" } else { "coordinator" };
+    let data = cluster.path().join(name);
+    let mut args = vec![kind, "--data", data.to_str().unwrap(), "--listen", "127.0.0.1:0"];
+    if kind == "coordinator" {
+        args.extend(["--advertise", &to]);
+    }
+    let node = Node::start(cluster, &[&args, more].concat(), &cluster.path().join(format!("{name}.err")));
+    node.address.clone_into(&mut place.lock().unwrap());
+    Watched { name, node, to, said }
+}
+
+/// What a statement gives, tried again for a while: whoever was sent damaged messages may have to find its peers again.
+fn ok(cluster: &Cluster, address: &str, args: &[&str]) -> String {
+    let began = Instant::now();
+    loop {
+        let output = cluster.command_at(address, args).output().unwrap();
+        if output.status.success() {
+            return String::from_utf8(output.stdout).unwrap();
+        }
+        assert!(began.elapsed() < Duration::from_secs(30), "{args:?}: {}", text(&output));
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// A day's work, so that everything is said once: by clients to two coordinators, by those to each other, to leaves, and by leaves.
+fn work(cluster: &Cluster, [leader, follower]: [&Watched; 2]) {
+    let sql = |at: &Watched, sql: &str| ok(cluster, &at.to, &["sql", "--database", "other", "--format", "csv", "-c", sql]);
+    sql(
+        leader,
+        "CREATE TABLE a (k BIGINT PRIMARY KEY, t VARCHAR(9), SHARD KEY (k)); CREATE TABLE b (k BIGINT, v DOUBLE); \
+         INSERT INTO a VALUES (1, 'x'), (2, 'y'), (3, 'z'); INSERT INTO b VALUES (1, 1.5), (2, 2.5); \
+         SELECT a.t, sum(b.v) FROM a JOIN b ON a.k = b.k GROUP BY a.t ORDER BY 1; SELECT count(*) FROM a JOIN b ON a.k = b.v; \
+         CREATE VIEW v AS SELECT * FROM a; DESCRIBE v; SHOW LEAVES; EXPLAIN ANALYZE SELECT count(*) FROM a; DROP VIEW v",
+    );
+    // What only the leader may do, asked of the other one.
+    sql(
+        follower,
+        "CREATE REFERENCE TABLE r (k BIGINT PRIMARY KEY, v BIGINT); INSERT INTO r VALUES (1, 1); REPLACE INTO r VALUES (1, 2), (2, 3); \
+         UPDATE a SET t = 'w' WHERE k = 2; DELETE FROM a WHERE k = 3; REPLACE INTO a VALUES (1, 'again'), (9, 'new'); \
+         INSERT INTO a VALUES (9, 'more') ON DUPLICATE KEY UPDATE t = 'known'; ALTER TABLE b ADD COLUMN w BIGINT; \
+         BEGIN; UPDATE r SET v = v + 1; INSERT INTO b (k) VALUES (7), (8); COMMIT; BEGIN; DELETE FROM a; ROLLBACK; \
+         OPTIMIZE TABLE a FLUSH; SHOW PROCESSLIST; SHOW TABLES; TRUNCATE TABLE r; SHOW USERS; SHOW CLUSTER STATUS",
+    );
+    let rows = cluster.path().join("rows.csv");
+    fs::write(&rows, "14,u\n15,w\n").unwrap();
+    ok(cluster, &leader.to, &["load", "--database", "other", "a", rows.to_str().unwrap()]);
+    let backups = cluster.path().join("backups");
+    let place = backups.to_str().unwrap();
+    sql(
+        follower,
+        &format!("BACKUP DATABASE other TO '{place}'; RESTORE DATABASE other AS again FROM '{place}'; DROP DATABASE again"),
+    );
+    for admin in [&["status"][..], &["leaves"], &["coordinators"], &["databases"], &["partitions", "other"], &["processes"]] {
+        ok(cluster, &follower.to, &[&["admin"], admin].concat());
+    }
+    for admin in [&["rebalance", "other", "--explain"][..], &["rebalance", "other"], &["restore-redundancy", "other"]] {
+        ok(cluster, &leader.to, &[&["admin"], admin].concat());
+    }
+    ok(cluster, &leader.to, &["admin", "rebalance-status"]);
+    ok(cluster, &leader.to, &["admin", "clear-orphans", "--explain"]);
+    let _ = cluster.command_at(&leader.to, &["admin", "kill", "12345"]).output().unwrap();
+
+    let login = Login { database: "other".into(), ..Login::default() };
+    let options = Options { addresses: vec![leader.to.clone()], login, security: Security::new(cluster.secret()) };
+    let client = Client::connect(&options).unwrap();
+    let prepared = client.prepare("SELECT t FROM a WHERE k = ? OR t = ?").unwrap();
+    prepared.query(&[Parameter::Int(1), Parameter::String("x".into())]).unwrap();
+    let field = Field { id: ColumnId(0), name: "k".into(), ty: DataType::Int64, nullable: true };
+    let scan = Scan {
+        table: "a".into(),
+        columns: vec![ScanColumn { ordinal: 0, field: field.clone() }],
+        filters: vec![],
+        filter_columns: vec![],
+        runtime_filters: vec![],
+        reference: false,
+        shard_key: vec![0],
+        revision: 0,
+    };
+    let query = Query { subplans: vec![], root: Plan::new(PlanNode::Scan(scan)), output: vec![field] };
+    client.query_plan(&encode(&query).unwrap()).unwrap();
 }
 
 #[test]
 fn damaged_messages_harm_nobody_else() {
+    // It only lends its folder and its secret.
     let cluster = Cluster::start(1);
-    let coordinator = cluster.address(0);
-    let folder = |name: &str| cluster.path().join(name).to_str().unwrap().to_owned();
-    let log = |name: &str| cluster.path().join(format!("{name}.err"));
+    let leader = watched(&cluster, "leader", &["--bootstrap"]);
+    let follower = watched(&cluster, "follower", &[]);
+    let leaves = [watched(&cluster, "leaf_a", &[]), watched(&cluster, "leaf_b", &[])];
+    let make = format!(
+        "ADD AGGREGATOR '{}'; ADD LEAF '{}' INTO GROUP 1; ADD LEAF '{}' INTO GROUP 2; CREATE DATABASE other PARTITIONS 4; \
+         CREATE DATABASE stoa PARTITIONS 4",
+        follower.to, leaves[0].to, leaves[1].to
+    );
+    ok(&cluster, &leader.to, &["sql", "-c", &make]);
+    let began = Instant::now();
+    let replicas = || ok(&cluster, &leader.to, &["sql", "-c", "SHOW PARTITIONS ON other"]).matches("Slave").count();
+    while replicas() < 4 {
+        assert!(began.elapsed() < Duration::from_secs(30), "there are no replicas");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    work(&cluster, [&leader, &follower]);
 
-    // A leaf and a coordinator that the others reach through recorders.
-    let leaf = Node::start(&cluster, &["leaf", "--data", &folder("leaf_b"), "--listen", "127.0.0.1:0"], &log("leaf_b"));
-    let leaf_address = leaf.address.clone();
-    let (to_leaf, said_to_leaf) = recorder(move || leaf_address.clone());
-    cluster.ok(&format!("ADD LEAF '{to_leaf}'; CREATE DATABASE other PARTITIONS 4"));
-    let place = Arc::new(Mutex::new(String::new()));
-    let of_peer = place.clone();
-    let (to_peer, said_to_peer) = recorder(move || of_peer.lock().unwrap().clone());
-    let args = ["coordinator", "--data", &folder("peer"), "--listen", "127.0.0.1:0", "--advertise", &to_peer];
-    let peer = Node::start(&cluster, &args, &log("peer"));
-    peer.address.clone_into(&mut place.lock().unwrap());
-    cluster.ok(&format!("ADD AGGREGATOR '{to_peer}'"));
-
-    // A day's work, so that everything is said once.
-    let goal = coordinator.clone();
-    let (to_coordinator, said_to_coordinator) = recorder(move || goal.clone());
-    let work = "CREATE TABLE a (k BIGINT, t VARCHAR(9), SHARD KEY (k)); CREATE TABLE b (k BIGINT, v DOUBLE); \
-                INSERT INTO a VALUES (1, 'x'), (2, 'y'), (3, 'z'); INSERT INTO b VALUES (1, 1.5), (2, 2.5); \
-                SELECT a.t, sum(b.v) FROM a JOIN b ON a.k = b.k GROUP BY a.t ORDER BY 1; \
-                CREATE VIEW v AS SELECT * FROM a; DESCRIBE v; SHOW LEAVES; EXPLAIN ANALYZE SELECT count(*) FROM a; DROP VIEW v";
-    let worked = cluster.command_at(&to_coordinator, &["sql", "--database", "other", "-c", work]).output().unwrap();
-    assert!(worked.status.success(), "{}", text(&worked));
-    let rows = cluster.path().join("rows.csv");
-    fs::write(&rows, "4,u\n5,w\n").unwrap();
-    let load = ["load", "--database", "other", "a", rows.to_str().unwrap()];
-    assert!(cluster.command_at(&to_coordinator, &load).output().unwrap().status.success());
-    assert!(cluster.command_at(&to_coordinator, &["admin", "status"]).output().unwrap().status.success());
-
-    bombard(&coordinator, &said_to_coordinator, 11);
-    bombard(&leaf.address, &said_to_leaf, 12);
-    bombard(&peer.address, &said_to_peer, 13);
+    let nodes = [&leader, &follower, &leaves[0], &leaves[1]];
+    for (seed, watched) in (11..).zip(nodes) {
+        bombard(&watched.node.address, &watched.said, seed);
+    }
 
     // Who knows the secret may have dropped a database with one of those. Each node serves.
-    assert_eq!(cluster.ok("SELECT 1 AS one"), "one\n1\n");
-    assert!(cluster.ok("SHOW LEAVES").lines().filter(|line| line.contains(",online,")).count() >= 2);
-    cluster.ok("CREATE DATABASE afterwards PARTITIONS 4");
-    let work = "CREATE TABLE t (k BIGINT, SHARD KEY (k)); INSERT INTO t VALUES (1), (2), (3); SELECT count(*) AS n FROM t";
-    let worked = cluster.command(&["sql", "--database", "afterwards", "--format", "csv", "-c", work]).output().unwrap();
-    assert_eq!(text(&worked), "n\n3\n");
-    let asked = sql(&cluster, &peer.address, "SELECT 1 AS one");
-    assert!(asked.status.success(), "{}", text(&asked));
-    for name in ["coordinator1.log", "leaf1.log", "leaf_b.err", "peer.err"] {
-        let lines = fs::read_to_string(cluster.path().join(name)).unwrap();
-        assert!(!lines.contains("panicked"), "{name}: {lines}");
+    ok(&cluster, &leader.to, &["sql", "-c", "CREATE DATABASE IF NOT EXISTS stoa PARTITIONS 4"]);
+    for coordinator in [&leader, &follower] {
+        let asked = ok(&cluster, &coordinator.node.address, &["sql", "--format", "csv", "-c", "SELECT 1 AS one"]);
+        assert_eq!(asked, "one\n1\n");
+    }
+    let began = Instant::now();
+    let online = || {
+        let listed = ok(&cluster, &leader.to, &["sql", "--format", "csv", "-c", "SHOW LEAVES"]);
+        listed.lines().filter(|line| line.contains(",online,")).count()
+    };
+    while online() < 2 {
+        assert!(began.elapsed() < Duration::from_secs(30), "a leaf does not serve");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    ok(&cluster, &follower.to, &["sql", "-c", "CREATE DATABASE IF NOT EXISTS afterwards PARTITIONS 4"]);
+    let work = "DROP TABLE IF EXISTS t; CREATE TABLE t (k BIGINT, SHARD KEY (k)); INSERT INTO t VALUES (1), (2), (3); \
+                SELECT count(*) AS n FROM t";
+    assert_eq!(ok(&cluster, &leader.to, &["sql", "--database", "afterwards", "--format", "csv", "-c", work]), "n\n3\n");
+    for watched in nodes {
+        let lines = fs::read_to_string(cluster.path().join(format!("{}.err", watched.name))).unwrap();
+        assert!(!lines.contains("panicked"), "{}: {lines}", watched.name);
     }
 }

@@ -5,8 +5,14 @@
 
 use arrow::array::RecordBatch;
 use stoa_exec::{CancelToken, Error, LeafRows, Result};
-use stoa_rpc::Gather;
 use stoa_rpc::ipc::read_chunk;
+use stoa_rpc::{Failure, FailureKind, Gather};
+
+/// The rows of a chunk of a leaf. If they cannot be read that is no fault of who asked for them: the leaf is to be named.
+pub(super) fn rows_of(chunk: Vec<u8>) -> std::result::Result<Vec<RecordBatch>, Failure> {
+    let unreadable = |failure: Failure| Failure::new(FailureKind::Fatal, failure.message);
+    Ok(read_chunk(chunk).map_err(unreadable)?.1)
+}
 
 /// Reads the rows of a fragment.
 pub(super) type ReadRows<'a> = dyn FnMut(&mut Reader<'_, '_>) -> Result<()> + 'a;
@@ -30,8 +36,8 @@ impl<'a, 'b> Reader<'a, 'b> {
     fn take(&mut self, of: Option<usize>) -> Result<Option<(usize, Vec<RecordBatch>)>> {
         self.cancel.check()?;
         match self.gather.next(of) {
-            Some((leaf, chunk)) => match read_chunk(chunk) {
-                Ok((_, batches)) => Ok(Some((leaf, batches))),
+            Some((leaf, chunk)) => match rows_of(chunk) {
+                Ok(batches) => Ok(Some((leaf, batches))),
                 Err(failure) => {
                     self.gather.fail(Some(leaf), failure);
                     Err(Error::Cancelled)

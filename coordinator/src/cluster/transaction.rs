@@ -19,12 +19,13 @@ use parking_lot::Mutex;
 use stoa_columnstore::{Clock, RowNames, TableDef, conform, partition_of_address};
 use stoa_exec::{CancelToken, Profile, Progress, QueryResult, TakeResult};
 use stoa_plan::Query;
-use stoa_rpc::ipc::{one_chunk, read_chunk};
+use stoa_rpc::ipc::one_chunk;
 use stoa_rpc::leaf::{LeafTransaction, Load, NumberedRows, REFERENCE, TransactionSetup};
 use stoa_rpc::{Failure, FailureKind, LeafPool};
 
 use super::fragments::{at, in_parallel};
 use super::load::placed;
+use super::reader::rows_of;
 use super::{Database, Shared};
 use crate::retry::wait;
 use crate::{Error, Result, Transaction};
@@ -179,8 +180,8 @@ impl ClusterTransaction {
         let leaf = self.participants.leaf(&place.0)?;
         let mut batches = Vec::new();
         for part in addresses.chunks(ROWS_AT_ONCE) {
-            let chunk = leaf.read(&def.name, place.1, part).map_err(|e| at(&place.0, e))?;
-            batches.extend(read_chunk(chunk)?.1);
+            let read = leaf.read(&def.name, place.1, part).and_then(rows_of);
+            batches.extend(read.map_err(|e| at(&place.0, e))?);
         }
         if batches.iter().any(|rows| def.check_rows(rows).is_err()) {
             return Err(Failure::new(FailureKind::Altered, format!("table '{}' was altered meanwhile", def.name)));
