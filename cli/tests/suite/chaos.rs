@@ -19,7 +19,7 @@ use rand::{Rng, SeedableRng};
 use crate::network::{Network, Running};
 use crate::small_disk::SmallDisk;
 
-const SECONDS: u64 = 10;
+const SECONDS: u64 = 12;
 const COORDINATORS: usize = 3;
 const LEAVES: usize = 4;
 const PARTITIONS: usize = 4;
