@@ -28,13 +28,12 @@ impl Written {
     fn write(&mut self, cluster: &Cluster) -> Result<(), String> {
         let (first, output) = (self.next, cluster.sql(&many(self.next)));
         self.next += 100;
-        let done = output.status.success();
-        if done {
-            self.acknowledged.push(first)
-        } else {
-            self.refused.push(first)
+        if output.status.success() {
+            self.acknowledged.push(first);
+            return Ok(());
         }
-        if done { Ok(()) } else { Err(text(&output)) }
+        self.refused.push(first);
+        Err(text(&output))
     }
 
     /// What was acknowledged is there, and of the other statements all or nothing.

@@ -175,15 +175,15 @@ pub fn random_row(rng: &mut StdRng, table: &ModelTable, serial: i64, crowded: bo
 
 /// Rows as a table takes them.
 pub fn batch<'a>(table: &ModelTable, rows: impl Iterator<Item = &'a Row> + Clone) -> RecordBatch {
+    let more = |at: usize| Arc::new(rows.clone().map(|row| row.more[at]).collect::<Int64Array>()) as ArrayRef;
+    let more: Vec<ArrayRef> = (0..table.added().len()).map(more).collect();
     let mut columns: Vec<ArrayRef> = vec![
         Arc::new(rows.clone().map(|row| Some(row.serial)).collect::<Int64Array>()),
         Arc::new(rows.clone().map(|row| Some(row.id)).collect::<Int64Array>()),
         Arc::new(rows.clone().map(|row| row.key).collect::<Int64Array>()),
-        Arc::new(rows.clone().map(|row| row.text.clone()).collect::<StringViewArray>()),
+        Arc::new(rows.map(|row| row.text.clone()).collect::<StringViewArray>()),
     ];
-    for at in 0..table.added().len() {
-        columns.push(Arc::new(rows.clone().map(|row| row.more[at]).collect::<Int64Array>()));
-    }
+    columns.extend(more);
     RecordBatch::try_from_iter_with_nullable(
         table.columns.iter().zip(columns).map(|(column, values)| (&column.name, values, column.nullable)),
     )
