@@ -445,10 +445,10 @@ impl Run {
 
 /// Whether two states hold the same rows.
 fn same(a: &State, b: &State) -> bool {
-    let alike = |((name, table), (other_name, other)): ((&String, &Arc<ModelTable>), (&String, &Arc<ModelTable>))| {
-        name == other_name && table.names() == other.names() && table.rows == other.rows
+    let alike = |name: &String, table: &ModelTable| {
+        b.tables.get(name).is_some_and(|other| table.names() == other.names() && table.rows == other.rows)
     };
-    a.views == b.views && a.tables.len() == b.tables.len() && a.tables.iter().zip(&b.tables).all(alike)
+    a.views == b.views && a.tables.len() == b.tables.len() && a.tables.iter().all(|(name, table)| alike(name, table))
 }
 
 /// The name of an error's kind.
