@@ -100,7 +100,7 @@ fn reported() -> Report {
         fed: if role == CopyRole::Master { STATES.map(fed).to_vec() } else { vec![] },
         bytes: 9,
     };
-    Report { incarnation: 1, sequence: 2, version: 3, copies: ROLES.map(copy).to_vec(), free: 4, rate: 5, kept: 6 }
+    Report { incarnation: 1, sequence: 2, version: 3, copies: ROLES.map(copy).to_vec(), free: Some(4), rate: 5, kept: 6 }
 }
 
 fn write_report() -> Vec<u8> {
