@@ -30,6 +30,8 @@ pub(crate) struct Databases {
     open: RwLock<BTreeMap<String, Parts>>,
     /// Masters that are to be here and are not, as the last orders had them.
     lost: Mutex<Vec<CopyOrder>>,
+    /// Copies that are to be here and could not be made, and why.
+    unmade: Mutex<BTreeMap<(String, u32), String>>,
 }
 
 /// The parts of a database that are here.
@@ -45,7 +47,13 @@ impl Databases {
         std::fs::create_dir_all(root).map_err(|e| io(root, &e))?;
         // A partition is one partition, whatever the default of data directories is.
         let options = Options { default_partitions: 1, keep_shown: KEEP_STATES, ..options.clone() };
-        let databases = Databases { root: root.to_path_buf(), options, open: RwLock::default(), lost: Mutex::default() };
+        let databases = Databases {
+            root: root.to_path_buf(),
+            options,
+            open: RwLock::default(),
+            lost: Mutex::default(),
+            unmade: Mutex::default(),
+        };
         for name in names(root)? {
             let home = databases.home(&name);
             let mut newest: BTreeMap<u32, u64> = BTreeMap::new();
@@ -73,7 +81,7 @@ impl Databases {
 
     /// Keeps to what the catalog says of every copy, which was made when the report `processed` had been dealt with.
     pub fn order(&self, orders: &Orders, processed: u64, outlet: &Arc<Outlet>) {
-        let mut lost = Vec::new();
+        let (mut lost, mut unmade) = (Vec::new(), BTreeMap::new());
         for order in &orders.copies {
             let copy = self.parts(&order.database).map(|parts| parts.partitions.get(&order.ordinal).cloned());
             let position = copy.as_ref().ok().and_then(|copy| copy.as_ref()).map(|copy| copy.database().position().lsn);
@@ -83,10 +91,13 @@ impl Databases {
             }
             match copy.and_then(|copy| copy.map_or_else(|| self.made(&order.database, order.ordinal), Ok)) {
                 Ok(copy) => copy.order(order, processed, outlet),
-                Err(failure) => tracing::error!(database = order.database, ordinal = order.ordinal, %failure, "no copy"),
+                Err(failure) => {
+                    tracing::error!(database = order.database, ordinal = order.ordinal, %failure, "no copy");
+                    unmade.insert((order.database.clone(), order.ordinal), failure.message);
+                }
             }
         }
-        *self.lost.lock() = lost;
+        (*self.lost.lock(), *self.unmade.lock()) = (lost, unmade);
         for (name, parts) in &*self.open.read() {
             for (ordinal, copy) in &parts.partitions {
                 if !orders.copies.iter().any(|order| (&order.database, order.ordinal) == (name, *ordinal)) {
@@ -133,8 +144,11 @@ impl Databases {
 
     /// A copy of a partition, whatever it is to the others.
     pub fn copy(&self, name: &str, ordinal: u32) -> Result<Arc<Partition>> {
-        let missing =
-            || Failure::new(FailureKind::Retryable, format!("there is no copy of partition {ordinal} of '{name}' here"));
+        let missing = || {
+            let why = self.unmade.lock().get(&(name.to_owned(), ordinal)).cloned();
+            let why = why.map_or_else(|| "is not here yet".to_owned(), |why| format!("could not be made here: {why}"));
+            Failure::new(FailureKind::Retryable, format!("the copy of partition {ordinal} of '{name}' {why}"))
+        };
         self.parts(name)?.partitions.get(&ordinal).cloned().ok_or_else(missing)
     }
 

@@ -291,7 +291,7 @@ proptest! {
         world.up = world.catalog.leaves.keys().copied().collect();
         // Whoever lost what he had gets it again, unless a leaf that is detached has it.
         world.rest()?;
-        prop_assume!(world.are_masters_whole());
+        prop_assume!(world.are_roles_whole());
         lose(&mut world, &lost, &order)?;
         world.rest()?;
         let possible = world.steps(Job::Rebalance).is_some();
@@ -370,7 +370,7 @@ proptest! {
         }
         world.judge(order.iter().copied())?;
         world.rest()?;
-        prop_assume!(world.are_masters_whole());
+        prop_assume!(world.are_roles_whole());
         let possible = world.steps(Job::Drain(leaf)).is_some();
         world.run(Job::Drain(leaf))?;
         let left: BTreeMap<usize, Copies> =

@@ -127,11 +127,10 @@ impl World {
         self.disks.get(&(partition, leaf)) == Some(&self.written[partition as usize])
     }
 
-    /// Whether no copy that leads others has lost what it had.
-    pub(super) fn are_masters_whole(&self) -> bool {
-        let lost =
-            |(partition, copies): (u32, Copies)| copies.master.is_some_and(|master| self.wiped.contains(&(partition, master)));
-        !(0..).zip(self.copies()).any(lost)
+    /// Whether no copy that counts has lost what it had. One that has stays so as long as who has everything is away.
+    pub(super) fn are_roles_whole(&self) -> bool {
+        let whole = |(partition, copies): (u32, Copies)| !copies.roles().any(|copy| self.wiped.contains(&(partition, copy)));
+        (0..).zip(self.copies()).all(whole)
     }
 
     fn leaf(&self, number: usize) -> NodeId {
@@ -316,7 +315,8 @@ impl World {
         for (partition, copies) in (0u32..).zip(self.copies()) {
             let online = copies.master.is_some_and(|master| self.is_online(master));
             let heard = |copy: &NodeId| self.up.contains(copy) && self.is_online(*copy);
-            prop_assert!(online || !copies.replicas.iter().any(heard), "a replica waits while no master is there: {copies:?}");
+            let able = |copy: &NodeId| heard(copy) && !self.wiped.contains(&(partition, *copy));
+            prop_assert!(online || !copies.replicas.iter().any(able), "a replica waits while no master is there: {copies:?}");
             let whole = |copy: &NodeId| heard(copy) && self.has_everything(partition, *copy);
             let lost = copies.master.is_some_and(|master| heard(&master) && self.wiped.contains(&(partition, master)));
             prop_assert!(!lost || !copies.replicas.iter().any(whole), "a copy without anything leads others: {copies:?}");
