@@ -520,7 +520,7 @@ pub struct LoadArgs {
     /// Field delimiter [default: `,`; `|` for .tbl, where each line ends with one]
     #[arg(long, value_name = "C", value_parser = parse_delimiter)]
     pub delimiter: Option<u8>,
-    /// The first line of each file holds the column names
+    /// The first line of each file names its columns: they are matched by name, or by position where the table has none of the names
     #[arg(long)]
     pub header: bool,
 }

@@ -128,6 +128,13 @@ fn ends_statement(text: &str) -> bool {
             '-' if rest.peek() == Some(&'-') => {
                 rest.by_ref().find(|d| *d == '\n');
             }
+            '/' if rest.peek() == Some(&'*') => {
+                rest.next();
+                let mut star = false;
+                if !rest.by_ref().any(|d| std::mem::replace(&mut star, d == '*') && d == '/') {
+                    return false;
+                }
+            }
             c if c.is_whitespace() => {}
             c => last = c,
         }
@@ -146,6 +153,9 @@ mod tests {
         assert!(!ends_statement("select 1"));
         assert!(!ends_statement("select ';"));
         assert!(!ends_statement("select 1 -- ;"));
+        assert!(ends_statement("select 1 /* don't; */; /**/"));
+        assert!(!ends_statement("select 1 /* ; */"));
+        assert!(!ends_statement("select 1; /*/"));
     }
 
     #[test]

@@ -252,12 +252,44 @@ fn ragged_and_wrong_files_are_refused_whole() {
         }
     }
     assert_eq!(sql("SELECT count(*) AS n FROM t").stdout, b"n\n0\n");
+    assert!(sql("CREATE TABLE money (a INT, m DECIMAL(9,2), u TIMESTAMP)").status.success());
+    for (bad, what) in [("oops", "'m'"), ("1e", "'m'"), ("12345678.9", "'m'"), (&"9".repeat(300), "'m'")] {
+        fs::write(&file, format!("1,1.5,\n2,{bad},\n")).unwrap();
+        for part in ["rows.csv", "line 2", what] {
+            fails(&stoa(&["load", "--data", data, "money", name]).output().unwrap(), part);
+        }
+    }
+    fs::write(&file, "1,1.5,\n2,1.5,oops\n").unwrap();
+    for part in ["line 2", "'u'"] {
+        fails(&stoa(&["load", "--data", data, "money", name]).output().unwrap(), part);
+    }
+    assert_eq!(sql("SELECT count(*) AS n FROM money").stdout, b"n\n0\n");
     fs::write(folder.path().join("x.parquet"), b"PAR1 this is none PAR1").unwrap();
     let parquet = folder.path().join("x.parquet");
     fails(&stoa(&["load", "--data", data, "t", parquet.to_str().unwrap()]).output().unwrap(), "x.parquet");
     fs::write(&file, b"").unwrap();
     assert!(stoa(&["load", "--data", data, "t", name]).output().unwrap().status.success());
     assert_eq!(sql("SELECT count(*) AS n FROM t").stdout, b"n\n0\n");
+}
+
+#[test]
+fn decimals_are_rounded_and_headers_name_columns() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, file) = (folder.path().join("data"), folder.path().join("rows.csv"));
+    let (data, name) = (data.to_str().unwrap(), file.to_str().unwrap());
+    let sql = |text: &str| stoa(&["sql", "--data", data, "--format", "csv", "-c", text]).output().unwrap();
+    assert!(sql("CREATE TABLE t (a INT, m DECIMAL(9,2), b INT)").status.success());
+    let load = |text: &str, options: &[&str]| {
+        fs::write(&file, text).unwrap();
+        stoa(&[&["load", "--data", data, "t", name], options].concat()).output().unwrap()
+    };
+    assert!(load("1,1.999,2\n2,-0.005,3\n3,.5,4\n4,,5\n", &[]).status.success());
+    // By name, in any order and with others beside; by position, where no name is one of the table's.
+    assert!(load("\u{feff}B,other,m,A\n6,x,7.25,5\n", &["--header"]).status.success());
+    assert!(load("x,y,z\n7,8,9\n", &["--header"]).status.success());
+    fails(&load("a,b,c\n7,8,9\n", &["--header"]), "there is no column 'm' in the file");
+    let rows = "a,m,b\n1,2.00,2\n2,-0.01,3\n3,0.50,4\n4,,5\n5,7.25,6\n7,8.00,9\n";
+    assert_eq!(String::from_utf8(sql("SELECT a, m, b FROM t ORDER BY a").stdout).unwrap(), rows);
 }
 
 /// A load that is killed without warning: what was stored stays, the load is there whole or not at all, and its files go when the

@@ -1,5 +1,6 @@
 //! A running query stops soon after it is cancelled, and the engine goes on.
 
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use stoa::Error;
@@ -7,6 +8,8 @@ use stoa::commands::tpch::load_missing;
 use stoa::connection::Connection;
 use stoa::engine::{Engine, Setup};
 use stoa_exec::CancelToken;
+
+use crate::binary::stoa;
 
 /// The bound is 100 ms on an idle machine with a release build; tests run without optimization and beside each other.
 const PATIENCE: Duration = Duration::from_millis(1000);
@@ -48,4 +51,26 @@ fn cancelled_queries_end_soon() {
         assert!(late < PATIENCE, "{query} went on for {late:?}");
     }
     assert!(engine.query("SELECT count(*) FROM lineitem", &CancelToken::default()).is_ok());
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_the_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().to_str().unwrap();
+    let rows: Vec<String> = (0..2000).map(|i| format!("({i})")).collect();
+    let made = format!("CREATE TABLE t (a BIGINT); INSERT INTO t VALUES {}", rows.join(", "));
+    assert!(stoa(&["sql", "--data", data, "-c", &made]).output().unwrap().status.success());
+    let endless = "SELECT count(*) FROM t a, t b, t c WHERE a.a + b.a < c.a";
+    let running = stoa(&["sql", "--data", data, "-c", endless]).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(700));
+    let asked = Instant::now();
+    assert!(Command::new("kill").args(["-INT", &running.id().to_string()]).status().unwrap().success());
+    let output = running.wait_with_output().unwrap();
+    assert!(asked.elapsed() < PATIENCE, "{:?}", asked.elapsed());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("cancel"), "{:?}: {said}", output.status);
+    // The directory is free for the next one.
+    let count = stoa(&["sql", "--data", data, "--format", "csv", "-c", "SELECT count(*) AS n FROM t"]).output().unwrap();
+    assert_eq!(count.stdout, b"n\n2000\n");
 }

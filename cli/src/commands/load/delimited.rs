@@ -14,11 +14,13 @@ use arrow::error::ArrowError;
 use indicatif::ProgressBar;
 use stoa_columnstore::TableDef;
 
-use super::{Dialect, Push, advance, reader_schema};
+use super::{Dialect, Push, advance, match_columns, reader_schema};
 use crate::{Error, Result};
 
 /// Rows of a parsed batch.
 const BATCH_ROWS: usize = 16 * 1024;
+/// Bytes of a header.
+const MAX_HEADER: usize = 1 << 20;
 /// Lines that `--create` looks at.
 const INFER_ROWS: usize = 10_000;
 
@@ -51,19 +53,28 @@ pub(super) fn infer(path: &Path, dialect: Dialect) -> Result<SchemaRef> {
 }
 
 pub(super) fn read(path: &Path, dialect: Dialect, def: &TableDef, bar: &ProgressBar, push: &mut Push<'_>) -> Result<()> {
+    let counter = Arc::new(AtomicU64::new(0));
+    let mut input: Box<dyn Read> = Box::new(Counted { inner: open(path)?, bytes: counter.clone() });
     let wanted = reader_schema(def, readable);
     let mut fields: Vec<Arc<Field>> = wanted.fields().iter().cloned().collect();
-    if dialect.trailing_delimiter {
+    let mut columns: Vec<usize> = (0..fields.len()).collect();
+    if dialect.header {
+        let line = header(&mut input).map_err(Error::file(path))?;
+        let names = names_of(&line, dialect).map_err(|e| located(path, dialect, &[], &e))?;
+        columns = match_columns(path, def, &names)?;
+        // What the table does not have is skipped.
+        let mut in_file: Vec<Arc<Field>> = names.iter().map(|name| Arc::new(Field::new(name, DataType::Utf8, true))).collect();
+        columns.iter().zip(&fields).for_each(|(at, field)| in_file[*at] = field.clone());
+        (fields, input) = (in_file, Box::new(io::Cursor::new(line).chain(input)));
+    } else if dialect.trailing_delimiter {
         fields.push(Arc::new(Field::new("", DataType::Utf8, true)));
     }
-    let names: Vec<&str> = def.columns.iter().map(|c| c.name.as_str()).collect();
-    let counter = Arc::new(AtomicU64::new(0));
-    let input = Counted { inner: open(path)?, bytes: counter.clone() };
+    let names: Vec<String> = fields.iter().map(|field| field.name().clone()).collect();
     let reader = ReaderBuilder::new(Arc::new(Schema::new(fields)))
         .with_header(dialect.header)
         .with_delimiter(dialect.delimiter)
         .with_batch_size(BATCH_ROWS)
-        .with_projection((0..def.columns.len()).collect())
+        .with_projection(columns)
         .build(input)
         .map_err(|e| located(path, dialect, &names, &e))?;
     for batch in reader {
@@ -74,17 +85,40 @@ pub(super) fn read(path: &Path, dialect: Dialect, def: &TableDef, bar: &Progress
     Ok(())
 }
 
-/// The types that the CSV reader parses; the writer casts them to the table's.
+/// The bytes of the first line.
+fn header(input: &mut dyn Read) -> io::Result<Vec<u8>> {
+    let (mut line, mut byte, mut quoted) = (Vec::new(), [0], false);
+    while input.read(&mut byte)? > 0 {
+        line.push(byte[0]);
+        quoted ^= byte[0] == b'"';
+        if byte[0] == b'\n' && !quoted {
+            break;
+        }
+        if line.len() > MAX_HEADER {
+            return Err(io::Error::other(format!("the first line has more than {MAX_HEADER} bytes, so that it is no header")));
+        }
+    }
+    Ok(line)
+}
+
+/// The names in a header.
+fn names_of(line: &[u8], dialect: Dialect) -> std::result::Result<Vec<String>, ArrowError> {
+    let (schema, _) =
+        Format::default().with_header(true).with_delimiter(dialect.delimiter).infer_schema(io::Cursor::new(line), Some(0))?;
+    Ok(schema.fields().iter().map(|field| field.name().trim_start_matches('\u{feff}').to_owned()).collect())
+}
+
+/// The types that the CSV reader parses; the writer casts them to the table's. Decimals are parsed by the writer, which rounds them as
+/// CAST does.
 fn readable(ty: &DataType) -> DataType {
     match ty {
-        DataType::Decimal64(p, s) => DataType::Decimal128(*p, *s),
-        DataType::Utf8View | DataType::Binary => DataType::Utf8,
+        DataType::Decimal64(..) | DataType::Decimal128(..) | DataType::Utf8View | DataType::Binary => DataType::Utf8,
         other => other.clone(),
     }
 }
 
 /// The reader's error with the file, and the column's name where it gives a number.
-fn located(path: &Path, dialect: Dialect, names: &[&str], error: &ArrowError) -> Error {
+fn located(path: &Path, dialect: Dialect, names: &[String], error: &ArrowError) -> Error {
     let mut text = match error {
         ArrowError::ParseError(what) | ArrowError::CsvError(what) => what.clone(),
         other => other.to_string(),
@@ -96,7 +130,9 @@ fn located(path: &Path, dialect: Dialect, names: &[&str], error: &ArrowError) ->
         text = line_from_one(&text);
     }
     for (i, name) in names.iter().enumerate().rev() {
-        text = text.replace(&format!("for column {i} "), &format!("for column '{name}' "));
+        for word in ["for", "parsing"] {
+            text = text.replace(&format!("{word} column {i} "), &format!("{word} column '{name}' "));
+        }
     }
     if dialect.trailing_delimiter && text.contains("incorrect number of fields") {
         text.push_str(" (each line of a .tbl file ends with its delimiter)");

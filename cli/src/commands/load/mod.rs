@@ -130,6 +130,19 @@ fn reader_schema(def: &TableDef, convert: impl Fn(&ArrowType) -> ArrowType) -> S
     std::sync::Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
+/// For each column of the table, its position among the columns that a file names: by name, or by position where the table has none of the
+/// names.
+fn match_columns(path: &Path, def: &TableDef, names: &[String]) -> Result<Vec<usize>> {
+    let find = |wanted: &str| names.iter().position(|name| name.eq_ignore_ascii_case(wanted));
+    if def.columns.iter().all(|c| find(&c.name).is_none()) && def.columns.len() == names.len() {
+        return Ok((0..def.columns.len()).collect());
+    }
+    let missing = |name: &str| {
+        Error::Load(format!("{}: there is no column '{name}' in the file, as table '{}' has it", path.display(), def.name))
+    };
+    def.columns.iter().map(|c| find(&c.name).ok_or_else(|| missing(&c.name))).collect()
+}
+
 /// What a reader calls for every batch.
 type Push<'a> = dyn FnMut(&RecordBatch) -> Result<()> + 'a;
 

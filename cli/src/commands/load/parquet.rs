@@ -1,5 +1,4 @@
-//! Parquet files: row groups are decoded in parallel and loaded in order. Columns are matched by name, or by position where no name
-//! of the file is one of the table.
+//! Parquet files: row groups are decoded in parallel and loaded in order.
 
 use std::fs::File;
 use std::path::Path;
@@ -11,7 +10,7 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, Parq
 use rayon::prelude::*;
 use stoa_columnstore::TableDef;
 
-use super::{Push, advance};
+use super::{Push, advance, match_columns};
 use crate::{Error, Result};
 
 /// Rows of a decoded batch.
@@ -32,7 +31,8 @@ fn broken(path: &Path, error: &dyn std::fmt::Display) -> Error {
 
 pub(super) fn read(pool: &rayon::ThreadPool, path: &Path, def: &TableDef, bar: &ProgressBar, push: &mut Push<'_>) -> Result<()> {
     let metadata = metadata(path)?;
-    let columns = match_columns(path, def, metadata.schema())?;
+    let names: Vec<String> = metadata.schema().fields().iter().map(|field| field.name().clone()).collect();
+    let columns = match_columns(path, def, &names)?;
     let groups: Vec<usize> = (0..metadata.metadata().num_row_groups()).collect();
     for chunk in groups.chunks(pool.current_num_threads()) {
         let decoded: Vec<Vec<RecordBatch>> =
@@ -59,16 +59,4 @@ fn read_group(path: &Path, metadata: &ArrowReaderMetadata, group: usize) -> Resu
         .map_err(|e| broken(path, &e))?
         .collect::<std::result::Result<_, _>>()
         .map_err(|e| broken(path, &e))
-}
-
-/// For each column of the table, its position in the file.
-fn match_columns(path: &Path, def: &TableDef, schema: &SchemaRef) -> Result<Vec<usize>> {
-    let find = |name: &str| schema.fields().iter().position(|f| f.name().eq_ignore_ascii_case(name));
-    if def.columns.iter().all(|c| find(&c.name).is_none()) && def.columns.len() == schema.fields().len() {
-        return Ok((0..def.columns.len()).collect());
-    }
-    let missing = |name: &str| {
-        Error::Load(format!("{}: there is no column '{name}' in the file, as table '{}' has it", path.display(), def.name))
-    };
-    def.columns.iter().map(|c| find(&c.name).ok_or_else(|| missing(&c.name))).collect()
 }
