@@ -19,6 +19,7 @@ use stoa_rpc::{FailureKind, PeerPool};
 use crate::access::CLUSTER;
 use crate::catalog::{Catalog, Command, NodeId};
 use crate::consensus::{Consensus, ConsensusError, Options, Transport};
+use crate::supervision::thread;
 use crate::{Error, Result};
 
 const NODE_FILE: &str = "node.json";
@@ -178,8 +179,7 @@ impl Membership {
                 std::thread::sleep(AGAIN);
             }
         };
-        let spawned = std::thread::Builder::new().name("stoa-membership".into()).spawn(run);
-        spawned.map(drop).map_err(|e| Error::Invalid(format!("cannot start a thread: {e}")))
+        thread("stoa-membership", run)
     }
 
     /// Puts a consensus that works in the place of one that failed; what failed and could not be replaced yet.

@@ -45,8 +45,7 @@ impl Watch {
         let watch = Watch(Arc::default());
         for (name, work) in [("stoa-in-doubt", settle as fn(&Shared, &AtomicBool)), ("stoa-departures", give_up)] {
             let (shared, ended) = (shared.clone(), watch.0.clone());
-            let spawned = std::thread::Builder::new().name(name.into()).spawn(move || work(&shared, &ended));
-            spawned.map_err(|e| crate::Error::Invalid(format!("cannot start a thread: {e}")))?;
+            crate::supervision::thread(name, move || work(&shared, &ended))?;
         }
         Ok(watch)
     }

@@ -244,8 +244,8 @@ impl Control {
         let has = self.leaves.leaf(address)?.status()?;
         // One that is made or dropped just now says nothing.
         let still = self.catalog();
-        let known = before.databases.keys().filter(|name| still.databases.contains_key(*name));
-        Ok(known.into_iter().any(|name| !has.iter().any(|database| database.name == *name)))
+        let mut known = before.databases.keys().filter(|name| still.databases.contains_key(*name));
+        Ok(known.any(|name| !has.iter().any(|database| database.name == *name)))
     }
 
     /// A leaf takes part from now on.

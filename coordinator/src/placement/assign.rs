@@ -1,9 +1,9 @@
 //! Even assignment at least cost: the one optimizer under every rebalance.
 //!
 //! Items are put in bins so that, in this order, the bins are as even as they can be, they are so together with what they have besides,
-//! and the sum of costs is least. It is a minimum-cost flow with a convex cost on the bins: each item starts where it is cheapest, then items are passed along shortest paths
-//! from fuller bins to emptier ones for as long as that helps. Each path is a shortest one, so no cycle of negative cost ever arises
-//! and the end is the optimum.
+//! and the sum of costs is least. It is a minimum-cost flow with a convex cost on the bins: each item starts where it is cheapest, then
+//! items are passed along shortest paths from fuller bins to emptier ones for as long as that helps. Each path is a shortest one, so no
+//! cycle of negative cost ever arises and the end is the optimum.
 
 /// A bin in which an item may be, and what it costs there.
 #[derive(Clone, Copy, Debug)]

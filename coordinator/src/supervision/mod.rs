@@ -150,7 +150,8 @@ impl Drop for Supervisor {
     }
 }
 
-fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> Result<()> {
+/// Starts a thread that nobody waits for.
+pub(crate) fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> Result<()> {
     let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(run);
     spawned.map(drop).map_err(|e| Error::Invalid(format!("cannot start a thread: {e}")))
 }
