@@ -1,6 +1,5 @@
 //! Backups of leaves elsewhere, as the [`LeafBackup`] that they are.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,20 +8,28 @@ use stoa_schema::leaf_capnp::{backup, backup_begun, backup_place, committed, cop
 use crate::backup::{BackupPlace, BackupSetup, Copied, FrozenPartition, LeafBackup};
 use crate::client::Remote;
 use crate::done;
-use crate::query_client::silent;
-use crate::{Failure, FailureKind, Io, Result};
+use crate::watch::Watch;
+use crate::{Failure, Io, Result};
 
+/// What a leaf does that backs up or restores.
+const COPIES: &str = "it copies a partition";
 /// How long the copy of one partition may take.
 const COPY: Duration = Duration::from_secs(24 * 3600);
 
 /// A backup, and the leaf that it is of.
 struct RemoteBackup {
-    remote: Remote<(backup::Client, leaf::Client)>,
+    remote: Remote<(backup::Client, Watch)>,
     silence: Duration,
 }
 
 /// Begins a backup; call it on the I/O thread.
-pub(crate) async fn begin(io: Io, leaf: leaf::Client, silence: Duration, setup: BackupSetup) -> Result<Arc<dyn LeafBackup>> {
+pub(crate) async fn begin(
+    io: Io,
+    leaf: leaf::Client,
+    watch: Watch,
+    silence: Duration,
+    setup: BackupSetup,
+) -> Result<Arc<dyn LeafBackup>> {
     let mut request = leaf.backup_request();
     let mut to = request.get().init_setup();
     to.set_database(&setup.database);
@@ -33,7 +40,7 @@ pub(crate) async fn begin(io: Io, leaf: leaf::Client, silence: Duration, setup: 
     }
     let response = request.send().promise.await?;
     match response.get()?.get_result()?.which().map_err(capnp::Error::from)? {
-        backup_begun::Backup(backup) => Ok(Arc::new(RemoteBackup { remote: Remote::new(io, (backup?, leaf)), silence })),
+        backup_begun::Backup(backup) => Ok(Arc::new(RemoteBackup { remote: Remote::new(io, (backup?, watch)), silence })),
         backup_begun::Failure(failure) => Err(Failure::read(failure?)?),
     }
 }
@@ -41,7 +48,7 @@ pub(crate) async fn begin(io: Io, leaf: leaf::Client, silence: Duration, setup: 
 /// Restores a partition; call it on the I/O thread.
 pub(crate) async fn restore(
     leaf: leaf::Client,
-    silence: Duration,
+    watch: Watch,
     (database, ordinal): (String, u32),
     from: BackupPlace,
 ) -> Result<()> {
@@ -49,22 +56,11 @@ pub(crate) async fn restore(
     request.get().set_database(&database);
     request.get().set_ordinal(ordinal);
     write_place(&from, request.get().init_from());
-    unless_silent(&leaf, silence, async { done::read(request.send().promise.await?.get()?.get_result()?) }).await
+    watch.unless_silent(COPIES, async { done::read(request.send().promise.await?.get()?.get_result()?) }).await
 }
 
 /// How long a restore of one partition may take.
 pub(crate) const RESTORE: Duration = COPY;
-
-/// A call that may take long; a leaf that says nothing meanwhile counts as hung.
-async fn unless_silent<T>(leaf: &leaf::Client, silence: Duration, call: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::select! {
-        result = call => result,
-        () = silent(leaf, silence) => {
-            let why = format!("it copies a partition and has said nothing for {silence:?}");
-            Err(Failure::new(FailureKind::Retryable, why))
-        }
-    }
-}
 
 impl LeafBackup for RemoteBackup {
     fn freeze(&self) -> Result<Vec<FrozenPartition>> {
@@ -94,14 +90,14 @@ impl LeafBackup for RemoteBackup {
     }
 
     fn copy(&self, ordinal: u32, to: &BackupPlace, anew: bool, committed: &[u64]) -> Result<Copied> {
-        let (to, committed, silence) = (to.clone(), committed.to_vec(), self.silence);
-        self.remote.call(COPY, move |(backup, leaf)| async move {
+        let (to, committed) = (to.clone(), committed.to_vec());
+        self.remote.call(COPY, move |(backup, watch)| async move {
             let mut request = backup.copy_request();
             request.get().set_ordinal(ordinal);
             request.get().set_anew(anew);
             request.get().set_committed(&committed[..])?;
             write_place(&to, request.get().init_to());
-            unless_silent(&leaf, silence, async {
+            let copied = async {
                 let response = request.send().promise.await?;
                 match response.get()?.get_result()?.which().map_err(capnp::Error::from)? {
                     copied::Counts(counts) => {
@@ -109,8 +105,8 @@ impl LeafBackup for RemoteBackup {
                     }
                     copied::Failure(failure) => Err(Failure::read(failure?)?),
                 }
-            })
-            .await
+            };
+            watch.unless_silent(COPIES, copied).await
         })
     }
 

@@ -35,13 +35,15 @@ pub(crate) const LONG: Duration = Duration::from_secs(600);
 pub(crate) struct Connections<T> {
     io: Io,
     security: Security,
+    /// How long a node may take to answer its first call.
+    patience: Duration,
     open: Mutex<HashMap<String, Arc<T>>>,
 }
 
 /// A connection to a node.
 pub(crate) trait Connection: Sized {
-    /// Connects and enters.
-    fn connect(io: &Io, address: &str, security: &Security) -> Result<Self>;
+    /// Connects and enters, unless the node says nothing for so long.
+    fn connect(io: &Io, address: &str, security: &Security, patience: Duration) -> Result<Self>;
 
     /// Whether it stands.
     fn line(&self) -> &Line;
@@ -72,8 +74,13 @@ impl Line {
 }
 
 impl<T: Connection> Connections<T> {
-    pub fn new(io: Io, security: Security) -> Connections<T> {
-        Connections { io, security, open: Mutex::default() }
+    pub fn new(io: Io, security: Security, patience: Duration) -> Connections<T> {
+        Connections { io, security, patience, open: Mutex::default() }
+    }
+
+    /// The same, of other patience.
+    pub fn with_patience(self, patience: Duration) -> Connections<T> {
+        Connections { patience, ..self }
     }
 
     /// The connection to an address.
@@ -83,7 +90,7 @@ impl<T: Connection> Connections<T> {
             return Ok(connection);
         }
         // Outside of the lock: a node that does not answer holds up nobody else.
-        let connection = Arc::new(T::connect(&self.io, address, &self.security)?);
+        let connection = Arc::new(T::connect(&self.io, address, &self.security, self.patience)?);
         self.open.lock().insert(address.to_owned(), connection.clone());
         Ok(connection)
     }
@@ -102,6 +109,8 @@ type Job<C> = Box<dyn FnOnce(C) -> LocalBoxFuture<'static, ()> + Send>;
 pub(crate) struct Remote<C> {
     io: Io,
     jobs: UnboundedSender<Job<C>>,
+    /// The connection that is given up when a call gets no answer in time.
+    line: Option<Arc<Line>>,
 }
 
 impl<C: Clone + 'static> Remote<C> {
@@ -113,7 +122,12 @@ impl<C: Clone + 'static> Remote<C> {
                 tokio::task::spawn_local(job(object.clone()));
             }
         });
-        Remote { io, jobs }
+        Remote { io, jobs, line: None }
+    }
+
+    /// The same, of a node that counts as hung when a call gets no answer in time: its connection is given up.
+    pub fn over(self, line: Arc<Line>) -> Remote<C> {
+        Remote { line: Some(line), ..self }
     }
 
     pub fn io(&self) -> &Io {
@@ -152,8 +166,12 @@ impl<C: Clone + 'static> Remote<C> {
         T: Send + 'static,
         F: Future<Output = Result<T>> + 'static,
     {
+        let line = self.line.clone();
         let receiver = self.start(move |object| async move {
-            let late = |_| Err(Failure::new(crate::FailureKind::Retryable, format!("no answer within {limit:?}")));
+            let late = |_| {
+                line.inspect(|line| line.hang_up());
+                Err(Failure::new(crate::FailureKind::Retryable, format!("no answer within {limit:?}")))
+            };
             tokio::time::timeout(limit, call(object)).await.unwrap_or_else(late)
         });
         receiver.blocking_recv().unwrap_or_else(|_| Err(gone()))
@@ -206,8 +224,13 @@ pub(crate) fn say_hello(mut to: hello::Builder<'_>, security: &Security) {
 }
 
 /// The answer to the first call of a connection: without one in time the node counts as not there.
-pub(crate) async fn answer<T>(address: &str, security: &Security, promise: Promise<T, capnp::Error>) -> Result<T> {
+pub(crate) async fn answer<T>(
+    address: &str,
+    security: &Security,
+    patience: Duration,
+    promise: Promise<T, capnp::Error>,
+) -> Result<T> {
     let late = |_| Err(capnp::Error::disconnected("no answer".into()));
-    let answer = tokio::time::timeout(SHORT, promise).await.unwrap_or_else(late);
+    let answer = tokio::time::timeout(patience, promise).await.unwrap_or_else(late);
     answer.map_err(|e| Failure::unreachable(address, format!("{}{}", e.extra, security.tls.hint())))
 }

@@ -17,11 +17,12 @@ use crate::leaf::{
     Change, DatabaseStatus, Delivery, FragmentRequest, InDoubt, LeafQuery, LeafService, LeafTransaction, Load, MergeStatus,
     OptimizeHow, QuerySetup, TransactionSetup,
 };
-use crate::query_client::{RemoteQuery, read_ran, start, unless_silent, write_fragment, write_setup};
+use crate::query_client::{RemoteQuery, read_ran, start, write_fragment, write_setup};
 use crate::replication::{FedCopy, Holdings, Orders, Position, Report};
 use crate::replication_client;
 use crate::running::within;
 use crate::transaction_client::{self, RemoteTransaction};
+use crate::watch::Watch;
 use crate::{ChunkSink, Failure, FailureKind, Io, Result, Running, Security, pump};
 
 /// The minor version from which on leaves know the call that is a whole query.
@@ -39,14 +40,15 @@ impl LeafPool {
     /// An empty pool.
     #[must_use]
     pub fn new(io: Io, security: Security) -> LeafPool {
-        LeafPool { connections: Connections::new(io, security), silence: SHORT }
+        LeafPool { connections: Connections::new(io, security, SHORT), silence: SHORT }
     }
 
     /// The same, for leaves that count as hung when they say nothing for so long: what runs on them then fails. It is no limit on how
     /// long a query takes; leaves are asked beside it.
     #[must_use]
     pub fn with_silence(self, silence: Duration) -> LeafPool {
-        LeafPool { silence: silence.max(LEAST_SILENCE), ..self }
+        let silence = silence.max(LEAST_SILENCE);
+        LeafPool { connections: self.connections.with_patience(silence), silence }
     }
 
     /// Gives up the leaf at an address: what waits for it now fails, and may be tried again elsewhere.
@@ -77,25 +79,34 @@ struct OpenLeaf {
 }
 
 impl Connection for OpenLeaf {
-    fn connect(io: &Io, address: &str, security: &Security) -> Result<OpenLeaf> {
+    fn connect(io: &Io, address: &str, security: &Security, patience: Duration) -> Result<OpenLeaf> {
         let (own, to, security) = (io.clone(), address.to_owned(), security.clone());
         io.call(move || async move {
             let line = Arc::new(Line::default());
             let gate: gate::Client = connect(&to, &security, line.clone()).await?;
             let mut request = gate.enter_request();
             say_hello(request.get().init_hello(), &security);
-            let response = answer(&to, &security, request.send().promise).await?;
+            let response = answer(&to, &security, patience, request.send().promise).await?;
             let entered = response.get()?.get_result()?;
             let leaf = match entered.which().map_err(capnp::Error::from)? {
                 entered::Leaf(leaf) => leaf?,
                 entered::Failure(failure) => return Err(Failure::read(failure?)?),
             };
-            Ok(OpenLeaf { remote: Remote::new(own, leaf), line, minor: entered.get_minor() })
+            let remote = Remote::new(own, leaf).over(line.clone());
+            Ok(OpenLeaf { remote, line, minor: entered.get_minor() })
         })
     }
 
     fn line(&self) -> &Line {
         &self.line
+    }
+}
+
+impl RemoteLeaf {
+    /// What looks after a call that may take long.
+    fn watch(&self) -> impl FnOnce(leaf::Client) -> Watch + Send + 'static {
+        let (line, silence) = (self.open.line.clone(), self.silence);
+        move |leaf| Watch::new(leaf, line, silence)
     }
 }
 
@@ -116,12 +127,12 @@ impl LeafService for RemoteLeaf {
     }
 
     fn begin(&self, setup: QuerySetup) -> Result<Arc<dyn LeafQuery>> {
-        let (io, silence, number) = (self.open.remote.io().clone(), self.silence, setup.query);
+        let (io, watch, number) = (self.open.remote.io().clone(), self.watch(), setup.query);
         let query = self.open.remote.call(self.silence, move |leaf| async move {
             let mut request = leaf.begin_request();
             write_setup(&setup, request.get().init_setup())?;
             let response = request.send().promise.await?;
-            RemoteQuery::begun(response.get()?.get_result()?, number, io, leaf, silence)
+            RemoteQuery::begun(response.get()?.get_result()?, number, io, watch(leaf))
         })?;
         Ok(Arc::new(query))
     }
@@ -130,15 +141,18 @@ impl LeafService for RemoteLeaf {
         if self.open.minor < QUERY {
             return Ok(self.begin(setup)?.start(fragment));
         }
-        let silence = self.silence;
+        let watch = self.watch();
         Ok(start(&self.open.remote, move |leaf, sink, heard| async move {
             let mut request = leaf.query_request();
             write_setup(&setup, request.get().init_setup())?;
             write_fragment(&fragment, request.get().init_fragment())?;
             request.get().set_sink(sink);
-            let response = unless_silent((&leaf, setup.query), silence, &heard, request.send().promise).await?;
-            let ran = response.get()?;
-            Ok((read_ran(ran.get_result()?)?, ran.get_rows()?.to_vec()))
+            let ran = async {
+                let response = request.send().promise.await?;
+                let ran = response.get()?;
+                Ok((read_ran(ran.get_result()?)?, ran.get_rows()?.to_vec()))
+            };
+            watch(leaf).unless_silent_about(setup.query, &heard, ran).await
         }))
     }
 
@@ -212,14 +226,14 @@ impl LeafService for RemoteLeaf {
     }
 
     fn begin_transaction(&self, setup: TransactionSetup) -> Result<Arc<dyn LeafTransaction>> {
-        let (io, silence) = (self.open.remote.io().clone(), self.silence);
+        let (io, watch, silence) = (self.open.remote.io().clone(), self.watch(), self.silence);
         let transaction = self.open.remote.call(self.silence, move |leaf| async move {
             let mut request = leaf.begin_transaction_request();
             request.get().set_blind(setup.blind);
             transaction_client::write_setup(&setup, request.get().init_setup())?;
             let response = request.send().promise.await?;
             match response.get()?.get_result()?.which().map_err(capnp::Error::from)? {
-                transaction_begun::Transaction(transaction) => Ok(RemoteTransaction::new(io, transaction?, leaf, silence)),
+                transaction_begun::Transaction(transaction) => Ok(RemoteTransaction::new(io, transaction?, watch(leaf), silence)),
                 transaction_begun::Failure(failure) => Err(Failure::read(failure?)?),
             }
         })?;
@@ -304,8 +318,8 @@ impl LeafService for RemoteLeaf {
     }
 
     fn feed(&self, database: &str, ordinal: u32, term: u64) -> Result<(Arc<dyn FedCopy>, Position)> {
-        let (io, silence, which) = (self.open.remote.io().clone(), self.silence, (database.to_owned(), ordinal, term));
-        self.open.remote.call(silence, move |leaf| replication_client::feed(io, leaf, silence, which))
+        let (io, watch, which) = (self.open.remote.io().clone(), self.watch(), (database.to_owned(), ordinal, term));
+        self.open.remote.call(self.silence, move |leaf| replication_client::feed(io, leaf.clone(), watch(leaf), which))
     }
 
     fn drop_partition(&self, database: &str, ordinal: u32) -> Result<()> {
@@ -319,13 +333,14 @@ impl LeafService for RemoteLeaf {
     }
 
     fn backup(&self, setup: BackupSetup) -> Result<Arc<dyn LeafBackup>> {
-        let (io, silence) = (self.open.remote.io().clone(), self.silence);
-        self.open.remote.call(silence, move |leaf| backup_client::begin(io, leaf, silence, setup))
+        let (io, watch, silence) = (self.open.remote.io().clone(), self.watch(), self.silence);
+        self.open.remote.call(silence, move |leaf| backup_client::begin(io, leaf.clone(), watch(leaf), silence, setup))
     }
 
     fn restore(&self, database: &str, ordinal: u32, from: &BackupPlace) -> Result<()> {
-        let (silence, which, from) = (self.silence, (database.to_owned(), ordinal), from.clone());
-        self.open.remote.call(backup_client::RESTORE, move |leaf| backup_client::restore(leaf, silence, which, from))
+        let (watch, which, from) = (self.watch(), (database.to_owned(), ordinal), from.clone());
+        let restore = move |leaf: leaf::Client| backup_client::restore(leaf.clone(), watch(leaf), which, from);
+        self.open.remote.call(backup_client::RESTORE, restore)
     }
 
     fn holdings(&self) -> Result<Holdings> {

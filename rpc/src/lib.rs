@@ -10,6 +10,7 @@
 pub mod admin;
 mod admin_client;
 mod admin_server;
+mod answering;
 pub mod backup;
 mod backup_client;
 mod backup_server;
@@ -25,6 +26,7 @@ mod leaf_client;
 mod leaf_server;
 mod listen;
 mod parameter;
+mod parts;
 pub mod peer;
 mod peer_client;
 mod peer_server;
@@ -42,6 +44,7 @@ mod session_server;
 mod transaction_client;
 mod transaction_server;
 mod transport;
+mod watch;
 
 pub use failure::{Failure, FailureKind, Result};
 pub use http::{Page, Pages, serve_pages};

@@ -20,7 +20,7 @@ impl PeerPool {
     /// An empty pool.
     #[must_use]
     pub fn new(io: Io, security: Security) -> PeerPool {
-        PeerPool(Connections::new(io, security))
+        PeerPool(Connections::new(io, security, SHORT))
     }
 
     /// The coordinator at an address.
@@ -38,14 +38,14 @@ struct RemotePeer {
 }
 
 impl Connection for RemotePeer {
-    fn connect(io: &Io, address: &str, security: &Security) -> Result<RemotePeer> {
+    fn connect(io: &Io, address: &str, security: &Security, patience: Duration) -> Result<RemotePeer> {
         let (own, to, security) = (io.clone(), address.to_owned(), security.clone());
         io.call(move || async move {
             let line = Arc::new(Line::default());
             let gate: gate::Client = connect(&to, &security, line.clone()).await?;
             let mut request = gate.peer_request();
             say_hello(request.get().init_hello(), &security);
-            let response = answer(&to, &security, request.send().promise).await?;
+            let response = answer(&to, &security, patience, request.send().promise).await?;
             let peer = match response.get()?.get_result()?.which().map_err(capnp::Error::from)? {
                 peer_entered::Peer(peer) => peer?,
                 peer_entered::Failure(failure) => return Err(Failure::read(failure?)?),

@@ -16,7 +16,7 @@ pub(crate) const QUEUED: usize = 2;
 /// Chunks that were sent and not yet answered.
 const IN_FLIGHT: usize = 4;
 /// Bytes of rows that an answer may have: larger chunks go out while others are made.
-const IN_ANSWER: usize = 64 << 10;
+pub(crate) const IN_ANSWER: usize = 64 << 10;
 /// How often a caller that waits for chunks is asked whether it still wants them.
 pub(crate) const POLL: Duration = Duration::from_millis(10);
 

@@ -1,55 +1,46 @@
 //! Queries on leaves elsewhere.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use capnp_rpc::new_client;
 use stoa_schema::common_capnp::{node_profile, row_sink};
-use stoa_schema::leaf_capnp::{begun, fragment, leaf, query, query_setup, ran};
+use stoa_schema::leaf_capnp::{begun, fragment, query, query_setup, ran};
 
 use crate::client::Remote;
 use crate::leaf::{FilterMembers, FragmentRequest, LeafQuery, NodeProfile, QuerySetup, RowDestination, RunProfile};
 use crate::pump::SinkServer;
 use crate::running::{Heard, Part, Running, gather};
-use crate::{ChunkSink, Failure, FailureKind, Io, Result};
-
-/// How often a leaf is asked how far a query is.
-const HOW_FAR: Duration = Duration::from_secs(1);
-/// How long a call may take to learn that its connection has ended.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+use crate::watch::Watch;
+use crate::{ChunkSink, Failure, Io, Result};
 
 pub(crate) struct RemoteQuery {
     /// The query, and the leaf that runs it.
-    remote: Remote<(query::Client, leaf::Client)>,
+    remote: Remote<(query::Client, Watch)>,
     number: u64,
-    silence: Duration,
 }
 
 impl RemoteQuery {
     /// The query of this number that began on a leaf, or why it did not; call it on the I/O thread.
-    pub(crate) fn begun(
-        from: begun::Reader<'_>,
-        number: u64,
-        io: Io,
-        leaf: leaf::Client,
-        silence: Duration,
-    ) -> Result<RemoteQuery> {
+    pub(crate) fn begun(from: begun::Reader<'_>, number: u64, io: Io, watch: Watch) -> Result<RemoteQuery> {
         match from.which().map_err(capnp::Error::from)? {
-            begun::Query(query) => Ok(RemoteQuery { remote: Remote::new(io, (query?, leaf)), number, silence }),
+            begun::Query(query) => Ok(RemoteQuery { remote: Remote::new(io, (query?, watch)), number }),
             begun::Failure(failure) => Err(Failure::read(failure?)?),
         }
     }
 
     fn begin_fragment(&self, fragment: FragmentRequest) -> Running {
-        let (number, silence) = (self.number, self.silence);
-        start(&self.remote, move |(query, leaf), sink, heard| async move {
+        let number = self.number;
+        start(&self.remote, move |(query, watch), sink, heard| async move {
             let mut request = query.run_request();
             write_fragment(&fragment, request.get().init_fragment())?;
             request.get().set_sink(sink);
-            let response = unless_silent((&leaf, number), silence, &heard, request.send().promise).await?;
-            let ran = response.get()?;
-            Ok((read_ran(ran.get_result()?)?, ran.get_rows()?.to_vec()))
+            let ran = async {
+                let response = request.send().promise.await?;
+                let ran = response.get()?;
+                Ok((read_ran(ran.get_result()?)?, ran.get_rows()?.to_vec()))
+            };
+            watch.unless_silent_about(number, &heard, ran).await
         })
     }
 }
@@ -89,34 +80,9 @@ where
             ran = call(object, sink, heard) => ran,
             () = parts.closed() => return,
         };
-        let ended = match ran {
-            Ok((profile, rows)) => {
-                if !rows.is_empty() {
-                    let _ = parts.send(Part::Rows(rows)).await;
-                }
-                Ok(profile)
-            }
-            Err(failure) => Err(failure),
-        };
-        let _ = parts.send(Part::Ended(ended)).await;
+        let _ = parts.send(Part::Ended(ran)).await;
     });
     running
-}
-
-/// The answer of a call that runs a part of a query, unless the leaf says nothing for so long. Meanwhile it is heard how far the query is.
-pub(crate) async fn unless_silent<T>(
-    (leaf, query): (&leaf::Client, u64),
-    silence: Duration,
-    heard: &Heard,
-    answer: impl Future<Output = capnp::Result<T>>,
-) -> Result<T> {
-    tokio::select! {
-        answer = answer => Ok(answer?),
-        () = silent_about(leaf, query, silence, heard) => {
-            let why = format!("it runs a part of the query and has said nothing for {silence:?}; try again");
-            Err(Failure::new(FailureKind::Retryable, why))
-        }
-    }
 }
 
 pub(crate) fn write_setup(from: &QuerySetup, mut to: query_setup::Builder<'_>) -> capnp::Result<()> {
@@ -125,48 +91,6 @@ pub(crate) fn write_setup(from: &QuerySetup, mut to: query_setup::Builder<'_>) -
     to.set_address(&from.address);
     to.set_moment(from.moment);
     to.set_ordinals(&from.ordinals[..])
-}
-
-/// Asks a leaf for its status again and again; ends when it has not answered for so long.
-pub(crate) async fn silent(leaf: &leaf::Client, limit: Duration) {
-    loop {
-        tokio::time::sleep(limit / 4).await;
-        if answered(limit, leaf.status_request().send().promise).await.is_break() {
-            return;
-        }
-    }
-}
-
-/// As [`silent`], but asks how far a query is.
-async fn silent_about(leaf: &leaf::Client, query: u64, limit: Duration, heard: &Heard) {
-    loop {
-        tokio::time::sleep(HOW_FAR.min(limit / 4)).await;
-        let mut request = leaf.progress_request();
-        request.get().set_query(query);
-        match answered(limit, request.send().promise).await {
-            ControlFlow::Continue(Some(answer)) => {
-                if let Ok(progress) = answer.get() {
-                    heard.tell(progress.get_done(), progress.get_total());
-                }
-            }
-            ControlFlow::Continue(None) => {}
-            ControlFlow::Break(()) => return,
-        }
-    }
-}
-
-/// What a leaf answers within this time to what it can tell at once; nothing, if it does not know the question.
-async fn answered<T>(limit: Duration, answer: impl Future<Output = capnp::Result<T>>) -> ControlFlow<(), Option<T>> {
-    match tokio::time::timeout(limit, answer).await {
-        Ok(Ok(answer)) => ControlFlow::Continue(Some(answer)),
-        Ok(Err(error)) if error.kind == capnp::ErrorKind::Unimplemented => ControlFlow::Continue(None),
-        // The connection has ended: the call that runs learns it too, and says why; one that began after the end does not.
-        Ok(Err(_)) => {
-            tokio::time::sleep(LAST_WORDS).await;
-            ControlFlow::Break(())
-        }
-        Err(_) => ControlFlow::Break(()),
-    }
 }
 
 pub(crate) fn write_fragment(from: &FragmentRequest, mut to: fragment::Builder<'_>) -> capnp::Result<()> {

@@ -7,24 +7,23 @@ use stoa_schema::leaf_capnp::{fed, fed_copy, heartbeat, holdings, leaf, orders, 
 
 use crate::client::{LONG, Remote};
 use crate::done;
-use crate::query_client::silent;
 use crate::replication::{
     CopyOrder, CopyReport, CopyRole, FedCopy, FedReport, FedState, HeldCopy, Holdings, Orders, Position, Record, Report,
     RoleOrder,
 };
-use crate::{Failure, FailureKind, Io, Result};
+use crate::watch::Watch;
+use crate::{Failure, Io, Result};
 
 /// A copy on another leaf, and that leaf.
 pub(crate) struct RemoteCopy {
-    remote: Remote<(fed_copy::Client, leaf::Client)>,
-    silence: Duration,
+    remote: Remote<(fed_copy::Client, Watch)>,
 }
 
 /// Begins to feed a copy; call it on the I/O thread.
 pub(crate) async fn feed(
     io: Io,
     leaf: leaf::Client,
-    silence: Duration,
+    watch: Watch,
     (database, ordinal, term): (String, u32, u64),
 ) -> Result<(Arc<dyn FedCopy>, Position)> {
     let mut request = leaf.feed_request();
@@ -35,7 +34,7 @@ pub(crate) async fn feed(
     match response.get()?.get_result()?.which().map_err(capnp::Error::from)? {
         fed::Open(open) => {
             let position = read_position(open.get_position()?);
-            let copy = RemoteCopy { remote: Remote::new(io, (open.get_copy()?, leaf)), silence };
+            let copy = RemoteCopy { remote: Remote::new(io, (open.get_copy()?, watch)) };
             Ok((Arc::new(copy), position))
         }
         fed::Failure(failure) => Err(Failure::read(failure?)?),
@@ -84,15 +83,7 @@ impl RemoteCopy {
         T: Send + 'static,
         F: Future<Output = Result<T>> + 'static,
     {
-        let silence = self.silence;
-        self.remote.call(LONG, move |(copy, leaf)| async move {
-            tokio::select! {
-                result = call(copy) => result,
-                () = silent(&leaf, silence) => {
-                    Err(Failure::new(FailureKind::Retryable, format!("it has said nothing for {silence:?}")))
-                }
-            }
-        })
+        self.remote.call(LONG, move |(copy, watch)| async move { watch.unless_silent("it has a copy", call(copy)).await })
     }
 }
 

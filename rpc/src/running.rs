@@ -40,11 +40,11 @@ impl Heard {
     }
 }
 
-/// What comes of a fragment: its rows, then how it ended.
+/// What comes of a fragment: its rows, then how it ended, with the last of its rows, or none.
 #[derive(Debug)]
 pub(crate) enum Part {
     Rows(Vec<u8>),
-    Ended(Result<RunProfile>),
+    Ended(Result<(RunProfile, Vec<u8>)>),
 }
 
 impl Running {
@@ -66,7 +66,7 @@ impl Running {
         std::thread::spawn(move || {
             let ran = run(&mut RowQueue(&parts));
             // Who does not listen any more does not want to know.
-            let _ = parts.blocking_send(Part::Ended(ran));
+            let _ = parts.blocking_send(Part::Ended(ran.map(|profile| (profile, vec![]))));
         });
         running
     }
@@ -142,7 +142,12 @@ impl<'a> Gather<'a> {
                 }
                 Some((at, Part::Rows(chunk))) => return Some((at, chunk)),
                 Some((at, Part::Ended(Err(why)))) => self.fail(Some(at), why),
-                Some((at, Part::Ended(ended))) => self.end(at, ended),
+                Some((at, Part::Ended(Ok((profile, rows))))) => {
+                    self.end(at, Ok(profile));
+                    if !rows.is_empty() {
+                        return Some((at, rows));
+                    }
+                }
             }
         }
     }
@@ -163,7 +168,7 @@ impl<'a> Gather<'a> {
             match within(until.saturating_duration_since(Instant::now()), |cx| next(&mut self.open, None, cx)) {
                 None => break,
                 Some((_, Part::Rows(_))) => {}
-                Some((at, Part::Ended(ended))) => self.end(at, ended),
+                Some((at, Part::Ended(ended))) => self.end(at, ended.map(|(profile, _)| profile)),
             }
         }
         self.open.iter_mut().for_each(|open| *open = None);

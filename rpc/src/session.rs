@@ -134,6 +134,15 @@ pub enum AnswerPart {
     Plan(String),
 }
 
+impl AnswerPart {
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            AnswerPart::Columns(bytes) | AnswerPart::Rows(bytes) => bytes.len(),
+            AnswerPart::Text(text) | AnswerPart::Plan(text) => text.len(),
+        }
+    }
+}
+
 /// Rows on their way into a table. Dropped before [`TableLoad::finish`], nothing of them stays.
 pub trait TableLoad: Send {
     /// Takes a chunk: an Arrow IPC stream.

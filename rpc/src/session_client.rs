@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use crate::admin::{AdminCommand, AdminReply};
 use crate::client::{LONG, Line, Remote, SHORT, answer, connect, say_hello};
 use crate::session::{Answer, AnswerPart, Cancelled, Login, Parameter, PreparedService, SessionService, TableLoad};
-use crate::{Failure, FailureKind, Heard, Io, Result, Security, done, parameter, pump};
+use crate::{Failure, FailureKind, Heard, Io, Result, Security, done, parameter, parts, pump};
 
 /// Parts of an answer that wait for the thread that takes them.
 const QUEUED: usize = 2;
@@ -51,7 +51,7 @@ impl SessionClient {
             request.get().set_password(&login.password);
             request.get().set_database(&login.database);
             say_hello(request.get().init_hello(), &security);
-            let response = answer(&to, &security, request.send().promise).await?;
+            let response = answer(&to, &security, SHORT, request.send().promise).await?;
             let session = match response.get()?.get_result()?.which().map_err(capnp::Error::from)? {
                 entered::Session(session) => session?,
                 entered::Failure(failure) => return Err(Failure::read(failure?)?),
@@ -86,10 +86,11 @@ impl SessionService for SessionClient {
             let mut request = session.execute_request();
             request.get().set_sql(&sql);
             request.get().set_progress(server.heard.is_some());
+            request.get().set_whole(true);
             request.get().set_answer(new_client(server));
-            let sent = request.send();
-            let response = sent.promise.await?;
-            done::read(response.get()?.get_result()?)
+            let response = request.send().promise.await?;
+            let results = response.get()?;
+            Ok((parts::read(results.get_parts()?)?, done::read(results.get_result()?)))
         });
         drain(parts, outcome, answer, cancelled)
     }
@@ -101,10 +102,11 @@ impl SessionService for SessionClient {
             let mut request = session.execute_plan_request();
             request.get().set_plan(&plan);
             request.get().set_progress(server.heard.is_some());
+            request.get().set_whole(true);
             request.get().set_answer(new_client(server));
-            let sent = request.send();
-            let response = sent.promise.await?;
-            done::read(response.get()?.get_result()?)
+            let response = request.send().promise.await?;
+            let results = response.get()?;
+            Ok((parts::read(results.get_parts()?)?, done::read(results.get_result()?)))
         });
         drain(parts, outcome, answer, cancelled)
     }
@@ -194,25 +196,33 @@ impl PreparedService for RemoteStatement {
             let count = u32::try_from(values.len()).map_err(|_| Failure::new(FailureKind::User, "too many values"))?;
             parameter::write(&values, request.get().init_parameters(count));
             request.get().set_progress(server.heard.is_some());
+            request.get().set_whole(true);
             request.get().set_answer(new_client(server));
             let response = request.send().promise.await?;
-            done::read(response.get()?.get_result()?)
+            let results = response.get()?;
+            Ok((parts::read(results.get_parts()?)?, done::read(results.get_result()?)))
         });
         drain(parts, outcome, answer, cancelled)
     }
 }
 
+/// The parts that a result took along, and how the call ended.
+type Ended = (Vec<AnswerPart>, Result<()>);
+
 fn drain(
     parts: mpsc::Receiver<AnswerPart>,
-    outcome: tokio::sync::oneshot::Receiver<Result<()>>,
+    ended: tokio::sync::oneshot::Receiver<Result<Ended>>,
     answer: &mut dyn Answer,
     cancelled: &Cancelled,
 ) -> Result<()> {
-    pump::drain(parts, outcome, &mut |part| match part {
+    let mut take = |part| match part {
         _ if cancelled.load(Ordering::Relaxed) => Err(Failure::cancelled()),
         Some(part) => answer.part(part),
         None => Ok(()),
-    })
+    };
+    let (last, ran) = pump::drain(parts, ended, &mut take)?;
+    last.into_iter().try_for_each(|part| take(Some(part)))?;
+    ran
 }
 
 /// What the coordinator writes its answer to: parts go into a bounded queue.

@@ -1,37 +1,25 @@
 //! A [`CoordinatorService`] on a port.
 
-use std::convert::Infallible;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::Arc;
 
 use capnp::capability::Rc;
 use capnp_rpc::new_client;
-use futures_util::future::Either;
-use stoa_schema::coordinator_capnp::{answer, gate, load, loaded, prepared_statement, session};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use stoa_schema::coordinator_capnp::{gate, load, loaded, prepared_statement, session};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::admin_server::AdminServer;
+use crate::answering::{Asked, Turns, answered};
 use crate::done;
 use crate::door::{Door, Who};
 use crate::io::{Allowance, blocking, gone};
-use crate::listen::{Calls, Limits, Listener, listen};
+use crate::listen::{Limits, Listener, listen};
 use crate::parameter;
-use crate::peer_server::{Guard, PeerServer};
+use crate::parts;
+use crate::peer_server::PeerServer;
 use crate::session::{
-    Answer, AnswerPart, Cancelled, CoordinatorService, HowFar, Login, MAX_PREPARED, MAX_PREPARED_BYTES, MAX_STATEMENTS,
-    PreparedService, SessionService, TableLoad,
+    CoordinatorService, Login, MAX_PREPARED, MAX_PREPARED_BYTES, MAX_STATEMENTS, PreparedService, SessionService, TableLoad,
 };
 use crate::{Failure, FailureKind, Io, MAJOR, MINOR, Result, Security};
-
-/// Parts of an answer that wait for a connection.
-const QUEUED: usize = 4;
-/// How often a statement that waits for its client looks whether it was cancelled.
-const LOOK: Duration = Duration::from_millis(20);
-/// A call that runs longer than this tells how far it is.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// How often it tells that.
-const TELL: Duration = Duration::from_millis(250);
 
 /// Clients that know the secret and log in at once; the others do so one at a time, so that they hold up nobody else.
 const LOGINS: usize = 8;
@@ -80,7 +68,7 @@ impl GateServer {
         .await?;
         self.door.let_in(Who::Client)?;
         let (calls, room) = (self.door.calls().clone(), self.statements.clone());
-        let turns = Turns { calls, room, turn: Arc::default() };
+        let turns = Turns::new(calls, room);
         Ok(SessionServer { session, turns, prepared: self.prepared.clone() })
     }
 }
@@ -119,73 +107,6 @@ impl gate::Server for GateServer {
     }
 }
 
-/// The turns of a session's statements: one has the next when it has ended and its answer was taken.
-#[derive(Clone)]
-struct Turns {
-    calls: Calls,
-    /// How many statements the connection may have under way.
-    room: Arc<Allowance>,
-    turn: Arc<tokio::sync::Mutex<()>>,
-}
-
-/// Runs a call that answers in parts when it is its turn: they go out while it runs, and how far it is, if that is wanted. If the caller
-/// goes away, it is cancelled.
-async fn answered(
-    turns: &Turns,
-    (to, progress): (answer::Client, bool),
-    run: impl FnOnce(&mut dyn Answer, &Cancelled) -> Result<()> + Send + 'static,
-) -> Result<()> {
-    let _room = turns.room.take("this connection")?;
-    let _call = turns.calls.begin();
-    // One that is cancelled has its turn until it has ended.
-    let turn = turns.turn.clone().lock_owned().await;
-    let (sender, parts) = mpsc::channel(QUEUED);
-    let cancelled = Cancelled::default();
-    let _guard = Guard(cancelled.clone());
-    let followed = progress.then(Followed::default);
-    let mut sink = QueueAnswer { parts: sender, cancelled: cancelled.clone(), followed: followed.clone() };
-    let work = async {
-        let run = std::pin::pin!(blocking(move || Ok((run(&mut sink, &cancelled), turn))));
-        let send = std::pin::pin!(send(parts, &to));
-        match futures_util::future::select(run, send).await {
-            // What still waits is for nobody: a client that does not take it holds nothing up.
-            Either::Left((Err(failure), _)) => Err(failure),
-            Either::Left((Ok((Err(failure), _)), _)) if failure.kind == FailureKind::Cancelled => Err(failure),
-            Either::Left((Ok((ran, _turn)), send)) => send.await.and(ran),
-            Either::Right((sent, run)) => {
-                let ran = run.await.and_then(|(ran, _)| ran);
-                sent.and(ran)
-            }
-        }
-    };
-    let Some(followed) = followed else { return work.await };
-    tokio::select! {
-        ran = work => ran,
-        never = tell(&followed, &to) => match never {},
-    }
-}
-
-/// What tells how far the statements of a call are.
-type Followed = Arc<OnceLock<HowFar>>;
-
-/// Tells a client how far a call is, again and again once it has taken a while.
-async fn tell(followed: &Followed, to: &answer::Client) -> Infallible {
-    tokio::time::sleep(PATIENCE).await;
-    let mut last = (0, 0);
-    loop {
-        let now = followed.get().map_or(last, |how_far| how_far());
-        if now != last {
-            let mut request = to.progress_request();
-            request.get().set_done(now.0);
-            request.get().set_total(now.1);
-            // One that does not take it does not get its rows either: that is told by those.
-            let _ = request.send().promise.await;
-            last = now;
-        }
-        tokio::time::sleep(TELL).await;
-    }
-}
-
 struct SessionServer {
     session: Arc<dyn SessionService>,
     turns: Turns,
@@ -211,10 +132,13 @@ impl SessionServer {
 impl session::Server for SessionServer {
     async fn execute(self: Rc<Self>, params: session::ExecuteParams, mut results: session::ExecuteResults) -> capnp::Result<()> {
         let params = params.get()?;
-        let (sql, to) = (params.get_sql()?.to_string()?, (params.get_answer()?, params.get_progress()));
+        let sql = params.get_sql()?.to_string()?;
+        let asked = Asked { to: params.get_answer()?, progress: params.get_progress(), whole: params.get_whole() };
         let session = self.session.clone();
-        let ran = answered(&self.turns, to, move |answer, cancelled| session.execute(&sql, answer, cancelled)).await;
-        done::write(ran, results.get().init_result());
+        let answered = answered(&self.turns, asked, move |answer, cancelled| session.execute(&sql, answer, cancelled)).await;
+        let mut results = results.get();
+        parts::write(&answered.parts, results.reborrow().init_parts(answered.parts.len() as u32));
+        done::write(answered.ran, results.init_result());
         Ok(())
     }
 
@@ -224,10 +148,14 @@ impl session::Server for SessionServer {
         mut results: session::ExecutePlanResults,
     ) -> capnp::Result<()> {
         let params = params.get()?;
-        let (plan, to) = (params.get_plan()?.to_vec(), (params.get_answer()?, params.get_progress()));
+        let plan = params.get_plan()?.to_vec();
+        let asked = Asked { to: params.get_answer()?, progress: params.get_progress(), whole: params.get_whole() };
         let session = self.session.clone();
-        let ran = answered(&self.turns, to, move |answer, cancelled| session.execute_plan(&plan, answer, cancelled)).await;
-        done::write(ran, results.get().init_result());
+        let answered =
+            answered(&self.turns, asked, move |answer, cancelled| session.execute_plan(&plan, answer, cancelled)).await;
+        let mut results = results.get();
+        parts::write(&answered.parts, results.reborrow().init_parts(answered.parts.len() as u32));
+        done::write(answered.ran, results.init_result());
         Ok(())
     }
 
@@ -302,93 +230,13 @@ impl prepared_statement::Server for PreparedServer {
     ) -> capnp::Result<()> {
         let params = params.get()?;
         let values = parameter::read(params.get_parameters()?)?;
-        let to = (params.get_answer()?, params.get_progress());
+        let asked = Asked { to: params.get_answer()?, progress: params.get_progress(), whole: params.get_whole() };
         let statement = self.statement.clone();
-        let ran = answered(&self.turns, to, move |answer, cancelled| statement.execute(&values, answer, cancelled)).await;
-        done::write(ran, results.get().init_result());
+        let answered = answered(&self.turns, asked, move |answer, cancelled| statement.execute(&values, answer, cancelled)).await;
+        let mut results = results.get();
+        parts::write(&answered.parts, results.reborrow().init_parts(answered.parts.len() as u32));
+        done::write(answered.ran, results.init_result());
         Ok(())
-    }
-}
-
-struct QueueAnswer {
-    parts: mpsc::Sender<AnswerPart>,
-    cancelled: Cancelled,
-    followed: Option<Followed>,
-}
-
-impl Answer for QueueAnswer {
-    /// Waits for the client, but not once the statement is cancelled.
-    fn part(&mut self, part: AnswerPart) -> Result<()> {
-        let room = tokio::runtime::Handle::current().block_on(async {
-            loop {
-                match tokio::time::timeout(LOOK, self.parts.reserve()).await {
-                    Ok(room) => break room.ok(),
-                    Err(_) if self.cancelled.load(Ordering::Relaxed) => break None,
-                    Err(_) => {}
-                }
-            }
-        });
-        room.map(|room| room.send(part)).ok_or_else(Failure::cancelled)
-    }
-
-    fn follows(&self) -> bool {
-        self.followed.is_some()
-    }
-
-    fn follow(&mut self, how_far: HowFar) {
-        if let Some(followed) = &self.followed {
-            // It is one statement, or several that count together.
-            let _ = followed.set(how_far);
-        }
-    }
-}
-
-/// Sends parts one after the other: each is answered when the client has taken it.
-async fn send(mut parts: mpsc::Receiver<AnswerPart>, to: &answer::Client) -> Result<()> {
-    // One part is on the way while the next is made ready.
-    let mut before = None;
-    while let Some(part) = parts.recv().await {
-        let now = send_part(part, to);
-        if let Some(before) = before.replace(now) {
-            before.await?;
-        }
-    }
-    match before {
-        Some(last) => last.await,
-        None => Ok(()),
-    }
-}
-
-/// Sends a part at once; the future waits for the answer.
-fn send_part(part: AnswerPart, to: &answer::Client) -> futures_util::future::LocalBoxFuture<'static, Result<()>> {
-    macro_rules! answered {
-        ($request:expr) => {{
-            let promise = $request.send().promise;
-            Box::pin(async move { promise.await.map(drop).map_err(Failure::from) })
-        }};
-    }
-    match part {
-        AnswerPart::Columns(schema) => {
-            let mut request = to.columns_request();
-            request.get().set_stream(&schema);
-            answered!(request)
-        }
-        AnswerPart::Rows(chunk) => {
-            let mut request = to.rows_request();
-            request.get().set_chunk(&chunk);
-            answered!(request)
-        }
-        AnswerPart::Text(text) => {
-            let mut request = to.text_request();
-            request.get().set_text(&text);
-            answered!(request)
-        }
-        AnswerPart::Plan(text) => {
-            let mut request = to.text_request();
-            request.get().set_text(&text);
-            request.get().set_plan(true);
-            answered!(request)
-        }
     }
 }
 

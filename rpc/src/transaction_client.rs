@@ -4,27 +4,26 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use stoa_schema::leaf_capnp::{
-    duplicates, in_doubt, leaf, merge_status, numbered_rows, rows_read, transaction, transaction_setup,
-};
+use stoa_schema::leaf_capnp::{duplicates, in_doubt, merge_status, numbered_rows, rows_read, transaction, transaction_setup};
 
 use crate::client::{LONG, Remote};
 use crate::done;
 use crate::leaf::{InDoubt, LeafQuery, LeafTransaction, Load, MergeStatus, NumberedRows, TransactionSetup};
 use crate::leaf_client::RemoteLoad;
-use crate::query_client::{RemoteQuery, silent};
-use crate::{Failure, FailureKind, Io, Result};
+use crate::query_client::RemoteQuery;
+use crate::watch::Watch;
+use crate::{Failure, Io, Result};
 
 /// A transaction, and the leaf that it is on.
 pub(crate) struct RemoteTransaction {
-    remote: Remote<(transaction::Client, leaf::Client)>,
+    remote: Remote<(transaction::Client, Watch)>,
     silence: Duration,
 }
 
 impl RemoteTransaction {
     /// Call it on the I/O thread.
-    pub fn new(io: Io, transaction: transaction::Client, leaf: leaf::Client, silence: Duration) -> RemoteTransaction {
-        RemoteTransaction { remote: Remote::new(io, (transaction, leaf)), silence }
+    pub fn new(io: Io, transaction: transaction::Client, watch: Watch, silence: Duration) -> RemoteTransaction {
+        RemoteTransaction { remote: Remote::new(io, (transaction, watch)), silence }
     }
 
     /// Makes a call; a leaf that says nothing meanwhile counts as hung.
@@ -33,27 +32,20 @@ impl RemoteTransaction {
         T: Send + 'static,
         F: Future<Output = Result<T>> + 'static,
     {
-        let silence = self.silence;
-        self.remote.call(LONG, move |(transaction, leaf)| async move {
-            tokio::select! {
-                result = call(transaction) => result,
-                () = silent(&leaf, silence) => {
-                    let why = format!("it runs a part of a transaction and has said nothing for {silence:?}");
-                    Err(Failure::new(FailureKind::Retryable, why))
-                }
-            }
+        self.remote.call(LONG, move |(transaction, watch)| async move {
+            watch.unless_silent("it runs a part of a transaction", call(transaction)).await
         })
     }
 }
 
 impl LeafTransaction for RemoteTransaction {
     fn query(&self, query: u64) -> Result<Arc<dyn LeafQuery>> {
-        let (io, silence) = (self.remote.io().clone(), self.silence);
-        let query = self.remote.call(self.silence, move |(transaction, leaf)| async move {
+        let io = self.remote.io().clone();
+        let query = self.remote.call(self.silence, move |(transaction, watch)| async move {
             let mut request = transaction.query_request();
             request.get().set_query(query);
             let response = request.send().promise.await?;
-            RemoteQuery::begun(response.get()?.get_result()?, query, io, leaf, silence)
+            RemoteQuery::begun(response.get()?.get_result()?, query, io, watch)
         })?;
         Ok(Arc::new(query))
     }

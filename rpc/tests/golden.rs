@@ -8,7 +8,7 @@ use messages::{check, message};
 use stoa_schema::admin_capnp::{admin, listing, said};
 use stoa_schema::common_capnp::{done, failure, hello, row_sink};
 use stoa_schema::coordinator_capnp::{
-    answer, decided, described, gate, loaded, peer, peer_status, prepared, prepared_statement, session,
+    answer, decided, described, gate, loaded, part, peer, peer_status, prepared, prepared_statement, session,
 };
 use stoa_schema::leaf_capnp::{
     change, decision, duplicates, fragment, in_doubt, leaf, merge_status, query_setup, ran, rows_read, status, transaction,
@@ -358,8 +358,36 @@ fn progress() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
+/// Answers that come with the result of a call.
+fn whole_answers() -> Vec<(&'static str, Vec<u8>)> {
+    let execute = message(|m| {
+        let mut to: session::execute_params::Builder<'_> = m.init_root();
+        to.set_sql("SELECT 1");
+        to.set_whole(true);
+    });
+    let plan = message(|m| m.init_root::<session::execute_plan_params::Builder<'_>>().set_whole(true));
+    let prepared = message(|m| m.init_root::<prepared_statement::execute_params::Builder<'_>>().set_whole(true));
+    let parts = |mut to: capnp::struct_list::Builder<'_, part::Owned>| {
+        to.reborrow().get(0).set_columns(&[1, 2]);
+        to.reborrow().get(1).set_rows(&[3]);
+        to.reborrow().get(2).set_text("4 rows inserted");
+        to.reborrow().get(3).set_plan("Scan t");
+    };
+    let executed = message(|m| parts(m.init_root::<session::execute_results::Builder<'_>>().init_parts(4)));
+    let planned = message(|m| parts(m.init_root::<session::execute_plan_results::Builder<'_>>().init_parts(4)));
+    let of_prepared = message(|m| parts(m.init_root::<prepared_statement::execute_results::Builder<'_>>().init_parts(4)));
+    vec![
+        ("session-execute-whole", execute),
+        ("session-execute-plan-whole", plan),
+        ("prepared-execute-whole", prepared),
+        ("session-executed-parts", executed),
+        ("session-executed-plan-parts", planned),
+        ("prepared-executed-parts", of_prepared),
+    ]
+}
+
 #[test]
 fn messages_are_what_they_were() {
-    let all = [common(), coordinators(), leaves(), transactions(), outcomes(), moments(), peers(), progress()];
+    let all = [common(), coordinators(), leaves(), transactions(), outcomes(), moments(), peers(), progress(), whole_answers()];
     all.iter().flatten().for_each(|(name, bytes)| check(name, bytes));
 }

@@ -34,10 +34,11 @@ struct PeerEntered {
 # Statements, prepared ones too, run one after the other in the order in which they were sent; calls may be sent before the last was
 # answered. Dropping a call, or the connection, cancels it, whether it runs or waits.
 interface Session {
-  # Runs statements in order up to the first that fails. `progress`: the answer wants to know how far they are.
-  execute @0 (sql :Text, answer :Answer, progress :Bool) -> (result :Done);
+  # Runs statements in order up to the first that fails. `progress`: the answer wants to know how far they are. `whole`: an answer that
+  # is small and made at once may come with the result, in `parts`, instead of through `answer`.
+  execute @0 (sql :Text, answer :Answer, progress :Bool, whole :Bool) -> (result :Done, parts :List(Part));
   # Runs a plan, a message of plan.capnp without exchanges: the coordinator optimizes and distributes it.
-  executePlan @1 (plan :Data, answer :Answer, progress :Bool) -> (result :Done);
+  executePlan @1 (plan :Data, answer :Answer, progress :Bool, whole :Bool) -> (result :Done, parts :List(Part));
   # Rows into a table, all or none.
   load @2 (table :Text) -> (result :Loading);
   # The columns of a table as an Arrow IPC stream without rows.
@@ -59,6 +60,16 @@ interface Answer {
   progress @3 (done :UInt64, total :UInt64) -> ();
 }
 
+# What one call of `Answer` says.
+struct Part {
+  union {
+    columns @0 :Data;
+    rows @1 :Data;
+    text @2 :Text;
+    plan @3 :Text;
+  }
+}
+
 struct Prepared {
   union {
     done :group {
@@ -71,7 +82,7 @@ struct Prepared {
 
 interface PreparedStatement {
   # Runs the statement with a value for each `?`, in their order.
-  execute @0 (parameters :List(Parameter), answer :Answer, progress :Bool) -> (result :Done);
+  execute @0 (parameters :List(Parameter), answer :Answer, progress :Bool, whole :Bool) -> (result :Done, parts :List(Part));
 }
 
 # The value of a parameter: as if it stood in the text as a literal.

@@ -1,7 +1,7 @@
 //! Sessions: statements that are sent together, cancelled while they wait, or too many.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use capnp::capability::Rc;
@@ -14,7 +14,7 @@ use stoa_rpc::session::{
     Answer, AnswerPart, Cancelled, CoordinatorService, Login, MAX_STATEMENTS, Parameter, PreparedService, SessionService,
     TableLoad,
 };
-use stoa_rpc::{Failure, FailureKind, Io, Limits, Listener, Result, Security, serve_coordinator};
+use stoa_rpc::{Failure, FailureKind, Io, Limits, Listener, Result, Security, SessionClient, serve_coordinator};
 use stoa_schema::common_capnp::done;
 use stoa_schema::coordinator_capnp::{answer, entered, gate, loading, prepared, prepared_statement, session};
 
@@ -40,7 +40,16 @@ impl Scribe {
             std::thread::sleep(Duration::from_millis(100));
         }
         self.0.lock().push(format!("{text} ends"));
-        answer.part(AnswerPart::Text(text.to_owned()))
+        answer.part(AnswerPart::Text(text.to_owned()))?;
+        for word in text.split(' ').skip(1) {
+            match word {
+                "pause" => std::thread::sleep(Duration::from_millis(200)),
+                "chunk" => answer.part(AnswerPart::Rows(vec![7; 60_000]))?,
+                "fail" => return nothing(),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 }
 
@@ -113,11 +122,18 @@ impl TableLoad for Scribe {
     }
 }
 
-/// Takes what comes.
-struct Taker;
+/// Takes what comes, and counts it.
+#[derive(Clone, Default)]
+struct Taker(Arc<AtomicUsize>);
 
 impl answer::Server for Taker {
     async fn text(self: Rc<Self>, _: answer::TextParams, _: answer::TextResults) -> capnp::Result<()> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn rows(self: Rc<Self>, _: answer::RowsParams, _: answer::RowsResults) -> capnp::Result<()> {
+        self.0.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 }
@@ -161,7 +177,7 @@ fn failure(from: done::Reader<'_>) -> Option<String> {
 fn send(session: &session::Client, sql: &str) -> LocalBoxFuture<'static, Option<String>> {
     let mut request = session.execute_request();
     request.get().set_sql(sql);
-    request.get().set_answer(new_client(Taker));
+    request.get().set_answer(new_client(Taker::default()));
     let promise = request.send().promise;
     Box::pin(async move { failure(promise.await.unwrap().get().unwrap().get_result().unwrap()) })
 }
@@ -169,7 +185,7 @@ fn send(session: &session::Client, sql: &str) -> LocalBoxFuture<'static, Option<
 fn send_plan(session: &session::Client, plan: &str) -> LocalBoxFuture<'static, Option<String>> {
     let mut request = session.execute_plan_request();
     request.get().set_plan(plan.as_bytes());
-    request.get().set_answer(new_client(Taker));
+    request.get().set_answer(new_client(Taker::default()));
     let promise = request.send().promise;
     Box::pin(async move { failure(promise.await.unwrap().get().unwrap().get_result().unwrap()) })
 }
@@ -177,7 +193,7 @@ fn send_plan(session: &session::Client, plan: &str) -> LocalBoxFuture<'static, O
 fn send_prepared(statement: &prepared_statement::Client, number: i64) -> LocalBoxFuture<'static, Option<String>> {
     let mut request = statement.execute_request();
     request.get().init_parameters(1).get(0).set_int(number);
-    request.get().set_answer(new_client(Taker));
+    request.get().set_answer(new_client(Taker::default()));
     let promise = request.send().promise;
     Box::pin(async move { failure(promise.await.unwrap().get().unwrap().get_result().unwrap()) })
 }
@@ -284,4 +300,55 @@ fn chunks_of_a_load_keep_their_order() {
     expected.extend((0..30).map(|n| format!("chunk {n}")));
     expected.push("finish".to_owned());
     assert_eq!(*log.lock(), expected);
+}
+
+/// How many parts of an answer came before the result of its call, and how many with it.
+async fn parts(session: session::Client, sql: &'static str, whole: bool) -> (usize, usize) {
+    let taker = Taker::default();
+    let mut request = session.execute_request();
+    request.get().set_sql(sql);
+    request.get().set_whole(whole);
+    request.get().set_answer(new_client(taker.clone()));
+    let response = request.send().promise.await.unwrap();
+    (taker.0.load(Ordering::Relaxed), response.get().unwrap().get_parts().unwrap().len() as usize)
+}
+
+#[test]
+fn small_answers_come_with_the_result_to_those_who_want_that() {
+    let (_running, address, _) = start();
+    talk(&address, async |gate: gate::Client| {
+        let session = enter(&gate).await;
+        let parts = |sql, whole| parts(session.clone(), sql, whole);
+        for (sql, count) in [("99", 1), ("99 chunk", 2), ("99 chunk fail", 2)] {
+            // On a busy machine what is made at once may take long.
+            let mut tries = 0;
+            while parts(sql, true).await != (0, count) {
+                tries += 1;
+                assert!(tries < 20, "{sql}");
+            }
+        }
+        assert_eq!(parts("99", false).await, (1, 0));
+        assert_eq!(parts("99 chunk chunk", true).await, (3, 0));
+        assert_eq!(parts("99 pause chunk", true).await, (2, 0));
+        assert_eq!(parts("99 pause", true).await, (1, 0));
+    });
+    let io = Io::start("test-client").unwrap();
+    let session = SessionClient::connect(&io, &[address], &Security::default(), &Login::default()).unwrap();
+    for (sql, chunks) in [("99 chunk", 1), ("99 chunk chunk pause chunk", 3), ("99 chunk pause fail", 1), ("99 chunk fail", 1)] {
+        let mut came = Came(vec![]);
+        let ran = session.execute(sql, &mut came, &Cancelled::default());
+        assert_eq!(ran.is_err(), sql.contains("fail"), "{sql}");
+        let expected = std::iter::once(AnswerPart::Text(sql.to_owned())).chain(vec![AnswerPart::Rows(vec![7; 60_000]); chunks]);
+        assert!(came.0.into_iter().eq(expected), "{sql}");
+    }
+}
+
+/// Keeps what comes.
+struct Came(Vec<AnswerPart>);
+
+impl Answer for Came {
+    fn part(&mut self, part: AnswerPart) -> Result<()> {
+        self.0.push(part);
+        Ok(())
+    }
 }
