@@ -358,8 +358,39 @@ fn progress() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
+/// What clients know of the transactions of their statements, and how they ask for them.
+fn statements() -> Vec<(&'static str, Vec<u8>)> {
+    const NUMBER: u64 = 0x8102_0304_0506_0708;
+    let enter = message(|m| m.init_root::<gate::enter_params::Builder<'_>>().set_lost(true));
+    let execute = message(|m| m.init_root::<session::execute_params::Builder<'_>>().set_statement(NUMBER));
+    let prepared = message(|m| m.init_root::<prepared_statement::execute_params::Builder<'_>>().set_statement(NUMBER));
+    let load = message(|m| m.init_root::<session::load_params::Builder<'_>>().set_statement(NUMBER));
+    let executed = message(|m| m.init_root::<session::execute_results::Builder<'_>>().set_open(true));
+    let deciding = message(|m| m.init_root::<answer::deciding_params::Builder<'_>>().set_transaction(NUMBER));
+    let asked = message(|m| {
+        let mut to: session::outcome_params::Builder<'_> = m.init_root();
+        to.set_sql("COMMIT");
+        to.set_transactions(&[NUMBER, NUMBER + 1][..]).unwrap();
+    });
+    let found = message(|m| {
+        let mut to: session::outcome_results::Builder<'_> = m.init_root();
+        to.set_open(true);
+        to.init_result().set_unknown("why");
+    });
+    vec![
+        ("gate-enter-lost", enter),
+        ("session-execute-statement", execute),
+        ("prepared-execute-statement", prepared),
+        ("session-load-statement", load),
+        ("session-executed-open", executed),
+        ("answer-deciding", deciding),
+        ("session-outcome-params", asked),
+        ("session-outcome", found),
+    ]
+}
+
 #[test]
 fn messages_are_what_they_were() {
-    let all = [common(), coordinators(), leaves(), transactions(), outcomes(), moments(), peers(), progress()];
+    let all = [common(), coordinators(), leaves(), transactions(), outcomes(), moments(), peers(), progress(), statements()];
     all.iter().flatten().for_each(|(name, bytes)| check(name, bytes));
 }

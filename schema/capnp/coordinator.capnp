@@ -9,8 +9,9 @@ using Failure = Common.Failure;
 # What a coordinator's port offers before it knows who speaks.
 interface Gate {
   # A session of a user. `database` may be empty: the one named `stoa`. The hello of a client may have no secret: a connection has one
-  # try then, and user and password must be those of a user.
-  enter @0 (hello :Common.Hello, user :Text, password :Text, database :Text) -> (result :Entered);
+  # try then, and user and password must be those of a user. `lost`: the client's session before had a transaction open, which was lost with
+  # its coordinator: statements fail up to the COMMIT or ROLLBACK that was to end it.
+  enter @0 (hello :Common.Hello, user :Text, password :Text, database :Text, lost :Bool) -> (result :Entered);
   # Another coordinator; needs the cluster's secret.
   peer @1 (hello :Common.Hello) -> (result :PeerEntered);
 }
@@ -34,12 +35,16 @@ struct PeerEntered {
 # Statements, prepared ones too, run one after the other in the order in which they were sent; calls may be sent before the last was
 # answered. Dropping a call, or the connection, cancels it, whether it runs or waits.
 interface Session {
-  # Runs statements in order up to the first that fails. `progress`: the answer wants to know how far they are.
-  execute @0 (sql :Text, answer :Answer, progress :Bool) -> (result :Done);
+  # Runs statements in order up to the first that fails. `progress`: the answer wants to know how far they are. `statement`: a number that
+  # the client chose at random, with the highest bit set, to ask another coordinator with what came of it if this one is lost
+  # (`outcome`); 0: it will not ask. Nothing is decided then under a number that the client does not know: the first transaction has this
+  # one, and the answer is told of any other before (`deciding`). Who names a number sends the next statement only once it has the result of
+  # the last. `open`: whether a transaction is open now.
+  execute @0 (sql :Text, answer :Answer, progress :Bool, statement :UInt64) -> (result :Done, open :Bool);
   # Runs a plan, a message of plan.capnp without exchanges: the coordinator optimizes and distributes it.
   executePlan @1 (plan :Data, answer :Answer, progress :Bool) -> (result :Done);
-  # Rows into a table, all or none.
-  load @2 (table :Text) -> (result :Loading);
+  # Rows into a table, all or none. `statement`: as of `execute`.
+  load @2 (table :Text, statement :UInt64) -> (result :Loading);
   # The columns of a table as an Arrow IPC stream without rows.
   describe @3 (table :Text) -> (result :Described);
   # Names of tables and views, for completion.
@@ -48,6 +53,19 @@ interface Session {
   admin @5 () -> (admin :Admin.Admin);
   # Parses one statement whose open values are each written as `?`. What is prepared ends with the connection, or when it is dropped.
   prepare @6 (sql :Text) -> (result :Prepared);
+  # What came of a statement whose coordinator was lost, by its text (of a load: empty) and all numbers that its client knows of it. What
+  # was not committed under one of them never will be.
+  outcome @7 (sql :Text, transactions :List(UInt64)) -> (result :Outcome, open :Bool);
+}
+
+# What came of a statement.
+struct Outcome {
+  union {
+    committed @0 :Void;        # all of it was done
+    never @1 :Void;            # it changed nothing, and never will: it can be run again
+    unknown @2 :Text;          # why that cannot be found out
+    failure @3 :Failure;
+  }
 }
 
 # What a client hands in to get results. Each call is answered when the client has taken it: this is the back-pressure.
@@ -57,6 +75,8 @@ interface Answer {
   text @2 (text :Text, plan :Bool) -> ();  # what a statement without rows says; `plan`: the lines of EXPLAIN
   # How far a query is that takes longer than a second: what is done, and of how much, which may grow. Only if the call asked for it.
   progress @3 (done :UInt64, total :UInt64) -> ();
+  # A transaction of this number is about to be decided. It is once this is answered, and not if it fails.
+  deciding @4 (transaction :UInt64) -> ();
 }
 
 struct Prepared {
@@ -70,8 +90,8 @@ struct Prepared {
 }
 
 interface PreparedStatement {
-  # Runs the statement with a value for each `?`, in their order.
-  execute @0 (parameters :List(Parameter), answer :Answer, progress :Bool) -> (result :Done);
+  # Runs the statement with a value for each `?`, in their order. `statement`, `open`: as of `Session.execute`.
+  execute @0 (parameters :List(Parameter), answer :Answer, progress :Bool, statement :UInt64) -> (result :Done, open :Bool);
 }
 
 # The value of a parameter: as if it stood in the text as a literal.

@@ -25,8 +25,8 @@ enum How {
     Again,
 }
 
-struct Proxy {
-    to: String,
+pub struct Proxy {
+    pub to: String,
     how: Arc<Mutex<How>>,
     /// Bytes that still pass whole.
     first: Arc<AtomicUsize>,
@@ -35,7 +35,7 @@ struct Proxy {
 }
 
 impl Proxy {
-    fn start(goal: Arc<Mutex<String>>) -> Proxy {
+    pub fn start(goal: Arc<Mutex<String>>) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let to = listener.local_addr().unwrap().to_string();
         let how = Arc::new(Mutex::new(How::Whole));
@@ -59,7 +59,7 @@ impl Proxy {
     }
 
     /// Ends all connections, as the end of the leaf's process would.
-    fn hang_up(&self) {
+    pub fn hang_up(&self) {
         for connection in self.connections.lock().unwrap().drain(..) {
             let _ = connection.shutdown(Shutdown::Both);
         }
