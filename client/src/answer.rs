@@ -8,7 +8,7 @@ use crate::{Output, Part, Rows};
 
 /// Takes what a statement gives, which may be run again.
 pub(crate) trait Taker: Answer {
-    /// Whether the caller has got something of it: another run may give something else.
+    /// Whether the caller has got rows of it: another run may give others.
     fn handed(&self) -> bool;
 
     /// It is run again: what came and was not handed on does not count.
@@ -29,12 +29,9 @@ impl<'a> Outputs<'a> {
 
     /// Hands on the rows that have come.
     pub fn flush(&mut self) -> Result<()> {
-        self.rows.take().map_or(Ok(()), |rows| self.hand(Output::Rows(rows)))
-    }
-
-    fn hand(&mut self, output: Output) -> Result<()> {
+        let Some(rows) = self.rows.take() else { return Ok(()) };
         self.handed = true;
-        (self.each)(output)
+        (self.each)(Output::Rows(rows))
     }
 }
 
@@ -54,11 +51,12 @@ impl Answer for Outputs<'_> {
             }
             Part::Text(text) => {
                 self.flush()?;
-                self.hand(Output::Text(text))
+                (self.each)(Output::Text(text))
             }
             Part::Plan(text) => {
                 self.flush()?;
-                self.hand(Output::Plan(text))
+                self.handed = true;
+                (self.each)(Output::Plan(text))
             }
         }
     }
@@ -89,7 +87,7 @@ impl<'a> Parts<'a> {
 
 impl Answer for Parts<'_> {
     fn part(&mut self, part: AnswerPart) -> Result<()> {
-        self.handed = true;
+        self.handed |= !matches!(part, AnswerPart::Text(_));
         (self.each)(read(part)?)
     }
 

@@ -4,6 +4,7 @@
 //! connection breaks another coordinator is asked for the outcome of these numbers: what was not committed under one of them never will be,
 //! so that the statement can be run again.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
@@ -80,11 +81,11 @@ impl Sessions {
     /// runs them again if that was nothing.
     pub fn run(&self, sql: Option<&str>, taker: &mut dyn Taker, cancelled: &Cancelled, run: &Run<'_>) -> Result<()> {
         let _turn = self.turn(cancelled)?;
-        let mut runs = 1;
+        let (mut runs, mut said) = (1, Said::default());
         loop {
             let session = self.session()?;
             let noted = (sql.is_some() && session.finds_out()).then(Noted::new);
-            let failure = match run(&session, &mut Noting { taker, noted: noted.clone() }) {
+            let failure = match run(&session, &mut Noting { taker, said: &mut said, noted: noted.clone() }) {
                 Err(failure) if broke(&session, &failure) => failure,
                 done => return told(&session, done),
             };
@@ -94,11 +95,13 @@ impl Sessions {
                 (Some(_), None) => return Err(not_known("", &failure)),
             };
             match outcome {
-                StatementOutcome::Committed if taker.handed() => return Ok(()),
                 StatementOutcome::Committed => return taker.part(AnswerPart::Text(DONE.to_owned())),
                 StatementOutcome::Never if taker.handed() => return Err(after_parts(&failure)),
                 StatementOutcome::Never if runs == RUNS => return Err(lost_again(&failure)),
-                StatementOutcome::Never => taker.begin_anew(),
+                StatementOutcome::Never => {
+                    taker.begin_anew();
+                    said.begin_anew();
+                }
                 StatementOutcome::Unknown(why) => return Err(not_known(&why, &failure)),
             }
             runs += 1;
@@ -218,15 +221,46 @@ impl Decisions for Noted {
     }
 }
 
+/// What statements have said, in their order: it is not said again when they are run again.
+#[derive(Default)]
+struct Said {
+    now: Vec<String>,
+    /// Of the run before.
+    before: VecDeque<String>,
+}
+
+impl Said {
+    fn begin_anew(&mut self) {
+        self.before.extend(self.now.drain(..));
+    }
+
+    /// Whether the caller has heard a text already.
+    fn again(&mut self, text: &str) -> bool {
+        self.now.push(text.to_owned());
+        let again = self.before.front().is_some_and(|before| before == text);
+        if again {
+            self.before.pop_front();
+        } else {
+            // It went another way this time.
+            self.before.clear();
+        }
+        again
+    }
+}
+
 /// Takes what a statement gives, and notes its transactions.
 struct Noting<'a> {
     taker: &'a mut dyn Taker,
+    said: &'a mut Said,
     noted: Option<Arc<Noted>>,
 }
 
 impl Answer for Noting<'_> {
     fn part(&mut self, part: AnswerPart) -> Result<()> {
-        self.taker.part(part)
+        match &part {
+            AnswerPart::Text(text) if self.said.again(text) => Ok(()),
+            _ => self.taker.part(part),
+        }
     }
 
     fn follows(&self) -> bool {

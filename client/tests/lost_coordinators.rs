@@ -25,12 +25,14 @@ enum Does {
     Says(&'static str),
     /// Gives one row, and goes on.
     Gives,
+    /// Says so, and goes on.
+    Tells(&'static str),
     /// Is about to decide on a transaction of this number, and goes on.
     Decides(u64),
     /// Is lost.
     Dies,
 }
-use Does::{Decides, Dies, Gives, Says};
+use Does::{Decides, Dies, Gives, Says, Tells};
 
 /// Coordinators, and what they do and find out next, whichever is asked.
 struct Fakes {
@@ -100,6 +102,10 @@ impl SessionService for FakeSession {
                     answer.part(AnswerPart::Columns(chunk(&row().schema(), &[])?))?;
                     answer.part(AnswerPart::Rows(chunk(&row().schema(), &[row()])?))?;
                     // The client takes them in its own time.
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                Tells(text) => {
+                    answer.part(AnswerPart::Text(text.to_owned()))?;
                     std::thread::sleep(Duration::from_millis(100));
                 }
                 Decides(number) => decisions.note(number)?,
@@ -297,6 +303,14 @@ fn rows_that_were_handed_on_are_not_made_again() {
     let outputs = said(&client, "SELECT 2").unwrap();
     assert!(outputs.len() == 2 && outputs[0].matches("PrimitiveArray").count() == 1, "{outputs:?}");
     assert_eq!(fakes.log.lock().iter().filter(|line| line.contains(": SELECT 2")).count(), 2);
+}
+
+#[test]
+fn what_was_said_is_said_once() {
+    let first = [Tells("begun"), Tells("2 rows"), Dies, Tells("begun"), Tells("3 rows"), Says("committed")];
+    let (_fakes, client) = start(first.into_iter().chain([Tells("begun"), Dies]), [NEVER, COMMITTED]);
+    assert_eq!(said(&client, "BEGIN; UPDATE; COMMIT").unwrap(), ["begun", "2 rows", "3 rows", "committed"]);
+    assert_eq!(said(&client, "BEGIN; UPDATE; COMMIT").unwrap(), ["begun", DONE]);
 }
 
 #[test]

@@ -61,7 +61,8 @@ const WRITES: [(Write, &str, i64); 6] = [
         4,
     ),
 ];
-/// Those of [`WRITES`] that are no single statement may fail, if nothing of them was done.
+/// Those of [`WRITES`] that are no single statement may fail, if nothing of them was done: the last transaction may be in doubt yet, which
+/// is a conflict.
 const AGAIN: [usize; 3] = [3, 4, 5];
 
 /// Has a client write until it is told to end, and a few times at least; how often.
@@ -72,8 +73,8 @@ fn write(client: &Client, which: usize, ended: &AtomicBool) -> i64 {
             Ok(()) => done += 1,
             Err(failure) if AGAIN.contains(&which) => {
                 let kinds = [FailureKind::Retryable, FailureKind::Conflict];
-                let unknown = failure.message.contains("not known");
-                assert!(kinds.contains(&failure.kind) && !unknown, "{which}: {failure:?}");
+                let wrong = ["not known", "after parts"].iter().any(|what| failure.message.contains(what));
+                assert!(kinds.contains(&failure.kind) && !wrong, "{which}: {failure:?}");
                 // Ends what is left of it for the client.
                 run(client, "ROLLBACK").unwrap();
             }
@@ -107,7 +108,7 @@ fn no_statement_fails_and_none_is_done_twice_when_coordinators_are_killed() {
             let client = cluster.client_at(from(cluster, 1));
             let prepared = client.prepare("SELECT count(*), sum(a) FROM one WHERE a >= ?").unwrap();
             let mut seen = 0;
-            while !ended.load(Ordering::Relaxed) {
+            while !ended.load(Ordering::Relaxed) || reads.load(Ordering::Relaxed) <= 5 {
                 let now = ask(&client, "SELECT count(*) FROM one")[0];
                 assert!(now >= seen, "{now} rows after {seen}");
                 seen = now;
@@ -130,7 +131,6 @@ fn no_statement_fails_and_none_is_done_twice_when_coordinators_are_killed() {
         ended.store(true, Ordering::Relaxed);
         writers.into_iter().map(|writer| writer.join().unwrap()).collect::<Vec<i64>>()
     });
-    assert!(reads.load(Ordering::Relaxed) > 5 && done.iter().all(|done| *done > 5), "{done:?}, {reads:?} reads");
     check(&cluster.client_at(from(&cluster, 0)), &done);
 }
 
