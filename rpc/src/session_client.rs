@@ -311,6 +311,7 @@ struct Awake<'a> {
 
 impl Awake<'_> {
     fn new(link: &Link) -> Awake<'_> {
+        link.slept.store(false, Ordering::Relaxed);
         Awake { link, last: (Instant::now(), SystemTime::now()) }
     }
 

@@ -20,7 +20,7 @@ fn run(client: &Client, sql: &str) -> Result<(), Failure> {
 fn ask(client: &Client, sql: &str) -> Vec<i64> {
     let rows = client.query(sql).unwrap_or_else(|failure| panic!("{sql}: {failure}"));
     let bigint = |column| arrow::compute::cast(column, &arrow::datatypes::DataType::Int64).unwrap();
-    let columns = rows.batches.iter().flat_map(|batch| batch.columns());
+    let columns = rows.batches.iter().flat_map(RecordBatch::columns);
     columns.flat_map(|column| bigint(column).as_primitive::<Int64Type>().values().to_vec()).collect()
 }
 
@@ -203,9 +203,9 @@ fn a_transaction_is_lost_with_its_coordinator_and_says_so() {
         lost("INSERT INTO t VALUES (5)");
         lost("SELECT count(*) FROM t");
         if last == "COMMIT" {
-            lost(last)
+            lost(last);
         } else {
-            run(&client, last).unwrap()
+            run(&client, last).unwrap();
         }
         assert_eq!(ask(&client, "SELECT count(*) FROM t"), [0], "{last}");
         cluster.start_again();

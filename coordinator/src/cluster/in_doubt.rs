@@ -35,7 +35,7 @@ impl Transactions {
     }
 
     /// A round is over: what can be forgotten now.
-    fn due(&self) -> Vec<((String, u32), Vec<u64>)> {
+    pub(super) fn due(&self) -> Vec<((String, u32), Vec<u64>)> {
         let mut all = self.0.lock();
         let due = all.iter_mut().map(|(place, transactions)| {
             let now = transactions.extract_if(|_, rounds| std::mem::replace(rounds, rounds.saturating_sub(1)) == 0);

@@ -9,6 +9,7 @@ mod departures;
 mod fragments;
 mod in_doubt;
 mod load;
+mod numbers;
 mod outcome;
 mod reader;
 mod routing;
@@ -18,7 +19,6 @@ mod witness;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use stoa_columnstore::{AlterTable, Clock, MergeState, MergeStatus, Table, TableDef, encode_definition};
@@ -30,7 +30,7 @@ use stoa_plan::distribute::{self, Net};
 use stoa_plan::{Query, TableStatistics};
 use stoa_rpc::leaf::{Change, OptimizeHow, REFERENCE};
 use stoa_rpc::peer::ForLeader;
-use stoa_rpc::session::{RANDOM, StatementOutcome};
+use stoa_rpc::session::StatementOutcome;
 use stoa_rpc::{Failure, FailureKind, LeafPool};
 use stoa_sql::{ClusterStatement, Optimize, Statement, UserStatement};
 
@@ -45,6 +45,7 @@ use fragments::QueryOnLeaves;
 pub(crate) use fragments::{at, in_parallel};
 pub use in_doubt::{Transactions, Watch};
 use load::ClusterRows;
+pub use numbers::QueryNumbers;
 pub use statistics::Summaries;
 use transaction::{ClusterTransaction, Participants};
 pub(crate) use witness::Witness;
@@ -58,25 +59,6 @@ pub struct Cluster {
     user: String,
     shared: Shared,
     witness: Arc<Witness>,
-}
-
-/// Numbers for queries and transactions, unique among the coordinators of a cluster and all of their starts: the time in microseconds is
-/// in them, and no number comes twice or before an earlier one.
-#[derive(Default)]
-pub struct QueryNumbers(AtomicU64);
-
-/// Bits of a number that tell the time: until the year 2112.
-const TIME_BITS: u32 = 52;
-
-impl QueryNumbers {
-    fn next(&self, node: u64) -> u64 {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        let now = since.as_micros() as u64;
-        let following = |last: u64| now.max(last + 1);
-        let last = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(following(last))).unwrap_or(0);
-        // Random ones have the highest bit set.
-        (node << TIME_BITS | following(last) & ((1 << TIME_BITS) - 1)) & !RANDOM
-    }
 }
 
 /// What the sessions of a coordinator share.

@@ -15,6 +15,8 @@ use crate::retry::wait;
 
 /// The pause between two calls to a partition that does not answer and must.
 pub(super) const ASK: Duration = Duration::from_millis(100);
+/// How many partitions are asked at once for a client: when a coordinator is lost all of its clients ask.
+const AT_ONCE: usize = 8;
 
 impl Shared {
     /// Asks a partition for the outcome of a transaction until it is known, for a while, or until `over`; `None`: it did not answer. One
@@ -40,11 +42,13 @@ impl Shared {
     /// knows which partition decides: all of them are asked.
     pub(super) fn outcome(&self, database: &str, transactions: &[u64], cancel: &CancelToken) -> Result<StatementOutcome> {
         let partitions: Vec<u32> = (0u32..).zip(&self.control.database(database)?.masters).map(|(ordinal, _)| ordinal).collect();
-        let committed = AtomicBool::new(false);
-        let answers = in_parallel(&partitions, |ordinal| {
-            let mut all = true;
-            for transaction in transactions {
-                let outcome = self.ask((database, *ordinal), *transaction, cancel, &|| committed.load(Ordering::Relaxed));
+        let (committed, began) = (AtomicBool::new(false), Instant::now());
+        let over = || committed.load(Ordering::Relaxed) || began.elapsed() > self.retry_limit.0;
+        let some: Vec<&[u32]> = partitions.chunks(partitions.len().div_ceil(AT_ONCE).max(1)).collect();
+        let silent = in_parallel(&some, |some| {
+            let mut silent = None;
+            for (ordinal, transaction) in some.iter().flat_map(|ordinal| transactions.iter().map(move |t| (*ordinal, *t))) {
+                let outcome = self.ask((database, ordinal), transaction, cancel, &over);
                 let kept = if let Some(Some(moment)) = outcome {
                     // Who asks this coordinator from now on sees it.
                     self.clock.hear(moment);
@@ -53,13 +57,12 @@ impl Shared {
                 } else {
                     FENCED
                 };
-                self.transactions.forget(database, *ordinal, *transaction, kept);
-                all &= outcome.is_some();
+                self.transactions.forget(database, ordinal, transaction, kept);
+                silent = silent.or(outcome.is_none().then_some(ordinal));
             }
-            Ok(all)
+            Ok(silent)
         })?;
-        let silent = partitions.iter().zip(answers).find(|(_, all)| !all).map(|(ordinal, _)| ordinal);
-        let outcome = match (committed.into_inner(), silent) {
+        let outcome = match (committed.into_inner(), silent.into_iter().flatten().next()) {
             (true, _) => StatementOutcome::Committed,
             (false, None) => StatementOutcome::Never,
             (false, Some(ordinal)) => {

@@ -135,3 +135,89 @@ impl Decisions for Known {
         if transaction == self.0 { Ok(()) } else { Err(Failure::cancelled()) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    const NUMBER: u64 = RANDOM | 17;
+
+    /// A client that knows what it is told, unless it is gone.
+    #[derive(Default)]
+    struct Client {
+        told: AtomicU64,
+        gone: bool,
+    }
+
+    impl Decisions for Client {
+        fn number(&self) -> u64 {
+            NUMBER
+        }
+
+        fn note(&self, transaction: u64) -> std::result::Result<(), Failure> {
+            self.told.store(transaction, Ordering::Relaxed);
+            if self.gone { Err(Failure::cancelled()) } else { Ok(()) }
+        }
+    }
+
+    #[test]
+    fn a_client_knows_every_number_before_it_is_decided() {
+        let witness = Witness::new(&Arc::default());
+        let client = Arc::new(Client::default());
+        {
+            let _call = witness.begin(Some(client.clone())).unwrap();
+            assert_eq!(witness.number(), Some(NUMBER));
+            witness.note(NUMBER).unwrap();
+            assert_eq!(client.told.load(Ordering::Relaxed), 0);
+            let other = witness.number().unwrap();
+            assert!(other != NUMBER && other & RANDOM != 0 && witness.number() != Some(other));
+            witness.note(other).unwrap();
+            assert_eq!(client.told.load(Ordering::Relaxed), other);
+        }
+        // A call of a client that will not ask.
+        let _call = witness.begin(None).unwrap();
+        assert_eq!(witness.number(), None);
+        witness.note(5).unwrap();
+    }
+
+    #[test]
+    fn nothing_is_decided_for_a_client_that_is_gone() {
+        let witness = Witness::new(&Arc::default());
+        let _call = witness.begin(Some(Arc::new(Client { gone: true, ..Client::default() }))).unwrap();
+        witness.note(NUMBER).unwrap();
+        let error = witness.note(5).unwrap_err();
+        assert!(matches!(error, crate::Error::Exec(stoa_exec::Error::Cancelled)), "{error}");
+    }
+
+    #[test]
+    fn a_load_has_one_transaction_and_numbers_are_random() {
+        let load = Witness::of(&Arc::default(), NUMBER).unwrap();
+        assert_eq!(load.number(), Some(NUMBER));
+        assert!(load.note(NUMBER).is_ok() && load.note(RANDOM | 18).is_err());
+        assert!(Witness::of(&Arc::default(), 17).is_err());
+    }
+
+    #[test]
+    fn outcomes_are_kept_until_the_client_has_its_answer() {
+        let (transactions, place) = (Arc::<Transactions>::default(), ("d".to_owned(), 3));
+        let rounds_until_due = || (0..).find_map(|round| transactions.due().pop().map(|due| (round, due))).unwrap();
+        let witness = Witness::new(&transactions);
+        witness.forget("d", 3, 1);
+        assert_eq!(rounds_until_due(), (0, (place.clone(), vec![1])));
+        let decided = |number| {
+            let _call = witness.begin(Some(Arc::new(Client::default()))).unwrap();
+            witness.forget("d", 3, number);
+        };
+        decided(2);
+        // Nobody says that he has the answer.
+        assert_eq!(rounds_until_due(), (180, (place.clone(), vec![2])));
+        // Once more does no harm.
+        decided(3);
+        assert_eq!(transactions.due(), [(place.clone(), vec![2])]);
+        assert!(transactions.due().is_empty());
+        drop(witness.begin(None).unwrap());
+        assert_eq!(rounds_until_due(), (0, (place, vec![3])));
+    }
+}
