@@ -358,6 +358,17 @@ fn progress() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
+/// What became of calls that administer a cluster.
+fn administration() -> Vec<(&'static str, Vec<u8>)> {
+    let rebalance = message(|m| {
+        let mut to: admin::rebalance_params::Builder<'_> = m.init_root();
+        to.set_database("d");
+        to.set_full(true);
+    });
+    let explain = message(|m| m.init_root::<admin::explain_rebalance_params::Builder<'_>>().set_full(true));
+    vec![("admin-rebalance-full", rebalance), ("admin-explain-rebalance-full", explain)]
+}
+
 /// What clients know of the transactions of their statements, and how they ask for them.
 fn statements() -> Vec<(&'static str, Vec<u8>)> {
     const NUMBER: u64 = 0x8102_0304_0506_0708;
@@ -391,6 +402,6 @@ fn statements() -> Vec<(&'static str, Vec<u8>)> {
 
 #[test]
 fn messages_are_what_they_were() {
-    let all = [common(), coordinators(), leaves(), transactions(), outcomes(), moments(), peers(), progress(), statements()];
-    all.iter().flatten().for_each(|(name, bytes)| check(name, bytes));
+    let before = [common(), coordinators(), leaves(), transactions(), outcomes(), moments(), peers(), progress()];
+    before.iter().chain(&[statements(), administration()]).flatten().for_each(|(name, bytes)| check(name, bytes));
 }
