@@ -91,6 +91,7 @@ impl Sessions {
             };
             let outcome = match (sql, noted) {
                 (None, _) => StatementOutcome::Never,
+                _ if session.refused() => StatementOutcome::Never,
                 (Some(sql), Some(noted)) => self.find_out(sql, &noted.all(), &session, &Since::now(), cancelled),
                 (Some(_), None) => return Err(not_known("", &failure)),
             };

@@ -31,13 +31,16 @@ enum Does {
     Decides(u64),
     /// Is lost.
     Dies,
+    /// Takes no more statements from the next one on, and is done.
+    Closes,
 }
-use Does::{Decides, Dies, Gives, Says, Tells};
+use Does::{Closes, Decides, Dies, Gives, Says, Tells};
 
 /// Coordinators, and what they do and find out next, whichever is asked.
 struct Fakes {
     io: Io,
     listeners: Mutex<Vec<Option<Listener>>>,
+    closing: Mutex<Option<usize>>,
     does: Mutex<VecDeque<Does>>,
     finds: Mutex<VecDeque<StatementOutcome>>,
     log: Mutex<Vec<String>>,
@@ -110,6 +113,12 @@ impl SessionService for FakeSession {
                 }
                 Decides(number) => decisions.note(number)?,
                 Dies => return self.die(),
+                Closes => {
+                    *self.fakes.closing.lock() = Some(self.own);
+                    // No more connections either.
+                    self.fakes.listeners.lock()[self.own].as_ref().unwrap().close();
+                    return Ok(());
+                }
             }
         }
     }
@@ -153,6 +162,10 @@ impl SessionService for FakeSession {
         *self.open.lock()
     }
 
+    fn closing(&self) -> bool {
+        *self.fakes.closing.lock() == Some(self.own)
+    }
+
     fn describe(&self, _: &str) -> Result<Vec<u8>> {
         nothing()
     }
@@ -194,6 +207,7 @@ fn start(does: impl IntoIterator<Item = Does>, finds: impl IntoIterator<Item = S
     let fakes = Arc::new(Fakes {
         io: Io::start("test-io").unwrap(),
         listeners: Mutex::default(),
+        closing: Mutex::default(),
         does: Mutex::new(does.into_iter().collect()),
         finds: Mutex::new(finds.into_iter().collect()),
         log: Mutex::default(),
@@ -326,6 +340,14 @@ fn a_session_knows_that_its_transaction_was_lost() {
     assert_eq!(said(&client, "INSERT"), Ok(vec!["lost too".to_owned()]));
     let entered: Vec<String> = fakes.log.lock().iter().filter(|line| line.contains("enter")).cloned().collect();
     assert_eq!(entered, ["0: enter", "1: enter, transaction lost", "2: enter, transaction lost", "3: enter, transaction lost"]);
+}
+
+#[test]
+fn who_is_refused_goes_on_elsewhere() {
+    let (fakes, client) = start([Closes, Says("fine")], []);
+    assert_eq!(said(&client, "INSERT"), Ok(vec![]));
+    assert_eq!(said(&client, "CREATE"), Ok(vec!["fine".to_owned()]));
+    assert_eq!(*fakes.log.lock(), ["0: enter", "0: INSERT", "1: enter", "1: CREATE"]);
 }
 
 #[test]

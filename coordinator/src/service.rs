@@ -222,6 +222,10 @@ impl SessionService for ClientSession {
         self.session.in_transaction()
     }
 
+    fn closing(&self) -> bool {
+        self.statements.closed()
+    }
+
     fn describe(&self, table: &str) -> Result<Vec<u8>> {
         self.asker().check_described(table).map_err(Error::into_failure)?;
         let def = existing(&**self.session.store(), table).map_err(Error::into_failure)?;

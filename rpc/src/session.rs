@@ -106,6 +106,11 @@ pub trait SessionService: Send + Sync {
     /// Whether a transaction is open.
     fn in_transaction(&self) -> bool;
 
+    /// Whether the coordinator is shutting down: what it refuses another one may do.
+    fn closing(&self) -> bool {
+        false
+    }
+
     /// The columns of a table: an Arrow IPC stream without rows.
     ///
     /// # Errors

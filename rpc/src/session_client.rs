@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use capnp::capability::Rc;
 use capnp_rpc::new_client;
+use stoa_schema::common_capnp::done as done_result;
 use stoa_schema::coordinator_capnp::{
     answer, described, entered, gate, load, loaded, loading, outcome, prepared, prepared_statement, session,
 };
@@ -38,6 +39,8 @@ struct Link {
     line: Arc<Line>,
     /// A transaction is open.
     open: AtomicBool,
+    /// The coordinator is shutting down, and did not even begin the last statement.
+    refused: AtomicBool,
     /// This side slept while a statement ran: how long ago its coordinator was lost is not known.
     slept: AtomicBool,
 }
@@ -52,6 +55,15 @@ impl Link {
             }
             failure
         })
+    }
+
+    /// What came of statements; a coordinator that refuses them is left.
+    fn ran(&self, result: done_result::Reader<'_>, refused: bool) -> Result<()> {
+        if refused {
+            self.refused.store(true, Ordering::Relaxed);
+            self.line.end();
+        }
+        done::read(result)
     }
 }
 
@@ -117,6 +129,12 @@ impl SessionClient {
         self.finds_out
     }
 
+    /// Whether the coordinator is shutting down, and did not even begin the last statement.
+    #[must_use]
+    pub fn refused(&self) -> bool {
+        self.link.refused.load(Ordering::Relaxed)
+    }
+
     /// Whether this side slept while a statement ran: outcomes may be forgotten since.
     #[must_use]
     pub fn slept(&self) -> bool {
@@ -137,7 +155,7 @@ impl SessionService for SessionClient {
             let response = link.heard(request.send().promise.await)?;
             let results = response.get()?;
             link.open.store(results.get_open(), Ordering::Relaxed);
-            done::read(results.get_result()?)
+            link.ran(results.get_result()?, results.get_refused())
         });
         drain(&self.link, parts, outcome, answer, cancelled)
     }
@@ -151,7 +169,8 @@ impl SessionService for SessionClient {
             request.get().set_progress(server.heard.is_some());
             request.get().set_answer(new_client(server));
             let response = link.heard(request.send().promise.await)?;
-            done::read(response.get()?.get_result()?)
+            let results = response.get()?;
+            link.ran(results.get_result()?, results.get_refused())
         });
         drain(&self.link, parts, outcome, answer, cancelled)
     }
@@ -277,7 +296,7 @@ impl PreparedService for RemoteStatement {
             let response = link.heard(request.send().promise.await)?;
             let results = response.get()?;
             link.open.store(results.get_open(), Ordering::Relaxed);
-            done::read(results.get_result()?)
+            link.ran(results.get_result()?, results.get_refused())
         });
         drain(&self.link, parts, outcome, answer, cancelled)
     }

@@ -109,6 +109,15 @@ impl gate::Server for GateServer {
     }
 }
 
+/// What came of statements.
+struct Ran {
+    ran: Result<()>,
+    /// Whether a transaction is open now.
+    open: bool,
+    /// Whether they were not even begun, as the coordinator is shutting down.
+    refused: bool,
+}
+
 struct SessionServer {
     session: Arc<dyn SessionService>,
     turns: Turns,
@@ -116,19 +125,24 @@ struct SessionServer {
 }
 
 impl SessionServer {
-    /// Runs statements; from then on it is known whether they left a transaction open.
+    /// Runs statements, unless they are refused; from then on it is known whether they left a transaction open.
     async fn run(
         &self,
         wants: Wants,
         run: impl FnOnce(&dyn SessionService, &mut dyn Answer, &Cancelled) -> Result<()> + Send + 'static,
-    ) -> Result<()> {
-        let (session, open) = (self.session.clone(), self.turns.open.clone());
-        answered(&self.turns, wants, move |answer, cancelled| {
+    ) -> Ran {
+        let (session, open, refused) = (self.session.clone(), self.turns.open.clone(), Arc::new(AtomicBool::new(false)));
+        let refuses = refused.clone();
+        let ran = answered(&self.turns, wants, move |answer, cancelled| {
+            refuses.store(session.closing(), Ordering::Relaxed);
+            if refuses.load(Ordering::Relaxed) {
+                return Err(Failure::new(FailureKind::Retryable, "this coordinator is shutting down"));
+            }
             let ran = run(&*session, answer, cancelled);
             open.store(session.in_transaction(), Ordering::Relaxed);
             ran
-        })
-        .await
+        });
+        Ran { ran: ran.await, open: self.turns.open.load(Ordering::Relaxed), refused: refused.load(Ordering::Relaxed) }
     }
 
     async fn prepare(&self, sql: String) -> Result<PreparedServer> {
@@ -153,8 +167,9 @@ impl session::Server for SessionServer {
         let sql = params.get_sql()?.to_string()?;
         let wants = Wants { to: params.get_answer()?, progress: params.get_progress(), statement: params.get_statement() };
         let ran = self.run(wants, move |session, answer, cancelled| session.execute(&sql, answer, cancelled)).await;
-        results.get().set_open(self.turns.open.load(Ordering::Relaxed));
-        done::write(ran, results.get().init_result());
+        results.get().set_open(ran.open);
+        results.get().set_refused(ran.refused);
+        done::write(ran.ran, results.get().init_result());
         Ok(())
     }
 
@@ -167,7 +182,8 @@ impl session::Server for SessionServer {
         let plan = params.get_plan()?.to_vec();
         let wants = Wants { to: params.get_answer()?, progress: params.get_progress(), statement: 0 };
         let ran = self.run(wants, move |session, answer, cancelled| session.execute_plan(&plan, answer, cancelled)).await;
-        done::write(ran, results.get().init_result());
+        results.get().set_refused(ran.refused);
+        done::write(ran.ran, results.get().init_result());
         Ok(())
     }
 
@@ -267,8 +283,9 @@ impl prepared_statement::Server for PreparedServer {
         let wants = Wants { to: params.get_answer()?, progress: params.get_progress(), statement: params.get_statement() };
         let statement = self.statement.clone();
         let ran = self.session.run(wants, move |_, answer, cancelled| statement.execute(&values, answer, cancelled)).await;
-        results.get().set_open(self.session.turns.open.load(Ordering::Relaxed));
-        done::write(ran, results.get().init_result());
+        results.get().set_open(ran.open);
+        results.get().set_refused(ran.refused);
+        done::write(ran.ran, results.get().init_result());
         Ok(())
     }
 }

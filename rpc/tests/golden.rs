@@ -376,7 +376,11 @@ fn statements() -> Vec<(&'static str, Vec<u8>)> {
     let execute = message(|m| m.init_root::<session::execute_params::Builder<'_>>().set_statement(NUMBER));
     let prepared = message(|m| m.init_root::<prepared_statement::execute_params::Builder<'_>>().set_statement(NUMBER));
     let load = message(|m| m.init_root::<session::load_params::Builder<'_>>().set_statement(NUMBER));
-    let executed = message(|m| m.init_root::<session::execute_results::Builder<'_>>().set_open(true));
+    let executed = message(|m| {
+        let mut to: session::execute_results::Builder<'_> = m.init_root();
+        to.set_open(true);
+        to.set_refused(true);
+    });
     let deciding = message(|m| m.init_root::<answer::deciding_params::Builder<'_>>().set_transaction(NUMBER));
     let asked = message(|m| {
         let mut to: session::outcome_params::Builder<'_> = m.init_root();

@@ -39,10 +39,11 @@ interface Session {
   # the client chose at random, with the highest bit set, to ask another coordinator with what came of it if this one is lost
   # (`outcome`); 0: it will not ask. Nothing is decided then under a number that the client does not know: the first transaction has this
   # one, and the answer is told of any other before (`deciding`). Who names a number sends the next statement only once it has the result of
-  # the last. `open`: whether a transaction is open now.
-  execute @0 (sql :Text, answer :Answer, progress :Bool, statement :UInt64) -> (result :Done, open :Bool);
+  # the last. `open`: whether a transaction is open now. `refused`: nothing was done, as the coordinator is shutting down: ask another one.
+  execute @0 (sql :Text, answer :Answer, progress :Bool, statement :UInt64)
+      -> (result :Done, open :Bool, refused :Bool);
   # Runs a plan, a message of plan.capnp without exchanges: the coordinator optimizes and distributes it.
-  executePlan @1 (plan :Data, answer :Answer, progress :Bool) -> (result :Done);
+  executePlan @1 (plan :Data, answer :Answer, progress :Bool) -> (result :Done, refused :Bool);
   # Rows into a table, all or none. `statement`: as of `execute`.
   load @2 (table :Text, statement :UInt64) -> (result :Loading);
   # The columns of a table as an Arrow IPC stream without rows.
@@ -90,8 +91,9 @@ struct Prepared {
 }
 
 interface PreparedStatement {
-  # Runs the statement with a value for each `?`, in their order. `statement`, `open`: as of `Session.execute`.
-  execute @0 (parameters :List(Parameter), answer :Answer, progress :Bool, statement :UInt64) -> (result :Done, open :Bool);
+  # Runs the statement with a value for each `?`, in their order. The rest is as of `Session.execute`.
+  execute @0 (parameters :List(Parameter), answer :Answer, progress :Bool, statement :UInt64)
+      -> (result :Done, open :Bool, refused :Bool);
 }
 
 # The value of a parameter: as if it stood in the text as a literal.
