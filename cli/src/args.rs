@@ -276,6 +276,9 @@ pub enum AdminCommand {
     Rebalance {
         /// The database [default: all]
         of: Option<String>,
+        /// Together with the copies and masters of the other databases, so that many small ones are not all on the same leaves
+        #[arg(long)]
+        full: bool,
         /// Only say what would be done
         #[arg(long)]
         explain: bool,

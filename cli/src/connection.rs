@@ -62,7 +62,8 @@ impl Connection {
         if args.connect.is_empty() {
             return Ok(Connection::Embedded(Engine::open(args)?));
         }
-        let login = Login { user: args.user.clone(), password: args.password.clone(), database: args.database.clone() };
+        let (user, password, database) = (args.user.clone(), args.password.clone(), args.database.clone());
+        let login = Login { user, password, database, ..Login::default() };
         let tls = Tls::load(&TlsFiles { ca: args.tls_ca.clone(), ..TlsFiles::default() })?;
         let security = Security::new(args.secret.clone()).with(tls);
         let client = Client::connect(&stoa_client::Options { addresses: args.connect.clone(), login, security })?;

@@ -10,19 +10,31 @@
 //! ```
 //!
 //! Calls block. A client may be shared by threads; its statements run one after the other, so that those that are to run at the same time
-//! need a client each, and one that is asked for while rows of another are read waits until all were. When its coordinator goes away the next call enters another one; a call that was
-//! under way fails, because nobody can know how far it came, and what was prepared is gone.
+//! need a client each, and one that is asked for while rows of another are read waits until all were.
+//!
+//! When its coordinator goes away the next call enters another one. A statement that was under way is looked after by the client: it asks
+//! another coordinator what came of it. What was committed is done; what was not is run again, unless parts of a result were handed on
+//! already. Only of several statements in one text, and of those that define or administer something, it is not known then how far they
+//! came, and the error says so. A transaction that was open is gone with its coordinator: its statements fail up to its end.
+
+mod answer;
+mod load;
+mod prepared;
+mod sessions;
 
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use parking_lot::Mutex;
 use stoa_rpc::admin::AdminReply;
-use stoa_rpc::ipc::{read_chunk, write_chunks};
-use stoa_rpc::session::{Answer, AnswerPart, PreparedService, SessionService, TableLoad};
-use stoa_rpc::{Io, SessionClient};
+use stoa_rpc::ipc::read_chunk;
+use stoa_rpc::session::SessionService;
 
+use answer::{Outputs, Parts};
+use sessions::{Sessions, told};
+
+pub use load::Loader;
+pub use prepared::Prepared;
 pub use stoa_rpc::admin::AdminCommand;
 pub use stoa_rpc::session::{Cancelled, HowFar, Login, Parameter};
 pub use stoa_rpc::{Failure, FailureKind, Result, Security, Tls, TlsFiles};
@@ -39,11 +51,7 @@ pub struct Options {
 }
 
 /// A connection to a cluster.
-pub struct Client {
-    io: Io,
-    options: Options,
-    session: Mutex<Arc<SessionClient>>,
-}
+pub struct Client(Arc<Sessions>);
 
 /// What a statement gave.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,25 +92,13 @@ impl Client {
     /// # Errors
     /// If none does, or it refuses.
     pub fn connect(options: &Options) -> Result<Client> {
-        let io = Io::start("stoa-client")?;
-        let session = SessionClient::connect(&io, &options.addresses, &options.security, &options.login)?;
-        Ok(Client { io, options: options.clone(), session: Mutex::new(Arc::new(session)) })
+        Ok(Client(Arc::new(Sessions::connect(options)?)))
     }
 
     /// The address of the coordinator that serves.
     #[must_use]
     pub fn address(&self) -> String {
-        self.session.lock().address().to_owned()
-    }
-
-    /// The session; a new one on any coordinator if the last has broken.
-    fn session(&self) -> Result<Arc<SessionClient>> {
-        let mut session = self.session.lock();
-        if !session.alive() {
-            let options = &self.options;
-            *session = Arc::new(SessionClient::connect(&self.io, &options.addresses, &options.security, &options.login)?);
-        }
-        Ok(session.clone())
+        self.0.address()
     }
 
     /// Runs statements in order and hands what each gave to `each`; ends soon after `cancelled` is set.
@@ -110,9 +106,8 @@ impl Client {
     /// # Errors
     /// The first error of a statement or of `each`.
     pub fn execute(&self, sql: &str, cancelled: &Cancelled, each: &mut dyn FnMut(Output) -> Result<()>) -> Result<()> {
-        let mut outputs = Outputs { rows: None, each };
-        let session = self.session()?;
-        ran(&session, session.execute(sql, &mut outputs, cancelled))?;
+        let mut outputs = Outputs::new(each);
+        self.0.run(Some(sql), &mut outputs, cancelled, &|session, answer| session.execute(sql, answer, cancelled))?;
         outputs.flush()
     }
 
@@ -122,8 +117,7 @@ impl Client {
     /// # Errors
     /// The first error of a statement or of `each`; retryable if a node failed after rows had come.
     pub fn stream(&self, sql: &str, cancelled: &Cancelled, each: &mut dyn FnMut(Part) -> Result<()>) -> Result<()> {
-        let session = self.session()?;
-        ran(&session, session.execute(sql, &mut Parts { each, follow: None }, cancelled))
+        self.stream_to(sql, cancelled, Parts::new(each, None))
     }
 
     /// As [`Client::stream`], and gives `follow` what tells how far the statements are: what is done, and of how much, as the coordinator
@@ -138,8 +132,11 @@ impl Client {
         follow: &mut dyn FnMut(HowFar),
         each: &mut dyn FnMut(Part) -> Result<()>,
     ) -> Result<()> {
-        let session = self.session()?;
-        ran(&session, session.execute(sql, &mut Parts { each, follow: Some(follow) }, cancelled))
+        self.stream_to(sql, cancelled, Parts::new(each, Some(follow)))
+    }
+
+    fn stream_to(&self, sql: &str, cancelled: &Cancelled, mut parts: Parts<'_>) -> Result<()> {
+        self.0.run(Some(sql), &mut parts, cancelled, &|session, answer| session.execute(sql, answer, cancelled))
     }
 
     /// Runs exactly one query.
@@ -150,14 +147,12 @@ impl Client {
         rows_of("statement", |each| self.execute(sql, &Cancelled::default(), each))
     }
 
-    /// Prepares one statement; each of its parameters is written as `?`. It stays with the session of now.
+    /// Prepares one statement; each of its parameters is written as `?`.
     ///
     /// # Errors
     /// If the text cannot be parsed, is not one statement, or the connection has too many prepared statements.
     pub fn prepare(&self, sql: &str) -> Result<Prepared> {
-        let session = self.session()?;
-        let statement = told(&session, session.prepare(sql))?;
-        Ok(Prepared { session, statement })
+        Prepared::new(&self.0, sql)
     }
 
     /// Runs a plan: a message of `plan.capnp`, neither optimized nor distributed.
@@ -166,9 +161,8 @@ impl Client {
     /// If the plan is none, or fails.
     pub fn query_plan(&self, plan: &[u8]) -> Result<Rows> {
         rows_of("plan", |each| {
-            let mut outputs = Outputs { rows: None, each };
-            let session = self.session()?;
-            told(&session, session.execute_plan(plan, &mut outputs, &Cancelled::default()))?;
+            let (mut outputs, cancelled) = (Outputs::new(each), Cancelled::default());
+            self.0.run(None, &mut outputs, &cancelled, &|session, answer| session.execute_plan(plan, answer, &cancelled))?;
             outputs.flush()
         })
     }
@@ -178,8 +172,7 @@ impl Client {
     /// # Errors
     /// If there is no such table.
     pub fn describe(&self, table: &str) -> Result<SchemaRef> {
-        let session = self.session()?;
-        Ok(read_chunk(told(&session, session.describe(table))?)?.0)
+        Ok(read_chunk(self.0.ask(|session| session.describe(table))?)?.0)
     }
 
     /// Names of tables and views.
@@ -187,8 +180,7 @@ impl Client {
     /// # Errors
     /// If no coordinator can be reached.
     pub fn names(&self) -> Result<Vec<String>> {
-        let session = self.session()?;
-        told(&session, session.names())
+        self.0.ask(|session| session.names())
     }
 
     /// Administers the cluster.
@@ -196,7 +188,7 @@ impl Client {
     /// # Errors
     /// Those of the statement that does the same.
     pub fn admin(&self, command: &AdminCommand) -> Result<Output> {
-        let session = self.session()?;
+        let session = self.0.session()?;
         match told(&session, session.admin(command, &Cancelled::default()))? {
             AdminReply::Said(text) => Ok(Output::Text(text)),
             AdminReply::Listing(rows) => {
@@ -211,29 +203,8 @@ impl Client {
     /// # Errors
     /// If there is no such table.
     pub fn load(&self, table: &str) -> Result<Loader> {
-        let session = self.session()?;
-        Ok(Loader(told(&session, session.load(table))?))
+        Loader::new(&self.0, table)
     }
-}
-
-/// What a call gave. After a failure that may not come again elsewhere the next call of the client enters a coordinator anew.
-fn told<T>(session: &SessionClient, outcome: Result<T>) -> Result<T> {
-    if outcome.as_ref().is_err_and(|failure| failure.kind == FailureKind::Retryable) {
-        session.leave();
-    }
-    outcome
-}
-
-/// As [`told`], of statements: those that change something may have done it before the connection broke.
-fn ran<T>(session: &SessionClient, outcome: Result<T>) -> Result<T> {
-    let broken = !session.alive();
-    told(session, outcome).map_err(|failure| match failure.kind {
-        FailureKind::Retryable if broken => {
-            let what = "the connection to the coordinator broke while a statement ran: whether it was done is not known";
-            Failure::new(FailureKind::Retryable, format!("{what} ({})", failure.message))
-        }
-        _ => failure,
-    })
 }
 
 /// The last rows that something gives.
@@ -246,130 +217,4 @@ fn rows_of(what: &str, run: impl FnOnce(&mut dyn FnMut(Output) -> Result<()>) ->
         Ok(())
     })?;
     rows.ok_or_else(|| Failure::new(FailureKind::User, format!("the {what} gives no rows")))
-}
-
-/// A prepared statement. It ends with its session: when the client has to enter another coordinator, prepare it again.
-pub struct Prepared {
-    session: Arc<SessionClient>,
-    statement: Arc<dyn PreparedService>,
-}
-
-impl Prepared {
-    /// How many values it takes.
-    #[must_use]
-    pub fn parameters(&self) -> u32 {
-        self.statement.parameters()
-    }
-
-    /// Runs it with a value for each parameter, in their order, and hands what it gave to `each`; ends soon after `cancelled` is set.
-    ///
-    /// # Errors
-    /// Those of the statement or of `each`; if the values are too many or too few; retryable if the session has ended.
-    pub fn execute(&self, values: &[Parameter], cancelled: &Cancelled, each: &mut dyn FnMut(Output) -> Result<()>) -> Result<()> {
-        if !self.session.alive() {
-            let what = "the session that this statement was prepared in has ended: prepare it again";
-            return Err(Failure::new(FailureKind::Retryable, what));
-        }
-        let mut outputs = Outputs { rows: None, each };
-        told(&self.session, self.statement.execute(values, &mut outputs, cancelled))?;
-        outputs.flush()
-    }
-
-    /// Runs it, if it is a query.
-    ///
-    /// # Errors
-    /// If the statement gives no rows, or as [`Prepared::execute`].
-    pub fn query(&self, values: &[Parameter]) -> Result<Rows> {
-        rows_of("statement", |each| self.execute(values, &Cancelled::default(), each))
-    }
-}
-
-/// Rows on their way into a table. Dropped before [`Loader::finish`], nothing of them stays.
-pub struct Loader(Box<dyn TableLoad>);
-
-impl Loader {
-    /// Adds rows; columns are matched by position and cast to the table's types.
-    ///
-    /// # Errors
-    /// If a row does not fit; nothing of the load stays then.
-    pub fn push(&mut self, batch: &RecordBatch) -> Result<()> {
-        write_chunks(std::slice::from_ref(batch), &mut |chunk| self.0.write(chunk))
-    }
-
-    /// Makes all rows visible; how many they are.
-    ///
-    /// # Errors
-    /// If they cannot be stored; none is visible then.
-    pub fn finish(mut self) -> Result<u64> {
-        self.0.finish()
-    }
-}
-
-/// Puts the parts of an answer together.
-struct Outputs<'a> {
-    rows: Option<Rows>,
-    each: &'a mut dyn FnMut(Output) -> Result<()>,
-}
-
-impl Outputs<'_> {
-    fn flush(&mut self) -> Result<()> {
-        self.rows.take().map_or(Ok(()), |rows| (self.each)(Output::Rows(rows)))
-    }
-}
-
-impl Answer for Outputs<'_> {
-    fn part(&mut self, part: AnswerPart) -> Result<()> {
-        match read(part)? {
-            Part::Rows(batches) => {
-                if let Some(rows) = &mut self.rows {
-                    rows.batches.extend(batches);
-                }
-                Ok(())
-            }
-            Part::Columns(schema) => {
-                self.flush()?;
-                self.rows = Some(Rows { schema, batches: vec![] });
-                Ok(())
-            }
-            Part::Text(text) => {
-                self.flush()?;
-                (self.each)(Output::Text(text))
-            }
-            Part::Plan(text) => {
-                self.flush()?;
-                (self.each)(Output::Plan(text))
-            }
-        }
-    }
-}
-
-/// Hands parts on.
-struct Parts<'a> {
-    each: &'a mut dyn FnMut(Part) -> Result<()>,
-    follow: Option<&'a mut dyn FnMut(HowFar)>,
-}
-
-impl Answer for Parts<'_> {
-    fn part(&mut self, part: AnswerPart) -> Result<()> {
-        (self.each)(read(part)?)
-    }
-
-    fn follows(&self) -> bool {
-        self.follow.is_some()
-    }
-
-    fn follow(&mut self, how_far: HowFar) {
-        if let Some(follow) = &mut self.follow {
-            follow(how_far);
-        }
-    }
-}
-
-fn read(part: AnswerPart) -> Result<Part> {
-    Ok(match part {
-        AnswerPart::Columns(chunk) => Part::Columns(read_chunk(chunk)?.0),
-        AnswerPart::Rows(chunk) => Part::Rows(read_chunk(chunk)?.1),
-        AnswerPart::Text(text) => Part::Text(text),
-        AnswerPart::Plan(text) => Part::Plan(text),
-    })
 }

@@ -1,17 +1,21 @@
 //! Prepared statements of clients.
 
+use std::sync::Arc;
+
 use stoa_exec::CancelToken;
 use stoa_plan::{DataType, Literal, Value};
 use stoa_rpc::session::{Answer, Cancelled, Parameter, PreparedService};
 use stoa_rpc::{Failure, FailureKind, Result};
 
+use crate::cluster::Witness;
 use crate::service::{Told, followed, send};
 use crate::statements::Statements;
-use crate::{Prepared, Session};
+use crate::{Error, Prepared, Session};
 
 /// A statement that a client prepared.
 pub(crate) struct ClientStatement {
     pub session: Session,
+    pub witness: Arc<Witness>,
     pub statements: Statements,
     pub user: String,
     pub database: String,
@@ -26,6 +30,7 @@ impl PreparedService for ClientStatement {
     fn execute(&self, values: &[Parameter], answer: &mut dyn Answer, cancelled: &Cancelled) -> Result<()> {
         let values = (1..).zip(values).map(|(number, value)| literal(number, value)).collect::<Result<Vec<_>>>()?;
         let (cancel, progress) = (CancelToken::from(cancelled.clone()), followed(answer));
+        let _call = self.witness.begin(answer.decisions()).map_err(Error::into_failure)?;
         let mut each = |outcome| send(answer, outcome);
         let run = || {
             let ran = self.session.run_prepared(&self.prepared, &values, &cancel, &progress, &mut each);

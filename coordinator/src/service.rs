@@ -8,16 +8,20 @@ use stoa_plan::codec::decode;
 use stoa_rpc::admin::{AdminCommand, AdminReply};
 use stoa_rpc::ipc::{chunk, read_chunk, write_chunks};
 use stoa_rpc::peer::{Decided, ForLeader, ListedProcess, PeerService, PeerStatus};
-use stoa_rpc::session::{Answer, AnswerPart, Cancelled, CoordinatorService, Login, PreparedService, SessionService, TableLoad};
+use stoa_rpc::session::{
+    Answer, AnswerPart, Cancelled, CoordinatorService, Login, MAX_TRANSACTIONS, PreparedService, RANDOM, SessionService,
+    StatementOutcome, TableLoad,
+};
 use stoa_rpc::{Failure, FailureKind, Result};
 
 use crate::access::{self, Asker};
 use crate::catalog::Privilege;
 use crate::cluster::{Cluster, Shared};
 use crate::prepared::ClientStatement;
+use crate::session::Effect;
 use crate::statements::Statements;
 use crate::store::existing;
-use crate::{Error, Membership, Outcome, Processes, Rows, Session};
+use crate::{Error, Membership, Outcome, Processes, Rows, Session, Store};
 
 /// The database of clients that name none.
 pub const DEFAULT_DATABASE: &str = "stoa";
@@ -86,8 +90,12 @@ impl CoordinatorService for Coordinator {
             Cluster::open(name, user, &self.shared).map_err(Error::into_failure)?
         };
         let (user, database) = (user.to_owned(), name.to_lowercase());
-        let (membership, statements) = (self.membership.clone(), self.statements.clone());
-        Ok(Arc::new(ClientSession { session: Session::new(Arc::new(store)), membership, statements, user, database }))
+        let (membership, statements, cluster) = (self.membership.clone(), self.statements.clone(), Arc::new(store));
+        let session = Session::new(cluster.clone());
+        if login.lost {
+            session.lose();
+        }
+        Ok(Arc::new(ClientSession { session, cluster, membership, statements, user, database }))
     }
 
     fn peer(&self) -> Arc<dyn PeerService> {
@@ -144,6 +152,8 @@ impl PeerService for Coordinator {
 
 struct ClientSession {
     session: Session,
+    /// Its store.
+    cluster: Arc<Cluster>,
     membership: Arc<Membership>,
     statements: Statements,
     user: String,
@@ -159,6 +169,7 @@ impl ClientSession {
 impl SessionService for ClientSession {
     fn execute(&self, sql: &str, answer: &mut dyn Answer, cancelled: &Cancelled) -> Result<()> {
         let (cancel, progress) = (CancelToken::from(cancelled.clone()), followed(answer));
+        let _call = self.cluster.witness().begin(answer.decisions()).map_err(Error::into_failure)?;
         let mut each = |outcome| send(answer, outcome);
         let run = || self.session.run(sql, &cancel, &progress, &mut each).map_err(Told::into_failure);
         self.statements.run(&self.user, &self.database, sql, cancelled, run)
@@ -166,6 +177,7 @@ impl SessionService for ClientSession {
 
     fn execute_plan(&self, plan: &[u8], answer: &mut dyn Answer, cancelled: &Cancelled) -> Result<()> {
         let query = decode(plan).map_err(|e| Failure::new(FailureKind::User, e.to_string()))?;
+        let _call = self.cluster.witness().begin(None).map_err(Error::into_failure)?;
         let (cancel, progress) = (CancelToken::from(cancelled.clone()), followed(answer));
         let mut each = |outcome| send(answer, outcome);
         let run = || self.session.run_plan(&query, &cancel, &progress, &mut each).map_err(Told::into_failure);
@@ -174,17 +186,44 @@ impl SessionService for ClientSession {
 
     fn prepare(&self, sql: &str) -> Result<Arc<dyn PreparedService>> {
         let prepared = self.session.prepare(sql).map_err(Error::into_failure)?;
-        let (session, statements) = (self.session.clone(), self.statements.clone());
+        let (session, statements, witness) = (self.session.clone(), self.statements.clone(), self.cluster.witness().clone());
         let (user, database) = (self.user.clone(), self.database.clone());
-        Ok(Arc::new(ClientStatement { session, statements, user, database, prepared }))
+        Ok(Arc::new(ClientStatement { session, witness, statements, user, database, prepared }))
     }
 
-    fn load(&self, table: &str) -> Result<Box<dyn TableLoad>> {
+    fn load(&self, table: &str, statement: u64) -> Result<Box<dyn TableLoad>> {
         self.asker().check_table(Privilege::Insert, table).map_err(Error::into_failure)?;
-        let store = self.session.store();
-        let begin = || store.rows(table);
-        let rows = store.retry_limit().persist(&CancelToken::default(), begin).map_err(Error::into_failure)?;
+        let begin = || self.cluster.beside(statement)?.rows(table);
+        let rows = self.cluster.retry_limit().persist(&CancelToken::default(), begin).map_err(Error::into_failure)?;
         Ok(Box::new(ClientLoad(Some(rows))))
+    }
+
+    fn outcome(&self, sql: &str, transactions: &[u64], cancelled: &Cancelled) -> Result<StatementOutcome> {
+        if transactions.len() > MAX_TRANSACTIONS || transactions.iter().any(|transaction| transaction & RANDOM == 0) {
+            let what = format!("a client asks for the numbers that it chose or was told, {MAX_TRANSACTIONS} of them at most");
+            return Err(Failure::new(FailureKind::User, what));
+        }
+        let effect = if sql.is_empty() { Effect::Once } else { self.session.effect(sql) };
+        let outcome = match effect {
+            Effect::Nothing => StatementOutcome::Never,
+            Effect::Unclear(why) => StatementOutcome::Unknown(why.to_owned()),
+            Effect::Once => {
+                let cancel = CancelToken::from(cancelled.clone());
+                self.cluster.outcome(transactions, &cancel).map_err(Error::into_failure)?
+            }
+        };
+        if outcome == StatementOutcome::Committed {
+            self.session.find();
+        }
+        Ok(outcome)
+    }
+
+    fn in_transaction(&self) -> bool {
+        self.session.in_transaction()
+    }
+
+    fn closing(&self) -> bool {
+        self.statements.closed()
     }
 
     fn describe(&self, table: &str) -> Result<Vec<u8>> {

@@ -32,6 +32,11 @@ impl Statements {
         self.closed.store(true, Ordering::Relaxed);
     }
 
+    /// Whether it takes no more.
+    pub fn closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
     /// Runs a call of a client. What is logged meanwhile carries its number in the process list.
     pub fn run(
         &self,
@@ -41,7 +46,7 @@ impl Statements {
         cancelled: &Cancelled,
         run: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
-        if self.closed.load(Ordering::Relaxed) {
+        if self.closed() {
             return Err(Failure::new(FailureKind::Retryable, "this coordinator is shutting down"));
         }
         let listed = self.processes.begin(self.membership.node(), user, database, sql, cancelled);

@@ -83,6 +83,8 @@ pub enum AdminCommand {
     Rebalance {
         /// The database; empty: all.
         database: String,
+        /// `FULL`.
+        full: bool,
     },
     /// `RESTORE REDUNDANCY`.
     RestoreRedundancy {
@@ -100,6 +102,8 @@ pub enum AdminCommand {
     ExplainRebalance {
         /// The database; empty: all.
         database: String,
+        /// `FULL`.
+        full: bool,
     },
     /// `EXPLAIN RESTORE REDUNDANCY`.
     ExplainRestoreRedundancy {
@@ -152,23 +156,37 @@ pub enum AdminReply {
     Listing(Vec<u8>),
 }
 
+fn text(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+fn name(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn if_set(set: bool, words: &'static str) -> &'static str {
+    if set { words } else { "" }
+}
+
+/// The end of a statement that is about a database, or all.
+fn on(database: &str) -> String {
+    if database.is_empty() { String::new() } else { format!(" ON {}", name(database)) }
+}
+
+fn rebalance(database: &str, full: bool) -> String {
+    let what = if database.is_empty() { "ALL DATABASES".to_owned() } else { format!("PARTITIONS{}", on(database)) };
+    format!("REBALANCE {what}{}", if_set(full, " FULL"))
+}
+
+fn recover(leaves: &[String]) -> String {
+    let leaves: Vec<String> = leaves.iter().map(|leaf| text(leaf)).collect();
+    format!("RECOVER FROM LEAVES {}", leaves.join(", "))
+}
+
 impl AdminCommand {
     /// The statement that does the same.
     #[must_use]
     pub fn sql(&self) -> String {
-        let text = |text: &str| format!("'{}'", text.replace('\'', "''"));
-        let name = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
-        let if_set = |set: bool, words: &'static str| if set { words } else { "" };
-        let on = |database: &str| if database.is_empty() { String::new() } else { format!(" ON {}", name(database)) };
-        let rebalance = |database: &str| match database {
-            "" => "REBALANCE ALL DATABASES".to_owned(),
-            database => format!("REBALANCE PARTITIONS ON {}", name(database)),
-        };
-        let restore = |database: &str| format!("RESTORE REDUNDANCY ON {}", name(database));
-        let recover = |leaves: &[String]| {
-            let leaves: Vec<String> = leaves.iter().map(|leaf| text(leaf)).collect();
-            format!("RECOVER FROM LEAVES {}", leaves.join(", "))
-        };
         match self {
             AdminCommand::AddLeaf { address, group: 0 } => format!("ADD LEAF {}", text(address)),
             AdminCommand::AddLeaf { address, group } => format!("ADD LEAF {} INTO GROUP {group}", text(address)),
@@ -193,19 +211,18 @@ impl AdminCommand {
             AdminCommand::Leaves => "SHOW LEAVES".to_owned(),
             AdminCommand::Coordinators => "SHOW AGGREGATORS".to_owned(),
             AdminCommand::Databases => "SHOW DATABASES".to_owned(),
-            AdminCommand::Partitions { database } if database.is_empty() => "SHOW PARTITIONS".to_owned(),
-            AdminCommand::Partitions { database } => format!("SHOW PARTITIONS ON {}", name(database)),
+            AdminCommand::Partitions { database } => format!("SHOW PARTITIONS{}", on(database)),
             AdminCommand::ClusterStatus => "SHOW CLUSTER STATUS".to_owned(),
             AdminCommand::ProcessList => "SHOW PROCESSLIST".to_owned(),
             AdminCommand::DetachLeaf { address, force } => format!("DETACH LEAF {}{}", text(address), if_set(*force, " FORCE")),
             AdminCommand::AttachLeaf { address } if address.is_empty() => "ATTACH LEAF ALL".to_owned(),
             AdminCommand::AttachLeaf { address } => format!("ATTACH LEAF {}", text(address)),
-            AdminCommand::Rebalance { database } => rebalance(database),
-            AdminCommand::RestoreRedundancy { database } => restore(database),
+            AdminCommand::Rebalance { database, full } => rebalance(database, *full),
+            AdminCommand::RestoreRedundancy { database } => format!("RESTORE REDUNDANCY{}", on(database)),
             AdminCommand::CancelRebalance { database } => format!("CANCEL REBALANCE{}", on(database)),
             AdminCommand::ClearOrphans => "CLEAR ORPHAN DATABASES".to_owned(),
-            AdminCommand::ExplainRebalance { database } => format!("EXPLAIN {}", rebalance(database)),
-            AdminCommand::ExplainRestoreRedundancy { database } => format!("EXPLAIN {}", restore(database)),
+            AdminCommand::ExplainRebalance { database, full } => format!("EXPLAIN {}", rebalance(database, *full)),
+            AdminCommand::ExplainRestoreRedundancy { database } => format!("EXPLAIN RESTORE REDUNDANCY{}", on(database)),
             AdminCommand::ExplainClearOrphans => "EXPLAIN CLEAR ORPHAN DATABASES".to_owned(),
             AdminCommand::RebalanceStatus { database } => format!("SHOW REBALANCE STATUS{}", on(database)),
             AdminCommand::Backup { database, to, incremental } => {
@@ -233,8 +250,12 @@ mod tests {
         let add = AdminCommand::AddLeaf { address: "it's:1".into(), group: 2 };
         assert_eq!(add.sql(), "ADD LEAF 'it''s:1' INTO GROUP 2");
         let (one, all) = (String::from("a\"b"), String::new());
-        assert_eq!(AdminCommand::Rebalance { database: one.clone() }.sql(), "REBALANCE PARTITIONS ON \"a\"\"b\"");
-        assert_eq!(AdminCommand::ExplainRebalance { database: all.clone() }.sql(), "EXPLAIN REBALANCE ALL DATABASES");
+        let rebalance = |full| AdminCommand::Rebalance { database: one.clone(), full }.sql();
+        assert_eq!(rebalance(false), "REBALANCE PARTITIONS ON \"a\"\"b\"");
+        assert_eq!(rebalance(true), "REBALANCE PARTITIONS ON \"a\"\"b\" FULL");
+        let explain = |full| AdminCommand::ExplainRebalance { database: all.clone(), full }.sql();
+        assert_eq!(explain(false), "EXPLAIN REBALANCE ALL DATABASES");
+        assert_eq!(explain(true), "EXPLAIN REBALANCE ALL DATABASES FULL");
         assert_eq!(AdminCommand::CancelRebalance { database: all.clone() }.sql(), "CANCEL REBALANCE");
         assert_eq!(AdminCommand::RebalanceStatus { database: one }.sql(), "SHOW REBALANCE STATUS ON \"a\"\"b\"");
         assert_eq!(AdminCommand::AttachLeaf { address: all.clone() }.sql(), "ATTACH LEAF ALL");

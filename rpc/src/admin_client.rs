@@ -5,30 +5,31 @@ use stoa_schema::admin_capnp::{admin, listing, said};
 use crate::admin::{AdminCommand, AdminReply};
 use crate::{Failure, Result};
 
+/// The answer to a call: its method, and its parameters. `read` reads it.
+macro_rules! answer {
+    ($read:ident, $admin:ident, $request:ident $(, $set:ident ($value:expr))*) => {{
+        #[allow(unused_mut, reason = "not every command has something to set")]
+        let mut request = $admin.$request();
+        $(request.get().$set($value);)*
+        $read(request.send().promise.await?.get()?.get_result()?)
+    }};
+}
+macro_rules! say {
+    ($($call:tt)*) => { answer!(read_said, $($call)*) };
+}
+macro_rules! list {
+    ($($call:tt)*) => { answer!(read_listing, $($call)*) };
+}
+
 /// Makes the call of a command.
 pub(crate) async fn call(admin: admin::Client, command: AdminCommand) -> Result<AdminReply> {
-    macro_rules! say {
-        ($request:ident $(, $set:ident ($value:expr))*) => {{
-            #[allow(unused_mut, reason = "not every command has something to set")]
-            let mut request = admin.$request();
-            $(request.get().$set($value);)*
-            read_said(request.send().promise.await?.get()?.get_result()?)
-        }};
-    }
-    macro_rules! list {
-        ($request:ident $(, $set:ident ($value:expr))*) => {{
-            #[allow(unused_mut, reason = "not every command has something to set")]
-            let mut request = admin.$request();
-            $(request.get().$set($value);)*
-            read_listing(request.send().promise.await?.get()?.get_result()?)
-        }};
-    }
     match command {
-        AdminCommand::AddLeaf { address, group } => say!(add_leaf_request, set_address(&address), set_group(group)),
-        AdminCommand::RemoveLeaf { address, force } => say!(remove_leaf_request, set_address(&address), set_force(force)),
-        AdminCommand::AddCoordinator { address } => say!(add_coordinator_request, set_address(&address)),
-        AdminCommand::RemoveCoordinator { address } => say!(remove_coordinator_request, set_address(&address)),
+        AdminCommand::AddLeaf { address, group } => say!(admin, add_leaf_request, set_address(&address), set_group(group)),
+        AdminCommand::RemoveLeaf { address, force } => say!(admin, remove_leaf_request, set_address(&address), set_force(force)),
+        AdminCommand::AddCoordinator { address } => say!(admin, add_coordinator_request, set_address(&address)),
+        AdminCommand::RemoveCoordinator { address } => say!(admin, remove_coordinator_request, set_address(&address)),
         AdminCommand::CreateDatabase { name, if_not_exists, partitions, redundancy, asynchronous } => say!(
+            admin,
             create_database_request,
             set_name(&name),
             set_if_not_exists(if_not_exists),
@@ -36,30 +37,34 @@ pub(crate) async fn call(admin: admin::Client, command: AdminCommand) -> Result<
             set_redundancy(redundancy),
             set_async(asynchronous)
         ),
-        AdminCommand::DropDatabase { name, if_exists } => say!(drop_database_request, set_name(&name), set_if_exists(if_exists)),
-        AdminCommand::KillQuery { query } => say!(kill_query_request, set_query(query)),
-        AdminCommand::Leaves => list!(leaves_request),
-        AdminCommand::Coordinators => list!(coordinators_request),
-        AdminCommand::Databases => list!(databases_request),
-        AdminCommand::Partitions { database } => list!(partitions_request, set_database(&database)),
-        AdminCommand::ClusterStatus => list!(cluster_status_request),
-        AdminCommand::ProcessList => list!(process_list_request),
-        AdminCommand::DetachLeaf { address, force } => say!(detach_leaf_request, set_address(&address), set_force(force)),
-        AdminCommand::AttachLeaf { address } => say!(attach_leaf_request, set_address(&address)),
-        AdminCommand::Rebalance { database } => say!(rebalance_request, set_database(&database)),
-        AdminCommand::RestoreRedundancy { database } => say!(restore_redundancy_request, set_database(&database)),
-        AdminCommand::CancelRebalance { database } => say!(cancel_rebalance_request, set_database(&database)),
-        AdminCommand::ClearOrphans => list!(clear_orphans_request),
-        AdminCommand::ExplainRebalance { database } => list!(explain_rebalance_request, set_database(&database)),
-        AdminCommand::ExplainRestoreRedundancy { database } => {
-            list!(explain_restore_redundancy_request, set_database(&database))
+        AdminCommand::DropDatabase { name, if_exists } => {
+            say!(admin, drop_database_request, set_name(&name), set_if_exists(if_exists))
         }
-        AdminCommand::ExplainClearOrphans => list!(explain_clear_orphans_request),
+        AdminCommand::KillQuery { query } => say!(admin, kill_query_request, set_query(query)),
+        AdminCommand::Leaves => list!(admin, leaves_request),
+        AdminCommand::Coordinators => list!(admin, coordinators_request),
+        AdminCommand::Databases => list!(admin, databases_request),
+        AdminCommand::Partitions { database } => list!(admin, partitions_request, set_database(&database)),
+        AdminCommand::ClusterStatus => list!(admin, cluster_status_request),
+        AdminCommand::ProcessList => list!(admin, process_list_request),
+        AdminCommand::DetachLeaf { address, force } => say!(admin, detach_leaf_request, set_address(&address), set_force(force)),
+        AdminCommand::AttachLeaf { address } => say!(admin, attach_leaf_request, set_address(&address)),
+        AdminCommand::Rebalance { database, full } => say!(admin, rebalance_request, set_database(&database), set_full(full)),
+        AdminCommand::RestoreRedundancy { database } => say!(admin, restore_redundancy_request, set_database(&database)),
+        AdminCommand::CancelRebalance { database } => say!(admin, cancel_rebalance_request, set_database(&database)),
+        AdminCommand::ClearOrphans => list!(admin, clear_orphans_request),
+        AdminCommand::ExplainRebalance { database, full } => {
+            list!(admin, explain_rebalance_request, set_database(&database), set_full(full))
+        }
+        AdminCommand::ExplainRestoreRedundancy { database } => {
+            list!(admin, explain_restore_redundancy_request, set_database(&database))
+        }
+        AdminCommand::ExplainClearOrphans => list!(admin, explain_clear_orphans_request),
         AdminCommand::Backup { database, to, incremental } => {
-            say!(backup_request, set_database(&database), set_to(&to), set_incremental(incremental))
+            say!(admin, backup_request, set_database(&database), set_to(&to), set_incremental(incremental))
         }
         AdminCommand::Restore { database, new_name, from } => {
-            say!(restore_request, set_database(&database), set_new_name(&new_name), set_from(&from))
+            say!(admin, restore_request, set_database(&database), set_new_name(&new_name), set_from(&from))
         }
         AdminCommand::Recover { leaves } => {
             let mut request = admin.recover_request();
@@ -73,7 +78,7 @@ pub(crate) async fn call(admin: admin::Client, command: AdminCommand) -> Result<
             (0u32..).zip(&leaves).for_each(|(i, leaf)| list.set(i, leaf));
             read_listing(request.send().promise.await?.get()?.get_result()?)
         }
-        AdminCommand::RebalanceStatus { database } => list!(rebalance_status_request, set_database(&database)),
+        AdminCommand::RebalanceStatus { database } => list!(admin, rebalance_status_request, set_database(&database)),
     }
 }
 

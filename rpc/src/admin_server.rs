@@ -97,14 +97,14 @@ impl admin::Server for AdminServer {
     method!(say attach_leaf(from: AttachLeafParams, AttachLeafResults)
         AdminCommand::AttachLeaf { address: from.get_address()?.to_string()? });
     method!(say rebalance(from: RebalanceParams, RebalanceResults)
-        AdminCommand::Rebalance { database: from.get_database()?.to_string()? });
+        AdminCommand::Rebalance { database: from.get_database()?.to_string()?, full: from.get_full() });
     method!(say restore_redundancy(from: RestoreRedundancyParams, RestoreRedundancyResults)
         AdminCommand::RestoreRedundancy { database: from.get_database()?.to_string()? });
     method!(say cancel_rebalance(from: CancelRebalanceParams, CancelRebalanceResults)
         AdminCommand::CancelRebalance { database: from.get_database()?.to_string()? });
     method!(list clear_orphans(ClearOrphansParams, ClearOrphansResults) AdminCommand::ClearOrphans);
     method!(list explain_rebalance(from: ExplainRebalanceParams, ExplainRebalanceResults)
-        AdminCommand::ExplainRebalance { database: from.get_database()?.to_string()? });
+        AdminCommand::ExplainRebalance { database: from.get_database()?.to_string()?, full: from.get_full() });
     method!(list explain_restore_redundancy(from: ExplainRestoreRedundancyParams, ExplainRestoreRedundancyResults)
         AdminCommand::ExplainRestoreRedundancy { database: from.get_database()?.to_string()? });
     method!(list explain_clear_orphans(ExplainClearOrphansParams, ExplainClearOrphansResults) AdminCommand::ExplainClearOrphans);

@@ -23,6 +23,9 @@ use crate::{Failure, Io, MAJOR, MAX_MESSAGE_BYTES, MINOR, Result, Security, tran
 const HUNG_UP: Duration = Duration::from_secs(5);
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(5);
+/// How long a machine that is asked whether it is there has for an answer, and how often it is asked.
+const PROBE: Duration = Duration::from_secs(5);
+const PROBES: u32 = 3;
 /// Bytes that a connection has on the way before it waits for answers.
 const WINDOW: usize = 4 << 20;
 
@@ -185,16 +188,21 @@ pub(crate) fn reader_options() -> ReaderOptions {
     options
 }
 
-/// Connects to a node: what it offers first. `line` tells when the connection has ended. Call it on the I/O thread.
+/// Connects to a node: what it offers first. `line` tells when the connection has ended; `minds`: also because the other machine is gone
+/// without a word. Call it on the I/O thread.
 pub(crate) async fn connect<C: capnp::capability::FromClientHook>(
     address: &str,
     security: &Security,
     line: Arc<Line>,
+    minds: bool,
 ) -> Result<C> {
     let late = |_| Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer"));
     let stream = tokio::time::timeout(CONNECT, TcpStream::connect(address)).await.unwrap_or_else(late);
     let stream = stream.map_err(|e| Failure::unreachable(address, e))?;
     let _ = stream.set_nodelay(true);
+    if minds {
+        mind(&stream);
+    }
     let late = |_| Err(Failure::unreachable(address, "no answer to the TLS handshake"));
     let stream = tokio::time::timeout(CONNECT, security.tls.to_server(stream, address)).await.unwrap_or_else(late)?;
     let (reader, writer) = transport::split(stream);
@@ -214,6 +222,17 @@ pub(crate) async fn connect<C: capnp::capability::FromClientHook>(
         line.end();
     });
     Ok(client)
+}
+
+/// Has the system find out within a while that the other machine is gone, whether it owes an answer or has to be asked. A process that
+/// hangs is not: its system answers.
+fn mind(stream: &TcpStream) {
+    let socket = socket2::SockRef::from(stream);
+    let probes = socket2::TcpKeepalive::new().with_time(2 * PROBE).with_interval(PROBE).with_retries(PROBES);
+    // Where it cannot be set, who waits for an answer waits for longer.
+    let _ = socket.set_tcp_keepalive(&probes);
+    #[cfg(target_os = "linux")]
+    let _ = socket.set_tcp_user_timeout(Some((2 + PROBES) * PROBE));
 }
 
 /// Says the version of this side and the secret.

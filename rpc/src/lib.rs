@@ -10,7 +10,7 @@
 pub mod admin;
 mod admin_client;
 mod admin_server;
-mod answering;
+mod answered;
 pub mod backup;
 mod backup_client;
 mod backup_server;
@@ -61,7 +61,9 @@ pub use session_server::serve_coordinator;
 /// Major version of the interfaces: nodes of different ones do not talk to each other.
 pub const MAJOR: u16 = 1;
 /// Minor version: it only adds.
-pub const MINOR: u16 = 1;
+pub const MINOR: u16 = 2;
+/// From this minor version on a coordinator finds out what came of statements of others ([`session::SessionService::outcome`]).
+pub(crate) const FINDS_OUT: u16 = 2;
 /// Bytes of a message; rows come in chunks that are far smaller.
 pub const MAX_MESSAGE_BYTES: usize = 256 << 20;
 

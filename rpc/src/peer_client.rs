@@ -42,7 +42,7 @@ impl Connection for RemotePeer {
         let (own, to, security) = (io.clone(), address.to_owned(), security.clone());
         io.call(move || async move {
             let line = Arc::new(Line::default());
-            let gate: gate::Client = connect(&to, &security, line.clone()).await?;
+            let gate: gate::Client = connect(&to, &security, line.clone(), false).await?;
             let mut request = gate.peer_request();
             say_hello(request.get().init_hello(), &security);
             let response = answer(&to, &security, patience, request.send().promise).await?;

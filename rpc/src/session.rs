@@ -1,7 +1,9 @@
 //! What a coordinator offers to clients and to other coordinators, as blocking calls.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use crate::Result;
 use crate::admin::{AdminCommand, AdminReply};
@@ -27,6 +29,12 @@ pub const MAX_STATEMENTS: usize = 64;
 pub const MAX_PREPARED: usize = 128;
 /// Bytes of the text of a prepared statement.
 pub const MAX_PREPARED_BYTES: usize = 1 << 16;
+/// Numbers of transactions that one question about a statement may have.
+pub const MAX_TRANSACTIONS: usize = 1024;
+/// Within so long a client that lost its coordinator has found out what came of its statement, or gives up. Outcomes are kept for longer.
+pub const FINDS_OUT_WITHIN: Duration = Duration::from_secs(30);
+/// The bit that numbers have which clients and coordinators choose at random for transactions that clients know.
+pub const RANDOM: u64 = 1 << 63;
 
 /// Who enters.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +45,25 @@ pub struct Login {
     pub password: String,
     /// The database whose tables statements name; empty: `stoa`.
     pub database: String,
+    /// The session before had a transaction open, which was lost with its coordinator: statements fail up to its end.
+    pub lost: bool,
+}
+
+/// A number for a transaction that a client may ask for: nobody guesses it, and no coordinator makes it by itself.
+#[must_use]
+pub fn random_number() -> u64 {
+    RandomState::new().build_hasher().finish() | RANDOM
+}
+
+/// What came of a statement whose coordinator was lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StatementOutcome {
+    /// All of it was done.
+    Committed,
+    /// It changed nothing, and never will: it can be run again.
+    Never,
+    /// Why that cannot be found out.
+    Unknown(String),
 }
 
 /// Set when a call is to end: by the caller, or because the caller is gone.
@@ -62,11 +89,27 @@ pub trait SessionService: Send + Sync {
     /// If the text cannot be parsed or is not one statement.
     fn prepare(&self, sql: &str) -> Result<Arc<dyn PreparedService>>;
 
-    /// Takes rows for a table, all or none.
+    /// Takes rows for a table, all or none. `statement`: a number for its transaction, with which its client asks what came of it; 0: it
+    /// will not ask.
     ///
     /// # Errors
     /// If there is no such table.
-    fn load(&self, table: &str) -> Result<Box<dyn TableLoad>>;
+    fn load(&self, table: &str, statement: u64) -> Result<Box<dyn TableLoad>>;
+
+    /// What came of a statement whose coordinator was lost, by its text (of a load: empty) and all numbers under which something of it may
+    /// have been decided. What was not committed under one of them never will be.
+    ///
+    /// # Errors
+    /// If the numbers are none that a client may ask for.
+    fn outcome(&self, sql: &str, transactions: &[u64], cancelled: &Cancelled) -> Result<StatementOutcome>;
+
+    /// Whether a transaction is open.
+    fn in_transaction(&self) -> bool;
+
+    /// Whether the coordinator is shutting down: what it refuses another one may do.
+    fn closing(&self) -> bool {
+        false
+    }
 
     /// The columns of a table: an Arrow IPC stream without rows.
     ///
@@ -116,6 +159,23 @@ pub trait Answer {
     fn follow(&mut self, how_far: HowFar) {
         let _ = how_far;
     }
+
+    /// What its client knows of the transactions of the call, if it asks what came of them when the coordinator is lost.
+    fn decisions(&self) -> Option<Arc<dyn Decisions>> {
+        None
+    }
+}
+
+/// The numbers of the transactions of a call, as its client knows them.
+pub trait Decisions: Send + Sync {
+    /// That of the first transaction, which the client chose.
+    fn number(&self) -> u64;
+
+    /// A transaction of this number is about to be decided.
+    ///
+    /// # Errors
+    /// If the client does not know it now: it must not be decided then.
+    fn note(&self, transaction: u64) -> Result<()>;
 }
 
 /// Tells how far something is: what is done, and of how much, which may grow.

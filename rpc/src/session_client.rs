@@ -1,28 +1,70 @@
 //! A session on a coordinator elsewhere, as the [`SessionService`] that it is.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
 use capnp::capability::Rc;
 use capnp_rpc::new_client;
+use stoa_schema::common_capnp::done as done_result;
 use stoa_schema::coordinator_capnp::{
-    answer, described, entered, gate, load, loaded, loading, prepared, prepared_statement, session,
+    answer, described, entered, gate, load, loaded, loading, outcome, prepared, prepared_statement, session,
 };
 use tokio::sync::mpsc;
 
 use crate::admin::{AdminCommand, AdminReply};
 use crate::client::{LONG, Line, Remote, SHORT, answer, connect, say_hello};
-use crate::session::{Answer, AnswerPart, Cancelled, Login, Parameter, PreparedService, SessionService, TableLoad};
-use crate::{Failure, FailureKind, Heard, Io, Result, Security, done, parameter, parts, pump};
+use crate::session::{
+    Answer, AnswerPart, Cancelled, Decisions, Login, Parameter, PreparedService, SessionService, StatementOutcome, TableLoad,
+};
+use crate::{FINDS_OUT, Failure, FailureKind, Heard, Io, Result, Security, done, parameter, parts, pump};
 
 /// Parts of an answer that wait for the thread that takes them.
 const QUEUED: usize = 2;
+/// Who waits for an answer and does not look for it for so long has slept: the process was stopped, or the machine.
+const SLEPT: Duration = Duration::from_secs(10);
 
 /// A session.
 pub struct SessionClient {
     remote: Remote<session::Client>,
     address: String,
+    link: Arc<Link>,
+    /// The coordinator finds out what came of statements of others.
+    finds_out: bool,
+}
+
+/// What a session and its statements know of their connection.
+#[derive(Default)]
+struct Link {
     line: Arc<Line>,
+    /// A transaction is open.
+    open: AtomicBool,
+    /// The coordinator is shutting down, and did not even begin the last statement.
+    refused: AtomicBool,
+    /// This side slept while a statement ran: how long ago its coordinator was lost is not known.
+    slept: AtomicBool,
+}
+
+impl Link {
+    /// What a call gave; if the connection broke under it that is known from now on.
+    fn heard<T>(&self, answer: std::result::Result<T, capnp::Error>) -> Result<T> {
+        answer.map_err(|error| {
+            let failure = Failure::from(error);
+            if failure.kind == FailureKind::Retryable {
+                self.line.end();
+            }
+            failure
+        })
+    }
+
+    /// What came of statements; a coordinator that refuses them is left.
+    fn ran(&self, result: done_result::Reader<'_>, refused: bool) -> Result<()> {
+        if refused {
+            self.refused.store(true, Ordering::Relaxed);
+            self.line.end();
+        }
+        done::read(result)
+    }
 }
 
 impl SessionClient {
@@ -44,19 +86,23 @@ impl SessionClient {
     fn enter(io: &Io, address: &str, security: &Security, login: &Login) -> Result<SessionClient> {
         let (own, to, security, login) = (io.clone(), address.to_owned(), security.clone(), login.clone());
         io.call(move || async move {
-            let line = Arc::new(Line::default());
-            let gate: gate::Client = connect(&to, &security, line.clone()).await?;
+            let link = Link::default();
+            let gate: gate::Client = connect(&to, &security, link.line.clone(), true).await?;
             let mut request = gate.enter_request();
+            request.get().set_lost(login.lost);
             request.get().set_user(&login.user);
             request.get().set_password(&login.password);
             request.get().set_database(&login.database);
             say_hello(request.get().init_hello(), &security);
             let response = answer(&to, &security, SHORT, request.send().promise).await?;
-            let session = match response.get()?.get_result()?.which().map_err(capnp::Error::from)? {
+            let result = response.get()?.get_result()?;
+            let session = match result.which().map_err(capnp::Error::from)? {
                 entered::Session(session) => session?,
                 entered::Failure(failure) => return Err(Failure::read(failure?)?),
             };
-            Ok(SessionClient { remote: Remote::new(own, session), address: to, line })
+            let (remote, finds_out) = (Remote::new(own, session), result.get_minor() >= FINDS_OUT);
+            link.open.store(login.lost && finds_out, Ordering::Relaxed);
+            Ok(SessionClient { remote, address: to, link: Arc::new(link), finds_out })
         })
     }
 
@@ -69,34 +115,54 @@ impl SessionClient {
     /// Whether the connection still stands.
     #[must_use]
     pub fn alive(&self) -> bool {
-        self.line.stands()
+        self.link.line.stands()
     }
 
     /// Counts the connection as broken from now on.
     pub fn leave(&self) {
-        self.line.end();
+        self.link.line.end();
+    }
+
+    /// Whether the coordinator takes numbers for statements, and answers [`SessionService::outcome`].
+    #[must_use]
+    pub fn finds_out(&self) -> bool {
+        self.finds_out
+    }
+
+    /// Whether the coordinator is shutting down, and did not even begin the last statement.
+    #[must_use]
+    pub fn refused(&self) -> bool {
+        self.link.refused.load(Ordering::Relaxed)
+    }
+
+    /// Whether this side slept while a statement ran: outcomes may be forgotten since.
+    #[must_use]
+    pub fn slept(&self) -> bool {
+        self.link.slept.load(Ordering::Relaxed)
     }
 }
 
 impl SessionService for SessionClient {
     fn execute(&self, sql: &str, answer: &mut dyn Answer, cancelled: &Cancelled) -> Result<()> {
-        let sql = sql.to_owned();
+        let (sql, link) = (sql.to_owned(), self.link.clone());
         let (server, parts) = AnswerServer::of(answer);
         let outcome = self.remote.start(move |session| async move {
             let mut request = session.execute_request();
             request.get().set_sql(&sql);
             request.get().set_progress(server.heard.is_some());
+            request.get().set_statement(server.number());
             request.get().set_whole(true);
             request.get().set_answer(new_client(server));
-            let response = request.send().promise.await?;
+            let response = link.heard(request.send().promise.await)?;
             let results = response.get()?;
-            Ok((parts::read(results.get_parts()?)?, done::read(results.get_result()?)))
+            link.open.store(results.get_open(), Ordering::Relaxed);
+            Ok((parts::read(results.get_parts()?)?, link.ran(results.get_result()?, results.get_refused())))
         });
-        drain(parts, outcome, answer, cancelled)
+        drain(&self.link, parts, outcome, answer, cancelled)
     }
 
     fn execute_plan(&self, plan: &[u8], answer: &mut dyn Answer, cancelled: &Cancelled) -> Result<()> {
-        let plan = plan.to_vec();
+        let (plan, link) = (plan.to_vec(), self.link.clone());
         let (server, parts) = AnswerServer::of(answer);
         let outcome = self.remote.start(move |session| async move {
             let mut request = session.execute_plan_request();
@@ -104,23 +170,23 @@ impl SessionService for SessionClient {
             request.get().set_progress(server.heard.is_some());
             request.get().set_whole(true);
             request.get().set_answer(new_client(server));
-            let response = request.send().promise.await?;
+            let response = link.heard(request.send().promise.await)?;
             let results = response.get()?;
-            Ok((parts::read(results.get_parts()?)?, done::read(results.get_result()?)))
+            Ok((parts::read(results.get_parts()?)?, link.ran(results.get_result()?, results.get_refused())))
         });
-        drain(parts, outcome, answer, cancelled)
+        drain(&self.link, parts, outcome, answer, cancelled)
     }
 
     fn prepare(&self, sql: &str) -> Result<Arc<dyn PreparedService>> {
-        let (sql, io) = (sql.to_owned(), self.remote.io().clone());
+        let (sql, io, link) = (sql.to_owned(), self.remote.io().clone(), self.link.clone());
         let statement = self.remote.call(SHORT, move |session| async move {
             let mut request = session.prepare_request();
             request.get().set_sql(&sql);
-            let response = request.send().promise.await?;
+            let response = link.heard(request.send().promise.await)?;
             match response.get()?.get_result()?.which().map_err(capnp::Error::from)? {
                 prepared::Done(done) => {
                     let remote = Remote::new(io, done.get_statement()?);
-                    Ok(RemoteStatement { remote, parameters: done.get_parameters() })
+                    Ok(RemoteStatement { remote, parameters: done.get_parameters(), link })
                 }
                 prepared::Failure(failure) => Err(Failure::read(failure?)?),
             }
@@ -128,26 +194,50 @@ impl SessionService for SessionClient {
         Ok(Arc::new(statement))
     }
 
-    fn load(&self, table: &str) -> Result<Box<dyn TableLoad>> {
-        let (table, io) = (table.to_owned(), self.remote.io().clone());
+    fn load(&self, table: &str, statement: u64) -> Result<Box<dyn TableLoad>> {
+        let (table, io, link) = (table.to_owned(), self.remote.io().clone(), self.link.clone());
         let load = self.remote.call(SHORT, move |session| async move {
             let mut request = session.load_request();
             request.get().set_table(&table);
-            let response = request.send().promise.await?;
+            request.get().set_statement(statement);
+            let response = link.heard(request.send().promise.await)?;
             match response.get()?.get_result()?.which().map_err(capnp::Error::from)? {
-                loading::Load(load) => Ok(RemoteLoad { remote: Remote::new(io, load?) }),
+                loading::Load(load) => Ok(RemoteLoad { remote: Remote::new(io, load?), link }),
                 loading::Failure(failure) => Err(Failure::read(failure?)?),
             }
         })?;
         Ok(Box::new(load))
     }
 
+    fn outcome(&self, sql: &str, transactions: &[u64], cancelled: &Cancelled) -> Result<StatementOutcome> {
+        let (sql, transactions, link) = (sql.to_owned(), transactions.to_vec(), self.link.clone());
+        let outcome = self.remote.start(move |session| async move {
+            let mut request = session.outcome_request();
+            request.get().set_sql(&sql);
+            request.get().set_transactions(&transactions[..])?;
+            let response = link.heard(request.send().promise.await)?;
+            let results = response.get()?;
+            link.open.store(results.get_open(), Ordering::Relaxed);
+            Ok(match results.get_result()?.which().map_err(capnp::Error::from)? {
+                outcome::Committed(()) => StatementOutcome::Committed,
+                outcome::Never(()) => StatementOutcome::Never,
+                outcome::Unknown(why) => StatementOutcome::Unknown(why?.to_string().map_err(capnp::Error::from)?),
+                outcome::Failure(failure) => return Err(Failure::read(failure?)?),
+            })
+        });
+        wait(outcome, cancelled)
+    }
+
+    fn in_transaction(&self) -> bool {
+        self.link.open.load(Ordering::Relaxed)
+    }
+
     fn describe(&self, table: &str) -> Result<Vec<u8>> {
-        let table = table.to_owned();
+        let (table, link) = (table.to_owned(), self.link.clone());
         self.remote.call(SHORT, move |session| async move {
             let mut request = session.describe_request();
             request.get().set_table(&table);
-            let response = request.send().promise.await?;
+            let response = link.heard(request.send().promise.await)?;
             match response.get()?.get_result()?.which().map_err(capnp::Error::from)? {
                 described::Columns(columns) => Ok(columns?.to_vec()),
                 described::Failure(failure) => Err(Failure::read(failure?)?),
@@ -156,8 +246,9 @@ impl SessionService for SessionClient {
     }
 
     fn names(&self) -> Result<Vec<String>> {
+        let link = self.link.clone();
         self.remote.call(SHORT, |session| async move {
-            let response = session.names_request().send().promise.await?;
+            let response = link.heard(session.names_request().send().promise.await)?;
             let names = response.get()?.get_names()?;
             Ok(names.iter().map(|n| Ok(n?.to_string()?)).collect::<capnp::Result<_>>()?)
         })
@@ -169,18 +260,24 @@ impl SessionService for SessionClient {
             let admin = session.admin_request().send().pipeline.get_admin();
             crate::admin_client::call(admin, command).await
         });
-        let (_, nothing) = mpsc::channel::<()>(1);
-        pump::drain(nothing, outcome, &mut |_| match cancelled.load(Ordering::Relaxed) {
-            true => Err(Failure::cancelled()),
-            false => Ok(()),
-        })
+        wait(outcome, cancelled)
     }
+}
+
+/// Waits for a call that answers at once, or until nobody wants it.
+fn wait<T>(outcome: tokio::sync::oneshot::Receiver<Result<T>>, cancelled: &Cancelled) -> Result<T> {
+    let (_, nothing) = mpsc::channel::<()>(1);
+    pump::drain(nothing, outcome, &mut |_| match cancelled.load(Ordering::Relaxed) {
+        true => Err(Failure::cancelled()),
+        false => Ok(()),
+    })
 }
 
 /// A prepared statement of a session elsewhere.
 struct RemoteStatement {
     remote: Remote<prepared_statement::Client>,
     parameters: u32,
+    link: Arc<Link>,
 }
 
 impl PreparedService for RemoteStatement {
@@ -189,20 +286,22 @@ impl PreparedService for RemoteStatement {
     }
 
     fn execute(&self, values: &[Parameter], answer: &mut dyn Answer, cancelled: &Cancelled) -> Result<()> {
-        let values = values.to_vec();
+        let (values, link) = (values.to_vec(), self.link.clone());
         let (server, parts) = AnswerServer::of(answer);
         let outcome = self.remote.start(move |statement| async move {
             let mut request = statement.execute_request();
             let count = u32::try_from(values.len()).map_err(|_| Failure::new(FailureKind::User, "too many values"))?;
             parameter::write(&values, request.get().init_parameters(count));
             request.get().set_progress(server.heard.is_some());
+            request.get().set_statement(server.number());
             request.get().set_whole(true);
             request.get().set_answer(new_client(server));
-            let response = request.send().promise.await?;
+            let response = link.heard(request.send().promise.await)?;
             let results = response.get()?;
-            Ok((parts::read(results.get_parts()?)?, done::read(results.get_result()?)))
+            link.open.store(results.get_open(), Ordering::Relaxed);
+            Ok((parts::read(results.get_parts()?)?, link.ran(results.get_result()?, results.get_refused())))
         });
-        drain(parts, outcome, answer, cancelled)
+        drain(&self.link, parts, outcome, answer, cancelled)
     }
 }
 
@@ -210,19 +309,47 @@ impl PreparedService for RemoteStatement {
 type Ended = (Vec<AnswerPart>, Result<()>);
 
 fn drain(
+    link: &Link,
     parts: mpsc::Receiver<AnswerPart>,
     ended: tokio::sync::oneshot::Receiver<Result<Ended>>,
     answer: &mut dyn Answer,
     cancelled: &Cancelled,
 ) -> Result<()> {
-    let mut take = |part| match part {
-        _ if cancelled.load(Ordering::Relaxed) => Err(Failure::cancelled()),
-        Some(part) => answer.part(part),
-        None => Ok(()),
+    let mut awake = Awake::new(link);
+    let mut take = |part| {
+        awake.look();
+        match part {
+            _ if cancelled.load(Ordering::Relaxed) => Err(Failure::cancelled()),
+            Some(part) => answer.part(part),
+            None => Ok(()),
+        }
     };
-    let (last, ran) = pump::drain(parts, ended, &mut take)?;
-    last.into_iter().try_for_each(|part| take(Some(part)))?;
-    ran
+    let ran = pump::drain(parts, ended, &mut take)
+        .and_then(|(last, ran)| last.into_iter().try_for_each(|part| take(Some(part))).and(ran));
+    ran.inspect_err(|_| awake.look())
+}
+
+/// Notices that this side slept while it waited for an answer.
+struct Awake<'a> {
+    link: &'a Link,
+    /// When it looked last, by a clock that stands while the machine sleeps and one that does not.
+    last: (Instant, SystemTime),
+}
+
+impl Awake<'_> {
+    fn new(link: &Link) -> Awake<'_> {
+        link.slept.store(false, Ordering::Relaxed);
+        Awake { link, last: (Instant::now(), SystemTime::now()) }
+    }
+
+    fn look(&mut self) {
+        let now = (Instant::now(), SystemTime::now());
+        let passed = now.0.duration_since(self.last.0).max(now.1.duration_since(self.last.1).unwrap_or_default());
+        if passed > SLEPT {
+            self.link.slept.store(true, Ordering::Relaxed);
+        }
+        self.last = now;
+    }
 }
 
 /// What the coordinator writes its answer to: parts go into a bounded queue.
@@ -230,6 +357,8 @@ struct AnswerServer {
     parts: mpsc::Sender<AnswerPart>,
     /// How far the statements are, if that is wanted.
     heard: Option<Arc<Heard>>,
+    /// The transactions of the call.
+    decisions: Option<Arc<dyn Decisions>>,
 }
 
 impl AnswerServer {
@@ -239,7 +368,12 @@ impl AnswerServer {
         if let Some(heard) = heard.clone() {
             answer.follow(Arc::new(move || heard.now()));
         }
-        (AnswerServer { parts, heard }, receiver)
+        (AnswerServer { parts, heard, decisions: answer.decisions() }, receiver)
+    }
+
+    /// Of the first transaction; 0: nobody will ask for it.
+    fn number(&self) -> u64 {
+        self.decisions.as_ref().map_or(0, |decisions| decisions.number())
     }
 
     async fn put(&self, part: AnswerPart) -> capnp::Result<()> {
@@ -272,29 +406,45 @@ impl answer::Server for AnswerServer {
         }
         Ok(())
     }
+
+    async fn deciding(self: Rc<Self>, params: answer::DecidingParams, _: answer::DecidingResults) -> capnp::Result<()> {
+        let transaction = params.get()?.get_transaction();
+        let nobody = || Err(Failure::new(FailureKind::User, "nobody will ask for this transaction"));
+        Ok(self.decisions.as_ref().map_or_else(nobody, |decisions| decisions.note(transaction))?)
+    }
 }
 
 struct RemoteLoad {
     remote: Remote<load::Client>,
+    link: Arc<Link>,
 }
 
 impl TableLoad for RemoteLoad {
     fn write(&mut self, chunk: Vec<u8>) -> Result<()> {
+        let link = self.link.clone();
         self.remote.call(LONG, move |load| async move {
             let mut request = load.write_request();
             request.get().set_chunk(&chunk);
-            let response = request.send().promise.await?;
+            let response = link.heard(request.send().promise.await)?;
             done::read(response.get()?.get_result()?)
         })
     }
 
     fn finish(&mut self) -> Result<u64> {
-        self.remote.call(LONG, |load| async move {
-            let response = load.finish_request().send().promise.await?;
+        let link = self.link.clone();
+        let outcome = self.remote.start(move |load| async move {
+            let response = link.heard(load.finish_request().send().promise.await)?;
             match response.get()?.get_result()?.which().map_err(capnp::Error::from)? {
                 loaded::Rows(rows) => Ok(rows),
                 loaded::Failure(failure) => Err(Failure::read(failure?)?),
             }
+        });
+        let (_, nothing) = mpsc::channel::<()>(1);
+        let mut awake = Awake::new(&self.link);
+        pump::drain(nothing, outcome, &mut |_| {
+            awake.look();
+            Ok(())
         })
+        .inspect_err(|_| awake.look())
     }
 }

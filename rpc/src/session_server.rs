@@ -1,6 +1,7 @@
 //! A [`CoordinatorService`] on a port.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use capnp::capability::Rc;
 use capnp_rpc::new_client;
@@ -8,16 +9,17 @@ use stoa_schema::coordinator_capnp::{gate, load, loaded, prepared_statement, ses
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::admin_server::AdminServer;
-use crate::answering::{Asked, Turns, answered};
+use crate::answered::{Turns, Wants, answered};
 use crate::done;
 use crate::door::{Door, Who};
 use crate::io::{Allowance, blocking, gone};
 use crate::listen::{Limits, Listener, listen};
 use crate::parameter;
 use crate::parts;
-use crate::peer_server::PeerServer;
+use crate::peer_server::{Guard, PeerServer};
 use crate::session::{
-    CoordinatorService, Login, MAX_PREPARED, MAX_PREPARED_BYTES, MAX_STATEMENTS, PreparedService, SessionService, TableLoad,
+    Answer, AnswerPart, Cancelled, CoordinatorService, Login, MAX_PREPARED, MAX_PREPARED_BYTES, MAX_STATEMENTS, PreparedService,
+    SessionService, StatementOutcome, TableLoad,
 };
 use crate::{Failure, FailureKind, Io, MAJOR, MINOR, Result, Security};
 
@@ -60,7 +62,7 @@ impl GateServer {
     /// Checking a password is work: it waits for its turn before it gets a thread.
     async fn log_in(&self, login: Login, knows_secret: bool) -> Result<SessionServer> {
         let turn = self.logins[usize::from(knows_secret)].clone().acquire_owned().await.map_err(|_| gone())?;
-        let service = self.service.clone();
+        let (service, lost) = (self.service.clone(), login.lost);
         let session = blocking(move || {
             let _turn = turn;
             service.enter(&login, knows_secret)
@@ -68,7 +70,7 @@ impl GateServer {
         .await?;
         self.door.let_in(Who::Client)?;
         let (calls, room) = (self.door.calls().clone(), self.statements.clone());
-        let turns = Turns::new(calls, room);
+        let turns = Turns { calls, room, turn: Arc::default(), open: Arc::new(AtomicBool::new(lost)) };
         Ok(SessionServer { session, turns, prepared: self.prepared.clone() })
     }
 }
@@ -81,6 +83,7 @@ impl gate::Server for GateServer {
             user: params.get_user()?.to_string()?,
             password: params.get_password()?.to_string()?,
             database: params.get_database()?.to_string()?,
+            lost: params.get_lost(),
         };
         let entered = match verdict {
             Ok(knows_secret) => self.log_in(login, knows_secret).await,
@@ -107,6 +110,17 @@ impl gate::Server for GateServer {
     }
 }
 
+/// What came of statements.
+struct Ran {
+    /// What was not said yet.
+    parts: Vec<AnswerPart>,
+    ran: Result<()>,
+    /// Whether a transaction is open now.
+    open: bool,
+    /// Whether they were not even begun, as the coordinator is shutting down.
+    refused: bool,
+}
+
 struct SessionServer {
     session: Arc<dyn SessionService>,
     turns: Turns,
@@ -114,6 +128,27 @@ struct SessionServer {
 }
 
 impl SessionServer {
+    /// Runs statements, unless they are refused; from then on it is known whether they left a transaction open.
+    async fn run(
+        &self,
+        wants: Wants,
+        run: impl FnOnce(&dyn SessionService, &mut dyn Answer, &Cancelled) -> Result<()> + Send + 'static,
+    ) -> Ran {
+        let (session, open, refused) = (self.session.clone(), self.turns.open.clone(), Arc::new(AtomicBool::new(false)));
+        let refuses = refused.clone();
+        let ran = answered(&self.turns, wants, move |answer, cancelled| {
+            refuses.store(session.closing(), Ordering::Relaxed);
+            if refuses.load(Ordering::Relaxed) {
+                return Err(Failure::new(FailureKind::Retryable, "this coordinator is shutting down"));
+            }
+            let ran = run(&*session, answer, cancelled);
+            open.store(session.in_transaction(), Ordering::Relaxed);
+            ran
+        });
+        let (parts, ran) = ran.await;
+        Ran { parts, ran, open: self.turns.open.load(Ordering::Relaxed), refused: refused.load(Ordering::Relaxed) }
+    }
+
     async fn prepare(&self, sql: String) -> Result<PreparedServer> {
         if sql.len() > MAX_PREPARED_BYTES {
             let what = format!("a statement of {} bytes cannot be prepared: {MAX_PREPARED_BYTES} are the most", sql.len());
@@ -125,7 +160,8 @@ impl SessionServer {
         };
         let session = self.session.clone();
         let statement = blocking(move || session.prepare(&sql)).await?;
-        Ok(PreparedServer { statement, turns: self.turns.clone(), _permit: permit })
+        let session = SessionServer { session: self.session.clone(), turns: self.turns.clone(), prepared: self.prepared.clone() };
+        Ok(PreparedServer { statement, session, _permit: permit })
     }
 }
 
@@ -133,12 +169,13 @@ impl session::Server for SessionServer {
     async fn execute(self: Rc<Self>, params: session::ExecuteParams, mut results: session::ExecuteResults) -> capnp::Result<()> {
         let params = params.get()?;
         let sql = params.get_sql()?.to_string()?;
-        let asked = Asked { to: params.get_answer()?, progress: params.get_progress(), whole: params.get_whole() };
-        let session = self.session.clone();
-        let answered = answered(&self.turns, asked, move |answer, cancelled| session.execute(&sql, answer, cancelled)).await;
-        let mut results = results.get();
-        parts::write(&answered.parts, results.reborrow().init_parts(answered.parts.len() as u32));
-        done::write(answered.ran, results.init_result());
+        let (to, progress, statement) = (params.get_answer()?, params.get_progress(), params.get_statement());
+        let wants = Wants { to, progress, statement, whole: params.get_whole() };
+        let ran = self.run(wants, move |session, answer, cancelled| session.execute(&sql, answer, cancelled)).await;
+        parts::write(&ran.parts, results.get().init_parts(ran.parts.len() as u32));
+        results.get().set_open(ran.open);
+        results.get().set_refused(ran.refused);
+        done::write(ran.ran, results.get().init_result());
         Ok(())
     }
 
@@ -149,21 +186,20 @@ impl session::Server for SessionServer {
     ) -> capnp::Result<()> {
         let params = params.get()?;
         let plan = params.get_plan()?.to_vec();
-        let asked = Asked { to: params.get_answer()?, progress: params.get_progress(), whole: params.get_whole() };
-        let session = self.session.clone();
-        let answered =
-            answered(&self.turns, asked, move |answer, cancelled| session.execute_plan(&plan, answer, cancelled)).await;
-        let mut results = results.get();
-        parts::write(&answered.parts, results.reborrow().init_parts(answered.parts.len() as u32));
-        done::write(answered.ran, results.init_result());
+        let (to, progress, whole) = (params.get_answer()?, params.get_progress(), params.get_whole());
+        let wants = Wants { to, progress, statement: 0, whole };
+        let ran = self.run(wants, move |session, answer, cancelled| session.execute_plan(&plan, answer, cancelled)).await;
+        parts::write(&ran.parts, results.get().init_parts(ran.parts.len() as u32));
+        results.get().set_refused(ran.refused);
+        done::write(ran.ran, results.get().init_result());
         Ok(())
     }
 
     async fn load(self: Rc<Self>, params: session::LoadParams, mut results: session::LoadResults) -> capnp::Result<()> {
-        let table = params.get()?.get_table()?.to_string()?;
+        let (table, statement) = (params.get()?.get_table()?.to_string()?, params.get()?.get_statement());
         let session = self.session.clone();
         let mut result = results.get().init_result();
-        match blocking(move || session.load(&table)).await {
+        match blocking(move || session.load(&table, statement)).await {
             Ok(load) => {
                 let (load, room) = (Arc::new(tokio::sync::Mutex::new(load)), self.turns.room.clone());
                 result.set_load(new_client(LoadServer { load, room }));
@@ -196,6 +232,28 @@ impl session::Server for SessionServer {
         Ok(())
     }
 
+    async fn outcome(self: Rc<Self>, params: session::OutcomeParams, mut results: session::OutcomeResults) -> capnp::Result<()> {
+        let params = params.get()?;
+        let (sql, transactions) = (params.get_sql()?.to_string()?, params.get_transactions()?.iter().collect::<Vec<u64>>());
+        let (session, open, cancelled) = (self.session.clone(), self.turns.open.clone(), Cancelled::default());
+        let _guard = Guard(cancelled.clone());
+        let found = blocking(move || {
+            let found = session.outcome(&sql, &transactions, &cancelled);
+            open.store(session.in_transaction(), Ordering::Relaxed);
+            found
+        });
+        let found = found.await;
+        results.get().set_open(self.turns.open.load(Ordering::Relaxed));
+        let mut result = results.get().init_result();
+        match found {
+            Ok(StatementOutcome::Committed) => result.set_committed(()),
+            Ok(StatementOutcome::Never) => result.set_never(()),
+            Ok(StatementOutcome::Unknown(why)) => result.set_unknown(&why),
+            Err(failure) => failure.write(result.init_failure()),
+        }
+        Ok(())
+    }
+
     async fn admin(self: Rc<Self>, _: session::AdminParams, mut results: session::AdminResults) -> capnp::Result<()> {
         results.get().set_admin(new_client(AdminServer(self.session.clone())));
         Ok(())
@@ -218,7 +276,7 @@ impl session::Server for SessionServer {
 
 struct PreparedServer {
     statement: Arc<dyn PreparedService>,
-    turns: Turns,
+    session: SessionServer,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -230,12 +288,14 @@ impl prepared_statement::Server for PreparedServer {
     ) -> capnp::Result<()> {
         let params = params.get()?;
         let values = parameter::read(params.get_parameters()?)?;
-        let asked = Asked { to: params.get_answer()?, progress: params.get_progress(), whole: params.get_whole() };
+        let (to, progress, statement) = (params.get_answer()?, params.get_progress(), params.get_statement());
+        let wants = Wants { to, progress, statement, whole: params.get_whole() };
         let statement = self.statement.clone();
-        let answered = answered(&self.turns, asked, move |answer, cancelled| statement.execute(&values, answer, cancelled)).await;
-        let mut results = results.get();
-        parts::write(&answered.parts, results.reborrow().init_parts(answered.parts.len() as u32));
-        done::write(answered.ran, results.init_result());
+        let ran = self.session.run(wants, move |_, answer, cancelled| statement.execute(&values, answer, cancelled)).await;
+        parts::write(&ran.parts, results.get().init_parts(ran.parts.len() as u32));
+        results.get().set_open(ran.open);
+        results.get().set_refused(ran.refused);
+        done::write(ran.ran, results.get().init_result());
         Ok(())
     }
 }

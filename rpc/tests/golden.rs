@@ -358,13 +358,55 @@ fn progress() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
+/// What became of calls that administer a cluster.
+fn administration() -> Vec<(&'static str, Vec<u8>)> {
+    let rebalance = message(|m| {
+        let mut to: admin::rebalance_params::Builder<'_> = m.init_root();
+        to.set_database("d");
+        to.set_full(true);
+    });
+    let explain = message(|m| m.init_root::<admin::explain_rebalance_params::Builder<'_>>().set_full(true));
+    vec![("admin-rebalance-full", rebalance), ("admin-explain-rebalance-full", explain)]
+}
+
+/// What clients know of the transactions of their statements, and how they ask for them.
+fn statements() -> Vec<(&'static str, Vec<u8>)> {
+    const NUMBER: u64 = 0x8102_0304_0506_0708;
+    let enter = message(|m| m.init_root::<gate::enter_params::Builder<'_>>().set_lost(true));
+    let execute = message(|m| m.init_root::<session::execute_params::Builder<'_>>().set_statement(NUMBER));
+    let prepared = message(|m| m.init_root::<prepared_statement::execute_params::Builder<'_>>().set_statement(NUMBER));
+    let load = message(|m| m.init_root::<session::load_params::Builder<'_>>().set_statement(NUMBER));
+    let executed = message(|m| {
+        let mut to: session::execute_results::Builder<'_> = m.init_root();
+        to.set_open(true);
+        to.set_refused(true);
+    });
+    let deciding = message(|m| m.init_root::<answer::deciding_params::Builder<'_>>().set_transaction(NUMBER));
+    let asked = message(|m| {
+        let mut to: session::outcome_params::Builder<'_> = m.init_root();
+        to.set_sql("COMMIT");
+        to.set_transactions(&[NUMBER, NUMBER + 1][..]).unwrap();
+    });
+    let found = message(|m| {
+        let mut to: session::outcome_results::Builder<'_> = m.init_root();
+        to.set_open(true);
+        to.init_result().set_unknown("why");
+    });
+    vec![
+        ("gate-enter-lost", enter),
+        ("session-execute-statement", execute),
+        ("prepared-execute-statement", prepared),
+        ("session-load-statement", load),
+        ("session-executed-open", executed),
+        ("answer-deciding", deciding),
+        ("session-outcome-params", asked),
+        ("session-outcome", found),
+    ]
+}
+
 /// Answers that come with the result of a call.
 fn whole_answers() -> Vec<(&'static str, Vec<u8>)> {
-    let execute = message(|m| {
-        let mut to: session::execute_params::Builder<'_> = m.init_root();
-        to.set_sql("SELECT 1");
-        to.set_whole(true);
-    });
+    let execute = message(|m| m.init_root::<session::execute_params::Builder<'_>>().set_whole(true));
     let plan = message(|m| m.init_root::<session::execute_plan_params::Builder<'_>>().set_whole(true));
     let prepared = message(|m| m.init_root::<prepared_statement::execute_params::Builder<'_>>().set_whole(true));
     let parts = |mut to: capnp::struct_list::Builder<'_, part::Owned>| {
@@ -388,6 +430,10 @@ fn whole_answers() -> Vec<(&'static str, Vec<u8>)> {
 
 #[test]
 fn messages_are_what_they_were() {
-    let all = [common(), coordinators(), leaves(), transactions(), outcomes(), moments(), peers(), progress(), whole_answers()];
-    all.iter().flatten().for_each(|(name, bytes)| check(name, bytes));
+    let before = [common(), coordinators(), leaves(), transactions(), outcomes(), moments(), peers(), progress()];
+    before
+        .iter()
+        .chain(&[statements(), administration(), whole_answers()])
+        .flatten()
+        .for_each(|(name, bytes)| check(name, bytes));
 }

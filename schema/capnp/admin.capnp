@@ -32,13 +32,13 @@ interface Admin {
 
   # Moves copies. They return when it is done; dropping the call does not undo it, `cancelRebalance` ends it. Where `database` is empty
   # it is all of them.
-  rebalance @15 (database :Text) -> (result :Said);
+  rebalance @15 (database :Text, full :Bool) -> (result :Said); # full: together with the copies of the other databases
   restoreRedundancy @16 (database :Text) -> (result :Said);
   cancelRebalance @17 (database :Text) -> (result :Said);
   clearOrphans @18 () -> (result :Listing);                     # those that it removed
 
   # What these would do, with the columns of EXPLAIN; and what they do now, as SHOW REBALANCE STATUS.
-  explainRebalance @19 (database :Text) -> (result :Listing);
+  explainRebalance @19 (database :Text, full :Bool) -> (result :Listing);
   explainRestoreRedundancy @20 (database :Text) -> (result :Listing);
   explainClearOrphans @21 () -> (result :Listing);
   rebalanceStatus @22 (database :Text) -> (result :Listing);

@@ -9,8 +9,9 @@ using Failure = Common.Failure;
 # What a coordinator's port offers before it knows who speaks.
 interface Gate {
   # A session of a user. `database` may be empty: the one named `stoa`. The hello of a client may have no secret: a connection has one
-  # try then, and user and password must be those of a user.
-  enter @0 (hello :Common.Hello, user :Text, password :Text, database :Text) -> (result :Entered);
+  # try then, and user and password must be those of a user. `lost`: the client's session before had a transaction open, which was lost with
+  # its coordinator: statements fail up to the COMMIT or ROLLBACK that was to end it.
+  enter @0 (hello :Common.Hello, user :Text, password :Text, database :Text, lost :Bool) -> (result :Entered);
   # Another coordinator; needs the cluster's secret.
   peer @1 (hello :Common.Hello) -> (result :PeerEntered);
 }
@@ -34,13 +35,18 @@ struct PeerEntered {
 # Statements, prepared ones too, run one after the other in the order in which they were sent; calls may be sent before the last was
 # answered. Dropping a call, or the connection, cancels it, whether it runs or waits.
 interface Session {
-  # Runs statements in order up to the first that fails. `progress`: the answer wants to know how far they are. `whole`: an answer that
-  # is small and made at once may come with the result, in `parts`, instead of through `answer`.
-  execute @0 (sql :Text, answer :Answer, progress :Bool, whole :Bool) -> (result :Done, parts :List(Part));
+  # Runs statements in order up to the first that fails. `progress`: the answer wants to know how far they are. `statement`: a number that
+  # the client chose at random, with the highest bit set, to ask another coordinator with what came of it if this one is lost
+  # (`outcome`); 0: it will not ask. Nothing is decided then under a number that the client does not know: the first transaction has this
+  # one, and the answer is told of any other before (`deciding`). Who names a number sends the next statement only once it has the result of
+  # the last. `whole`: an answer that is small and made at once may come with the result, in `parts`, instead of through `answer`.
+  # `open`: whether a transaction is open now. `refused`: nothing was done, as the coordinator is shutting down: ask another one.
+  execute @0 (sql :Text, answer :Answer, progress :Bool, statement :UInt64, whole :Bool)
+      -> (result :Done, open :Bool, refused :Bool, parts :List(Part));
   # Runs a plan, a message of plan.capnp without exchanges: the coordinator optimizes and distributes it.
-  executePlan @1 (plan :Data, answer :Answer, progress :Bool, whole :Bool) -> (result :Done, parts :List(Part));
-  # Rows into a table, all or none.
-  load @2 (table :Text) -> (result :Loading);
+  executePlan @1 (plan :Data, answer :Answer, progress :Bool, whole :Bool) -> (result :Done, refused :Bool, parts :List(Part));
+  # Rows into a table, all or none. `statement`: as of `execute`.
+  load @2 (table :Text, statement :UInt64) -> (result :Loading);
   # The columns of a table as an Arrow IPC stream without rows.
   describe @3 (table :Text) -> (result :Described);
   # Names of tables and views, for completion.
@@ -49,6 +55,19 @@ interface Session {
   admin @5 () -> (admin :Admin.Admin);
   # Parses one statement whose open values are each written as `?`. What is prepared ends with the connection, or when it is dropped.
   prepare @6 (sql :Text) -> (result :Prepared);
+  # What came of a statement whose coordinator was lost, by its text (of a load: empty) and all numbers that its client knows of it. What
+  # was not committed under one of them never will be.
+  outcome @7 (sql :Text, transactions :List(UInt64)) -> (result :Outcome, open :Bool);
+}
+
+# What came of a statement.
+struct Outcome {
+  union {
+    committed @0 :Void;        # all of it was done
+    never @1 :Void;            # it changed nothing, and never will: it can be run again
+    unknown @2 :Text;          # why that cannot be found out
+    failure @3 :Failure;
+  }
 }
 
 # What a client hands in to get results. Each call is answered when the client has taken it: this is the back-pressure.
@@ -58,6 +77,8 @@ interface Answer {
   text @2 (text :Text, plan :Bool) -> ();  # what a statement without rows says; `plan`: the lines of EXPLAIN
   # How far a query is that takes longer than a second: what is done, and of how much, which may grow. Only if the call asked for it.
   progress @3 (done :UInt64, total :UInt64) -> ();
+  # A transaction of this number is about to be decided. It is once this is answered, and not if it fails.
+  deciding @4 (transaction :UInt64) -> ();
 }
 
 # What one call of `Answer` says.
@@ -81,8 +102,9 @@ struct Prepared {
 }
 
 interface PreparedStatement {
-  # Runs the statement with a value for each `?`, in their order.
-  execute @0 (parameters :List(Parameter), answer :Answer, progress :Bool, whole :Bool) -> (result :Done, parts :List(Part));
+  # Runs the statement with a value for each `?`, in their order. The rest is as of `Session.execute`.
+  execute @0 (parameters :List(Parameter), answer :Answer, progress :Bool, statement :UInt64, whole :Bool)
+      -> (result :Done, open :Bool, refused :Bool, parts :List(Part));
 }
 
 # The value of a parameter: as if it stood in the text as a literal.

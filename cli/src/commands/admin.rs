@@ -74,8 +74,12 @@ fn call(command: &AdminCommand) -> Call {
         AdminCommand::Processes => Call::ProcessList,
         AdminCommand::DetachLeaf { address, force } => Call::DetachLeaf { address: address.clone(), force: *force },
         AdminCommand::AttachLeaf { address } => Call::AttachLeaf { address: address.clone().unwrap_or_default() },
-        AdminCommand::Rebalance { of, explain: false } => Call::Rebalance { database: of.clone().unwrap_or_default() },
-        AdminCommand::Rebalance { of, explain: true } => Call::ExplainRebalance { database: of.clone().unwrap_or_default() },
+        AdminCommand::Rebalance { of, full, explain: false } => {
+            Call::Rebalance { database: of.clone().unwrap_or_default(), full: *full }
+        }
+        AdminCommand::Rebalance { of, full, explain: true } => {
+            Call::ExplainRebalance { database: of.clone().unwrap_or_default(), full: *full }
+        }
         AdminCommand::RestoreRedundancy { of, explain: false } => Call::RestoreRedundancy { database: of.clone() },
         AdminCommand::RestoreRedundancy { of, explain: true } => Call::ExplainRestoreRedundancy { database: of.clone() },
         AdminCommand::RebalanceStatus { of } => Call::RebalanceStatus { database: of.clone().unwrap_or_default() },

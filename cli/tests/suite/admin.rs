@@ -93,6 +93,13 @@ fn commands_that_move_copies() {
     }
     ok(&["rebalance", "stoa"]);
     assert_eq!(masters(port), 1);
+    // Of two databases of a partition each the leaves are masters of one each only if they are looked at together.
+    for database in ["small_1", "small_2"] {
+        ok(&["create-database", database, "--partitions", "1"]);
+    }
+    assert_eq!(ok(&["rebalance", "--explain"]).lines().count(), 1);
+    ok(&["rebalance", "--full"]);
+    assert_eq!(ok(&["rebalance", "small_1", "--full", "--explain"]).lines().count(), 1);
     assert_eq!(ok(&["rebalance-status"]).lines().count(), 1);
     ok(&["cancel-rebalance", "stoa"]);
     assert_eq!(ok(&["restore-redundancy", "stoa", "--explain"]).lines().count(), 1);

@@ -25,24 +25,27 @@ enum How {
     Again,
 }
 
-struct Proxy {
-    to: String,
+pub struct Proxy {
+    pub to: String,
     how: Arc<Mutex<How>>,
     /// Bytes that still pass whole.
     first: Arc<AtomicUsize>,
     seed: Arc<AtomicU64>,
+    connections: Arc<Mutex<Vec<TcpStream>>>,
 }
 
 impl Proxy {
-    fn start(goal: Arc<Mutex<String>>) -> Proxy {
+    pub fn start(goal: Arc<Mutex<String>>) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let to = listener.local_addr().unwrap().to_string();
         let how = Arc::new(Mutex::new(How::Whole));
-        let proxy = Proxy { to, how, first: Arc::default(), seed: Arc::default() };
+        let proxy = Proxy { to, how, first: Arc::default(), seed: Arc::default(), connections: Arc::default() };
+        let connections = proxy.connections.clone();
         let (how, first, seed) = (proxy.how.clone(), proxy.first.clone(), proxy.seed.clone());
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let Ok(server) = TcpStream::connect(goal.lock().unwrap().as_str()) else { continue };
+                connections.lock().unwrap().push(client.try_clone().unwrap());
                 let (mut from, mut into) = (client.try_clone().unwrap(), server.try_clone().unwrap());
                 std::thread::spawn(move || {
                     let _ = std::io::copy(&mut from, &mut into);
@@ -53,6 +56,13 @@ impl Proxy {
             }
         });
         proxy
+    }
+
+    /// Ends all connections, as the end of the leaf's process would.
+    pub fn hang_up(&self) {
+        for connection in self.connections.lock().unwrap().drain(..) {
+            let _ = connection.shutdown(Shutdown::Both);
+        }
     }
 
     /// From now on, after so many bytes.

@@ -24,6 +24,7 @@ mod garbled_answers;
 #[path = "../leaves/mod.rs"]
 mod leaves;
 mod load;
+mod lost_coordinators;
 mod lost_disks;
 mod merge_status;
 mod mutated_messages;

@@ -10,7 +10,7 @@ use stoa_rpc::{Io, LeafPool, PeerPool};
 use crate::nodes::{Cluster, text};
 
 fn log_in(cluster: &Cluster, user: &str, password: &str) -> Result<Client, Failure> {
-    let login = Login { user: user.into(), password: password.into(), database: String::new() };
+    let login = Login { user: user.into(), password: password.into(), ..Login::default() };
     Client::connect(&Options { addresses: vec![cluster.address(0)], login, security: Security::default() })
 }
 

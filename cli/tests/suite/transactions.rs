@@ -168,6 +168,15 @@ fn what_is_in_doubt_becomes_what_was_decided() {
         std::thread::sleep(Duration::from_millis(50));
     }
     assert_eq!(late.commit(decider, true, prepared).unwrap_err().kind, FailureKind::Conflict);
+    // That a transaction was given up outlives the leaf that decides.
+    cluster.signal(2, "KILL");
+    cluster.start_again();
+    let [_, decides] = leaves();
+    while decides.outcome("single", decider, 3) != Ok(None) {
+        assert!(began.elapsed() < Duration::from_secs(40), "{:?}", decides.outcome("single", decider, 3));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(begin(&*decides, decider, 3).commit(decider, true, prepared).unwrap_err().kind, FailureKind::Conflict);
     assert_eq!(query("SELECT a, count(*) AS n FROM t GROUP BY a"), "a,n\n1,2\n");
     // What comes from outside and does not fit is refused.
     let transaction = begin(&*decides, decider, 4);

@@ -22,14 +22,28 @@ const PERIOD: Duration = Duration::from_millis(500);
 /// How long a transaction may be in doubt before somebody asks.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Outcomes that can be forgotten, by database and partition.
+/// Outcomes that can be forgotten, by database and partition, and after how many rounds. Rounds are counted, not time: a coordinator that
+/// stood still meanwhile gave no answers either.
 #[derive(Default)]
-pub struct Transactions(Mutex<BTreeMap<(String, u32), Vec<u64>>>);
+pub struct Transactions(Mutex<BTreeMap<(String, u32), HashMap<u64, u32>>>);
 
 impl Transactions {
-    /// The partition that decided on a transaction may forget it.
-    pub(super) fn forget_later(&self, database: &str, ordinal: u32, transaction: u64) {
-        self.0.lock().entry((database.to_owned(), ordinal)).or_default().push(transaction);
+    /// A partition may forget the outcome of a transaction once a time has passed, from now on.
+    pub(super) fn forget(&self, database: &str, ordinal: u32, transaction: u64, after: Duration) {
+        let rounds = (after.as_millis() / PERIOD.as_millis()) as u32;
+        self.0.lock().entry((database.to_owned(), ordinal)).or_default().insert(transaction, rounds);
+    }
+
+    /// A round is over: what can be forgotten now.
+    pub(super) fn due(&self) -> Vec<((String, u32), Vec<u64>)> {
+        let mut all = self.0.lock();
+        let due = all.iter_mut().map(|(place, transactions)| {
+            let now = transactions.extract_if(|_, rounds| std::mem::replace(rounds, rounds.saturating_sub(1)) == 0);
+            (place.clone(), now.map(|(transaction, _)| transaction).collect::<Vec<u64>>())
+        });
+        let due = due.filter(|(_, transactions)| !transactions.is_empty()).collect();
+        all.retain(|_, transactions| !transactions.is_empty());
+        due
     }
 }
 
@@ -71,17 +85,17 @@ impl Drop for Watch {
 
 /// Tells the partitions what they may forget. What cannot be told now stays there: it costs a few bytes.
 fn forget(shared: &Shared) {
-    let all: Vec<_> = std::mem::take(&mut *shared.transactions.0.lock()).into_iter().collect();
-    let told = in_parallel(&all, |((database, ordinal), transactions)| match master(shared, database, *ordinal) {
-        Some(address) => shared.leaves.leaf(&address)?.forget(database, *ordinal, transactions),
-        None => Ok(()),
-    });
+    let told =
+        in_parallel(&shared.transactions.due(), |((database, ordinal), transactions)| match master(shared, database, *ordinal) {
+            Some(address) => shared.leaves.leaf(&address)?.forget(database, *ordinal, transactions),
+            None => Ok(()),
+        });
     if let Err(failure) = told {
         tracing::debug!(%failure, "a partition was not told which transactions it may forget");
     }
 }
 
-fn master(shared: &Shared, database: &str, ordinal: u32) -> Option<String> {
+pub(super) fn master(shared: &Shared, database: &str, ordinal: u32) -> Option<String> {
     shared.control.database(database).ok()?.masters.get(ordinal as usize)?.clone()
 }
 

@@ -14,7 +14,7 @@ use stoa_rpc::{Failure, FailureKind};
 
 use super::fragments::in_parallel;
 use super::transaction::{ClusterTransaction, Place};
-use super::{Database, Shared, Summaries};
+use super::{Database, Shared, Summaries, Witness};
 use crate::catalog::{Command, Definition};
 use crate::control::Claim;
 use crate::{Control, Error, Result, Rows, Transaction};
@@ -46,8 +46,8 @@ struct PlaceLoad {
 }
 
 impl ClusterRows {
-    pub fn begin(database: Arc<Database>, def: Arc<TableDef>, shared: &Shared) -> Result<ClusterRows> {
-        let (name, transaction) = (database.name.clone(), ClusterTransaction::blind(database, shared));
+    pub fn begin(database: Arc<Database>, def: Arc<TableDef>, shared: &Shared, witness: &Arc<Witness>) -> Result<ClusterRows> {
+        let (name, transaction) = (database.name.clone(), ClusterTransaction::blind(database, shared, witness));
         let begin = |place: &Place| {
             let load = Mutex::new(transaction.load(&def, place)?);
             Ok(PlaceLoad { place: place.clone(), load, used: AtomicBool::new(false) })

@@ -9,14 +9,16 @@ mod departures;
 mod fragments;
 mod in_doubt;
 mod load;
+mod numbers;
+mod outcome;
 mod reader;
 mod routing;
 mod statistics;
 mod transaction;
+mod witness;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use stoa_columnstore::{AlterTable, Clock, MergeState, MergeStatus, Table, TableDef, encode_definition};
@@ -28,6 +30,7 @@ use stoa_plan::distribute::{self, Net};
 use stoa_plan::{Query, TableStatistics};
 use stoa_rpc::leaf::{Change, OptimizeHow, REFERENCE};
 use stoa_rpc::peer::ForLeader;
+use stoa_rpc::session::StatementOutcome;
 use stoa_rpc::{Failure, FailureKind, LeafPool};
 use stoa_sql::{ClusterStatement, Optimize, Statement, UserStatement};
 
@@ -42,8 +45,10 @@ use fragments::QueryOnLeaves;
 pub(crate) use fragments::{at, in_parallel};
 pub use in_doubt::{Transactions, Watch};
 use load::ClusterRows;
+pub use numbers::QueryNumbers;
 pub use statistics::Summaries;
 use transaction::{ClusterTransaction, Participants};
+pub(crate) use witness::Witness;
 
 /// How often a table is altered or dropped on a leaf while transactions are about to commit.
 const CHANGE_TRIES: u32 = 100;
@@ -53,24 +58,7 @@ pub struct Cluster {
     database: String,
     user: String,
     shared: Shared,
-}
-
-/// Numbers for queries and transactions, unique among the coordinators of a cluster and all of their starts: the time in microseconds is
-/// in them, and no number comes twice or before an earlier one.
-#[derive(Default)]
-pub struct QueryNumbers(AtomicU64);
-
-/// Bits of a number that tell the time: until the year 2112.
-const TIME_BITS: u32 = 52;
-
-impl QueryNumbers {
-    fn next(&self, node: u64) -> u64 {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        let now = since.as_micros() as u64;
-        let following = |last: u64| now.max(last + 1);
-        let last = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(following(last))).unwrap_or(0);
-        node << TIME_BITS | following(last) & ((1 << TIME_BITS) - 1)
-    }
+    witness: Arc<Witness>,
 }
 
 /// What the sessions of a coordinator share.
@@ -113,7 +101,27 @@ impl Cluster {
     /// A database that need not be there yet: what a session on it can do is to make it.
     #[must_use]
     pub fn named(database: &str, user: &str, shared: &Shared) -> Cluster {
-        Cluster { database: database.to_lowercase(), user: user.to_owned(), shared: shared.clone() }
+        let witness = Arc::new(Witness::new(&shared.transactions));
+        Cluster { database: database.to_lowercase(), user: user.to_owned(), shared: shared.clone(), witness }
+    }
+
+    /// The same for one transaction beside the statements of the session, which its client asks for with this number; 0: it will not ask.
+    pub(crate) fn beside(&self, number: u64) -> Result<Cluster> {
+        let beside = Cluster::named(&self.database, &self.user, &self.shared);
+        Ok(match number {
+            0 => beside,
+            number => Cluster { witness: Arc::new(Witness::of(&self.shared.transactions, number)?), ..beside },
+        })
+    }
+
+    /// What the client knows of the transactions.
+    pub(crate) fn witness(&self) -> &Arc<Witness> {
+        &self.witness
+    }
+
+    /// What came of a change of the database that was decided under one of these numbers, if it was.
+    pub(crate) fn outcome(&self, transactions: &[u64], cancel: &CancelToken) -> Result<StatementOutcome> {
+        self.shared.outcome(&self.database, transactions, cancel)
     }
 
     pub(crate) fn asker(&self) -> Asker<'_> {
@@ -217,7 +225,7 @@ impl Store for Cluster {
         let def = self.newest(def);
         let claim = self.shared.control.claim(&self.database, &def.name)?;
         let database = self.create_on_leaves(&def)?;
-        let rows = ClusterRows::begin(database, Arc::new(def), &self.shared)?;
+        let rows = ClusterRows::begin(database, Arc::new(def), &self.shared, &self.witness)?;
         Ok(Box::new(rows.creating(self.shared.control.clone(), claim)))
     }
 
@@ -316,11 +324,11 @@ impl Store for Cluster {
             Ok((database, def))
         };
         let (database, def) = self.shared.retry_limit.persist(&CancelToken::default(), open)?;
-        Ok(Box::new(ClusterRows::begin(database, def, &self.shared)?))
+        Ok(Box::new(ClusterRows::begin(database, def, &self.shared, &self.witness)?))
     }
 
     fn begin(&self) -> Result<Box<dyn Transaction>> {
-        Ok(Box::new(ClusterTransaction::new(self.view()?, &self.shared)))
+        Ok(Box::new(ClusterTransaction::new(self.view()?, &self.shared, &self.witness)))
     }
 
     fn execute_over(&self, query: &Query, table: Table, cancel: &CancelToken) -> Result<QueryResult> {
@@ -357,7 +365,7 @@ impl Store for Cluster {
     fn truncate(&self, table: &str, cancel: &CancelToken) -> Result<()> {
         self.shared.retry_limit.persist(cancel, || {
             let def = existing(self, table)?;
-            let mut transaction = ClusterTransaction::blind(self.view()?, &self.shared);
+            let mut transaction = ClusterTransaction::blind(self.view()?, &self.shared, &self.witness);
             transaction.truncate(&def)?;
             Box::new(transaction).commit(cancel)
         })?;

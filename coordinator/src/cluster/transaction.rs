@@ -4,14 +4,15 @@
 //! and others at that moment or later wait until a partition that prepared knows the decision ([`stoa_columnstore::Clock`]).
 //! A commit is decided by the first of the partitions that are changed: the others prepare, then that one commits together with the
 //! decision, then the others are told. From the decision on the transaction is committed, whoever fails; before it, it never happened.
-//! Who was not told asks ([`super::in_doubt`]). So does the coordinator when the answer to a commit is lost: what the deciding partition
-//! does not know never commits, so that a transaction of one partition carries its number too.
+//! Who was not told asks ([`super::in_doubt`]). So does the coordinator when the answer to a commit is lost ([`super::outcome`]): what the
+//! deciding partition does not know never commits, so that a transaction of one partition carries its number too. And so does the client
+//! when its coordinator is lost ([`super::witness`]).
 //!
 //! Loads ([`super::load`]) and TRUNCATE are such transactions too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
@@ -25,8 +26,9 @@ use stoa_rpc::{Failure, FailureKind, LeafPool};
 
 use super::fragments::{at, in_parallel};
 use super::load::placed;
+use super::outcome::ASK;
 use super::reader::rows_of;
-use super::{Database, Shared};
+use super::{Database, Shared, Witness};
 use crate::retry::wait;
 use crate::{Error, Result, Transaction};
 
@@ -34,8 +36,6 @@ use crate::{Error, Result, Transaction};
 const ROWS_AT_ONCE: usize = 1 << 13;
 /// Addresses that one call carries.
 const ADDRESSES_AT_ONCE: usize = 1 << 20;
-/// The pause between two calls to a partition that does not answer and must.
-const ASK: Duration = Duration::from_millis(100);
 
 /// The leaves that take part in a transaction.
 pub(super) struct Participants {
@@ -84,6 +84,7 @@ pub(super) type Place = (String, u32);
 pub(super) struct ClusterTransaction {
     shared: Shared,
     participants: Participants,
+    witness: Arc<Witness>,
     /// What was changed.
     touched: BTreeSet<Place>,
     /// A leaf did not go back to where a statement began: all that is left is to roll back.
@@ -91,20 +92,21 @@ pub(super) struct ClusterTransaction {
 }
 
 impl ClusterTransaction {
-    pub fn new(database: Arc<Database>, shared: &Shared) -> ClusterTransaction {
-        ClusterTransaction::begin(database, shared, false)
+    pub fn new(database: Arc<Database>, shared: &Shared, witness: &Arc<Witness>) -> ClusterTransaction {
+        ClusterTransaction::begin(database, shared, witness, false)
     }
 
     /// One that reads nothing: it loads rows, or empties tables.
-    pub fn blind(database: Arc<Database>, shared: &Shared) -> ClusterTransaction {
-        ClusterTransaction::begin(database, shared, true)
+    pub fn blind(database: Arc<Database>, shared: &Shared, witness: &Arc<Witness>) -> ClusterTransaction {
+        ClusterTransaction::begin(database, shared, witness, true)
     }
 
-    fn begin(database: Arc<Database>, shared: &Shared, blind: bool) -> ClusterTransaction {
-        let number = shared.numbers.next(shared.control.node());
+    fn begin(database: Arc<Database>, shared: &Shared, witness: &Arc<Witness>, blind: bool) -> ClusterTransaction {
+        let number = witness.number().unwrap_or_else(|| shared.numbers.next(shared.control.node()));
         let (pool, clock, moment) = (shared.leaves.clone(), shared.clock.clone(), OnceLock::new());
         let participants = Participants { database, pool, number, clock, moment, blind, open: Mutex::default() };
-        ClusterTransaction { shared: shared.clone(), participants, touched: BTreeSet::new(), broken: None }
+        let (shared, witness) = (shared.clone(), witness.clone());
+        ClusterTransaction { shared, participants, witness, touched: BTreeSet::new(), broken: None }
     }
 
     /// Where the rows of a table are: its partitions, by ordinal, or its copies.
@@ -352,6 +354,7 @@ impl Transaction for ClusterTransaction {
             return Ok(());
         }
         let decider = self.decider()?;
+        self.witness.note(self.participants.number)?;
         let others: Vec<Place> = self.touched.iter().filter(|place| **place != decider).cloned().collect();
         let decided = self.prepare(&others, &decider).and_then(|(leaf, latest)| self.decide(&*leaf, &decider, latest, cancel));
         let moment = match decided {
@@ -367,7 +370,7 @@ impl Transaction for ClusterTransaction {
         // Who asks this coordinator from now on sees it.
         self.participants.clock.hear(moment);
         if self.tell_all(others, moment, cancel) {
-            self.shared.transactions.forget_later(&self.database().name, decider.1, self.participants.number);
+            self.witness.forget(&self.database().name, decider.1, self.participants.number);
         }
         Ok(())
     }
@@ -410,7 +413,7 @@ impl ClusterTransaction {
         if is_refusal(&failure) {
             return Err(failure.into());
         }
-        match self.ask(decider.1, cancel) {
+        match self.shared.ask((&self.database().name, decider.1), self.participants.number, cancel, &|| false) {
             Some(Some(moment)) => Ok(moment),
             Some(None) => Err(failure.into()),
             None => Err(Error::Unknown(format!(
@@ -420,19 +423,6 @@ impl ClusterTransaction {
                 decider.1,
                 self.database().name
             ))),
-        }
-    }
-
-    /// Asks for the outcome until it is known, for a while. Who is asked has decided then, if it had not.
-    fn ask(&self, decider: u32, cancel: &CancelToken) -> Option<Option<u64>> {
-        let began = Instant::now();
-        loop {
-            let master = self.address_now(&(String::new(), decider));
-            let leaf = master.and_then(|address| self.participants.pool.leaf(&address).ok());
-            let outcome = leaf.and_then(|leaf| leaf.outcome(&self.database().name, decider, self.participants.number).ok());
-            if outcome.is_some() || began.elapsed() > self.shared.retry_limit.0 || wait(ASK, cancel).is_err() {
-                return outcome;
-            }
         }
     }
 

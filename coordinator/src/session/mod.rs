@@ -5,6 +5,7 @@
 
 mod change;
 mod ddl;
+mod effect;
 mod explain;
 mod insert;
 mod misfit;
@@ -27,6 +28,7 @@ use open::Open;
 
 pub(crate) use ddl::text_table;
 pub use ddl::{definition, sql_type_name};
+pub(crate) use effect::Effect;
 pub use plans::{PlanBasis, Plans};
 pub use prepared::Prepared;
 

@@ -1,11 +1,14 @@
-//! A leaf of version 1.0, which knows neither the call that is a whole query nor the question how far one is.
+//! A leaf of version 1.0, which knows neither the call that is a whole query nor the question how far one is; and a coordinator of version
+//! 1.1, which takes no numbers for statements.
 
 use std::time::Duration;
 
 use capnp::capability::Rc;
 use capnp_rpc::new_client;
 use stoa_rpc::leaf::{FragmentRequest, QuerySetup, RowDestination};
-use stoa_rpc::{Gather, Io, LeafPool, Security};
+use stoa_rpc::session::{Cancelled, Login, SessionService, random_number};
+use stoa_rpc::{FailureKind, Gather, Io, LeafPool, Security, SessionClient};
+use stoa_schema::coordinator_capnp::{gate as coordinator_gate, session};
 use stoa_schema::leaf_capnp::{gate, leaf, query};
 
 use crate::raw::serve;
@@ -64,4 +67,32 @@ fn a_query_runs_on_a_leaf_of_the_version_before() {
     // It does not know how far that was; the error says so, and the connection stands.
     assert!(leaf.progress(42).is_err());
     assert!(leaf.begin(QuerySetup { query: 43, database: "d".into(), address, ordinals: vec![], moment: 0 }).is_ok());
+}
+
+struct OldCoordinator;
+
+impl coordinator_gate::Server for OldCoordinator {
+    async fn enter(
+        self: Rc<Self>,
+        _: coordinator_gate::EnterParams,
+        mut results: coordinator_gate::EnterResults,
+    ) -> capnp::Result<()> {
+        let mut result = results.get().init_result();
+        result.set_major(1);
+        result.set_minor(1);
+        result.set_session(new_client(OldCoordinator));
+        Ok(())
+    }
+}
+
+impl session::Server for OldCoordinator {}
+
+#[test]
+fn a_coordinator_of_the_version_before_is_known_as_one() {
+    let address = serve(|| new_client::<coordinator_gate::Client, _>(OldCoordinator).client);
+    let login = Login { lost: true, ..Login::default() };
+    let session = SessionClient::connect(&Io::start("test-io").unwrap(), &[address], &Security::default(), &login).unwrap();
+    assert!(!session.finds_out() && !session.in_transaction());
+    let failure = session.outcome("COMMIT", &[random_number()], &Cancelled::default()).unwrap_err();
+    assert!(failure.kind == FailureKind::Fatal && session.alive(), "{failure:?}");
 }

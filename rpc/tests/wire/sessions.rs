@@ -12,11 +12,11 @@ use stoa_rpc::admin::{AdminCommand, AdminReply};
 use stoa_rpc::peer::PeerService;
 use stoa_rpc::session::{
     Answer, AnswerPart, Cancelled, CoordinatorService, Login, MAX_STATEMENTS, Parameter, PreparedService, SessionService,
-    TableLoad,
+    StatementOutcome, TableLoad,
 };
 use stoa_rpc::{Failure, FailureKind, Io, Limits, Listener, Result, Security, SessionClient, serve_coordinator};
 use stoa_schema::common_capnp::done;
-use stoa_schema::coordinator_capnp::{answer, entered, gate, loading, prepared, prepared_statement, session};
+use stoa_schema::coordinator_capnp::{answer, entered, gate, loading, outcome, prepared, prepared_statement, session};
 
 use crate::raw::talk;
 
@@ -38,6 +38,11 @@ impl Scribe {
                 std::thread::sleep(Duration::from_millis(1));
             }
             std::thread::sleep(Duration::from_millis(100));
+        }
+        if let (Some(decisions), Some((_, other))) = (answer.decisions(), text.split_once("decides on ")) {
+            let known =
+                [decisions.number(), decisions.number() + other.len() as u64].map(|number| decisions.note(number).is_ok());
+            self.0.lock().push(format!("{text}: {known:?}"));
         }
         self.0.lock().push(format!("{text} ends"));
         answer.part(AnswerPart::Text(text.to_owned()))?;
@@ -80,9 +85,18 @@ impl SessionService for Scribe {
         Ok(Arc::new(self.clone()))
     }
 
-    fn load(&self, table: &str) -> Result<Box<dyn TableLoad>> {
+    fn load(&self, table: &str, _: u64) -> Result<Box<dyn TableLoad>> {
         self.0.lock().push(format!("load into {table}"));
         Ok(Box::new(self.clone()))
+    }
+
+    fn outcome(&self, sql: &str, transactions: &[u64], _: &Cancelled) -> Result<StatementOutcome> {
+        self.0.lock().push(format!("what came of {sql}? {transactions:?}"));
+        Ok(StatementOutcome::Unknown(sql.to_owned()))
+    }
+
+    fn in_transaction(&self) -> bool {
+        self.0.lock().iter().filter(|line| line.contains("open")).count() % 4 == 2
     }
 
     fn describe(&self, _: &str) -> Result<Vec<u8>> {
@@ -271,6 +285,55 @@ fn a_connection_has_so_many_statements_under_way() {
         }
         assert_eq!(send(&session, "afterwards").await, None);
     });
+}
+
+/// Takes what comes, and knows no transaction but one.
+struct Knower(u64);
+
+impl answer::Server for Knower {
+    async fn text(self: Rc<Self>, _: answer::TextParams, _: answer::TextResults) -> capnp::Result<()> {
+        Ok(())
+    }
+
+    async fn deciding(self: Rc<Self>, params: answer::DecidingParams, _: answer::DecidingResults) -> capnp::Result<()> {
+        if params.get()?.get_transaction() == self.0 { Ok(()) } else { Err(capnp::Error::failed("no".into())) }
+    }
+}
+
+#[test]
+fn a_transaction_is_decided_once_its_client_knows_it() {
+    let (_served, address, log) = start();
+    talk(&address, async |gate: gate::Client| {
+        let session = enter(&gate).await;
+        let call = |sql: &str, statement: u64, answer: answer::Client| {
+            let mut request = session.execute_request();
+            request.get().set_sql(sql);
+            request.get().set_statement(statement);
+            request.get().set_answer(answer);
+            let promise = request.send().promise;
+            async move {
+                let response = promise.await.unwrap();
+                (failure(response.get().unwrap().get_result().unwrap()).is_some(), response.get().unwrap().get_open())
+            }
+        };
+        assert_eq!(call("0 decides on 12", 40, new_client(Knower(40))).await, (true, false));
+        assert_eq!(call("1 decides on 34", 40, new_client(Taker::default())).await, (true, false));
+        // Without a number nobody has to be told.
+        assert_eq!(call("2 decides on 56", 0, new_client(Taker::default())).await, (false, false));
+        assert_eq!(call("open", 1, new_client(Taker::default())).await, (false, true));
+        let mut request = session.outcome_request();
+        request.get().set_sql("3");
+        request.get().set_transactions(&[5, 6][..]).unwrap();
+        let response = request.send().promise.await.unwrap();
+        let results = response.get().unwrap();
+        let outcome::Unknown(why) = results.get_result().unwrap().which().unwrap() else { panic!("it is known") };
+        assert_eq!((why.unwrap().to_str().unwrap(), results.get_open()), ("3", true));
+    });
+    let lines = log.lock().clone();
+    for line in ["0 decides on 12: [true, false]", "1 decides on 34: [false, false]", "what came of 3? [5, 6]"] {
+        assert!(lines.iter().any(|other| other == line), "{line} is not in {lines:?}");
+    }
+    assert!(!lines.iter().any(|line| line.starts_with("2 decides on 56: ")), "{lines:?}");
 }
 
 #[test]

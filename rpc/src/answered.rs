@@ -1,23 +1,25 @@
-//! Answers on their way from the threads of statements to clients.
+//! Calls of clients that are answered in parts: statements, one after the other.
 //!
 //! The parts of an answer that is small and made at once go out with the result of the call, which costs no message of its own. Any other
 //! goes out part by part while it is made; each part is answered when the client has taken it, so that who makes them waits for him.
 
 use std::convert::Infallible;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::future::Either;
 use parking_lot::Mutex;
 use stoa_schema::coordinator_capnp::answer;
-use tokio::sync::mpsc;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use crate::io::{Allowance, blocking};
 use crate::listen::Calls;
 use crate::peer_server::Guard;
 use crate::pump::IN_ANSWER;
-use crate::session::{Answer, AnswerPart, Cancelled, HowFar};
+use crate::session::{Answer, AnswerPart, Cancelled, Decisions, HowFar};
 use crate::{Failure, FailureKind, Result};
 
 /// Parts of an answer that wait for a connection.
@@ -34,47 +36,39 @@ const TELL: Duration = Duration::from_millis(250);
 /// The turns of a session's statements: one has the next when it has ended and its answer was taken.
 #[derive(Clone)]
 pub(crate) struct Turns {
-    calls: Calls,
+    pub calls: Calls,
     /// How many statements the connection may have under way.
     pub room: Arc<Allowance>,
-    turn: Arc<tokio::sync::Mutex<()>>,
+    pub turn: Arc<tokio::sync::Mutex<()>>,
+    /// Whether the last of them left a transaction open.
+    pub open: Arc<AtomicBool>,
 }
 
-impl Turns {
-    pub fn new(calls: Calls, room: Arc<Allowance>) -> Turns {
-        Turns { calls, room, turn: Arc::default() }
-    }
-}
-
-/// How a client wants an answer.
-pub(crate) struct Asked {
+/// What a client wants of the answer to a call.
+pub(crate) struct Wants {
     pub to: answer::Client,
-    /// With how far it is.
     pub progress: bool,
-    /// Small ones with the result of the call.
+    /// The number of its first transaction; 0: the client will not ask for it.
+    pub statement: u64,
+    /// A small one with the result of the call.
     pub whole: bool,
 }
 
-/// What is left to answer when a call has ended: the parts that its result takes along, and how it ended.
-pub(crate) struct Answered {
-    pub parts: Vec<AnswerPart>,
-    pub ran: Result<()>,
-}
-
-/// Runs a call that answers in parts when it is its turn. If the caller goes away, it is cancelled.
+/// Runs a call that answers in parts when it is its turn: the parts that its result is to take along, and how it ended. If the caller
+/// goes away, it is cancelled.
 pub(crate) async fn answered(
     turns: &Turns,
-    asked: Asked,
+    wants: Wants,
     run: impl FnOnce(&mut dyn Answer, &Cancelled) -> Result<()> + Send + 'static,
-) -> Answered {
-    let held = Arc::new(Held::new(asked.whole));
-    let ran = in_turn(turns, &asked, &held, run).await;
-    Answered { parts: held.take(), ran }
+) -> (Vec<AnswerPart>, Result<()>) {
+    let held = Arc::new(Held::new(wants.whole));
+    let ran = in_turn(turns, wants, &held, run).await;
+    (held.take(), ran)
 }
 
 async fn in_turn(
     turns: &Turns,
-    asked: &Asked,
+    Wants { to, progress, statement, .. }: Wants,
     held: &Arc<Held>,
     run: impl FnOnce(&mut dyn Answer, &Cancelled) -> Result<()> + Send + 'static,
 ) -> Result<()> {
@@ -85,12 +79,13 @@ async fn in_turn(
     let (sender, parts) = mpsc::channel(QUEUED);
     let cancelled = Cancelled::default();
     let _guard = Guard(cancelled.clone());
-    let followed = asked.progress.then(Followed::default);
+    let followed = progress.then(Followed::default);
     let (held_by_sink, followed_by_sink) = (held.clone(), followed.clone());
-    let mut sink = QueueAnswer { held: held_by_sink, parts: sender, cancelled: cancelled.clone(), followed: followed_by_sink };
+    let mut sink =
+        QueueAnswer { held: held_by_sink, parts: sender, cancelled: cancelled.clone(), followed: followed_by_sink, statement };
     let work = async {
         let run = std::pin::pin!(blocking(move || Ok((run(&mut sink, &cancelled), turn))));
-        let send = std::pin::pin!(send(held, parts, &asked.to));
+        let send = std::pin::pin!(send(held, parts, &to));
         match futures_util::future::select(run, send).await {
             // What still waits is for nobody: a client that does not take it holds nothing up.
             Either::Left((Err(failure), _)) => Err(failure),
@@ -105,7 +100,7 @@ async fn in_turn(
     let Some(followed) = followed else { return work.await };
     tokio::select! {
         ran = work => ran,
-        never = tell(&followed, &asked.to) => match never {},
+        never = tell(&followed, &to) => match never {},
     }
 }
 
@@ -144,6 +139,10 @@ impl Held {
         Held(Mutex::new(holds.then(Parts::default)))
     }
 
+    fn holds(&self) -> bool {
+        self.0.lock().is_some()
+    }
+
     /// Keeps a part, or gives it back: then it goes out by itself, and so do all that follow.
     fn keep(&self, part: AnswerPart) -> Option<AnswerPart> {
         let mut held = self.0.lock();
@@ -166,25 +165,46 @@ impl Held {
 /// Where a statement puts its answer.
 struct QueueAnswer {
     held: Arc<Held>,
-    parts: mpsc::Sender<AnswerPart>,
+    parts: mpsc::Sender<Word>,
     cancelled: Cancelled,
     followed: Option<Followed>,
+    statement: u64,
+}
+
+/// What a statement says to its client.
+enum Word {
+    Part(AnswerPart),
+    /// A transaction of this number is about to be decided; who said so waits until the client knows it.
+    Deciding(u64, oneshot::Sender<()>),
+}
+
+/// Waits for a client, on the thread of a statement, but not once that is cancelled.
+fn wait_for<T>(cancelled: &Cancelled, client: impl Future<Output = Option<T>>) -> Result<T> {
+    let mut client = std::pin::pin!(client);
+    let came = Handle::current().block_on(async {
+        loop {
+            match tokio::time::timeout(LOOK, &mut client).await {
+                Ok(came) => break came,
+                Err(_) if cancelled.load(Ordering::Relaxed) => break None,
+                Err(_) => {}
+            }
+        }
+    });
+    came.ok_or_else(Failure::cancelled)
 }
 
 impl Answer for QueueAnswer {
-    /// Waits for the client, but not once the statement is cancelled.
     fn part(&mut self, part: AnswerPart) -> Result<()> {
         let Some(part) = self.held.keep(part) else { return Ok(()) };
-        let room = tokio::runtime::Handle::current().block_on(async {
-            loop {
-                match tokio::time::timeout(LOOK, self.parts.reserve()).await {
-                    Ok(room) => break room.ok(),
-                    Err(_) if self.cancelled.load(Ordering::Relaxed) => break None,
-                    Err(_) => {}
-                }
-            }
-        });
-        room.map(|room| room.send(part)).ok_or_else(Failure::cancelled)
+        let room = wait_for(&self.cancelled, async { self.parts.reserve().await.ok() })?;
+        room.send(Word::Part(part));
+        Ok(())
+    }
+
+    fn decisions(&self) -> Option<Arc<dyn Decisions>> {
+        let decisions =
+            QueueDecisions { parts: self.parts.downgrade(), cancelled: self.cancelled.clone(), statement: self.statement };
+        (self.statement != 0).then(|| Arc::new(decisions) as Arc<dyn Decisions>)
     }
 
     fn follows(&self) -> bool {
@@ -199,30 +219,78 @@ impl Answer for QueueAnswer {
     }
 }
 
+/// Tells a client of transactions. It does not keep the call going whose transactions these are.
+struct QueueDecisions {
+    parts: mpsc::WeakSender<Word>,
+    cancelled: Cancelled,
+    statement: u64,
+}
+
+impl Decisions for QueueDecisions {
+    fn number(&self) -> u64 {
+        self.statement
+    }
+
+    fn note(&self, transaction: u64) -> Result<()> {
+        let parts = self.parts.upgrade().ok_or_else(Failure::cancelled)?;
+        let (knows, known) = oneshot::channel();
+        wait_for(&self.cancelled, async {
+            parts.send(Word::Deciding(transaction, knows)).await.ok()?;
+            known.await.ok()
+        })
+    }
+}
+
 /// Sends parts one after the other: each is answered when the client has taken it. Those that are held go first, unless the call ends
 /// soon and without others.
-async fn send(held: &Held, mut parts: mpsc::Receiver<AnswerPart>, to: &answer::Client) -> Result<()> {
-    let first = match tokio::time::timeout(HOLD, parts.recv()).await {
-        Ok(None) => return Ok(()),
-        Ok(first) => first,
-        Err(_) => None,
-    };
+async fn send(held: &Held, mut words: mpsc::Receiver<Word>, to: &answer::Client) -> Result<()> {
+    let mut until = held.holds().then(|| Instant::now() + HOLD);
     // One part is on the way while the next is made ready.
     let mut before = None;
-    let mut early = held.take().into_iter().chain(first);
-    while let Some(part) = match early.next() {
-        None => parts.recv().await,
-        part => part,
-    } {
-        let now = send_part(part, to);
-        if let Some(before) = before.replace(now) {
-            before.await?;
+    loop {
+        let part = match next(&mut words, until).await {
+            Next::Word(Word::Part(part)) => Some(part),
+            Next::Word(Word::Deciding(transaction, knows)) => {
+                let mut request = to.deciding_request();
+                request.get().set_transaction(transaction);
+                request.send().promise.await?;
+                // Who waits for it may be cancelled.
+                let _ = knows.send(());
+                continue;
+            }
+            Next::Late => None,
+            Next::End => break,
+        };
+        let early = until.take().map_or_else(Vec::new, |_| held.take());
+        for part in early.into_iter().chain(part) {
+            if let Some(before) = before.replace(send_part(part, to)) {
+                before.await?;
+            }
         }
     }
     match before {
         Some(last) => last.await,
         None => Ok(()),
     }
+}
+
+/// What a statement says next.
+enum Next {
+    Word(Word),
+    /// Nothing, for so long that what is held has to go.
+    Late,
+    End,
+}
+
+async fn next(words: &mut mpsc::Receiver<Word>, until: Option<Instant>) -> Next {
+    let word = match until {
+        None => words.recv().await,
+        Some(until) => match tokio::time::timeout_at(until, words.recv()).await {
+            Ok(word) => word,
+            Err(_) => return Next::Late,
+        },
+    };
+    word.map_or(Next::End, Next::Word)
 }
 
 /// Sends a part at once; the future waits for the answer.
