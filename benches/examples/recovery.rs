@@ -1,8 +1,9 @@
 //! How long a data directory takes to open after `kill -9`, by how much log there is and how large its tables are.
 //!
 //! `cargo run --release -p stoa-bench --example recovery -- SCRATCH [MIB [ROWS]]`: SCRATCH is a folder that is not there yet. For a small
-//! table and one of so many rows (40 million), a process of its own loads the table, then inserts single rows into another one until the
-//! log has so many MiB (1024), and is killed.
+//! table and one of so many rows (40 million), a process of its own loads the table, then inserts rows into another one until the log has
+//! so many MiB (1024), and is killed. Rows move to segments meanwhile, as always, but a log is cut once rows are half a minute old or
+//! it has 256 MiB: here only by age, and the writer is fast enough for it to get so long.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -14,6 +15,10 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringViewArray};
 use arrow::datatypes::DataType;
 use stoa_columnstore::{BitmapIndex, ColumnDef, Database, Durability, Error, Options, Result, RowNames, TableDef, UniqueKey};
 
+/// That of the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const THREADS: usize = 4;
 /// Rows of the tables that are only there.
 const TABLES: (i64, i64) = (10_000, 40_000_000);
@@ -21,6 +26,8 @@ const TABLES: (i64, i64) = (10_000, 40_000_000);
 const MOST: Duration = Duration::from_secs(600);
 /// Rows of a batch of a load.
 const BATCH: i64 = 1 << 16;
+/// Rows of a commit, 300 bytes each.
+const ROWS: i64 = 256;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -96,10 +103,11 @@ fn write(directory: &Path, rows: i64, mib: u64) -> Result<()> {
     let began = Instant::now();
     let insert = || -> Result<()> {
         while began.elapsed() < MOST {
-            let id = next.fetch_add(1, Ordering::Relaxed);
-            let row = batch(Int64Array::from(vec![id]), Arc::new(StringViewArray::from(vec![format!("{id:0300}")])))?;
+            let first = next.fetch_add(ROWS, Ordering::Relaxed);
+            let values = StringViewArray::from_iter_values((first..first + ROWS).map(|id| format!("{id:0300}")));
+            let rows = batch(Int64Array::from_iter_values(first..first + ROWS), Arc::new(values))?;
             let mut transaction = database.begin();
-            transaction.insert("inserts", &row, RowNames::default())?;
+            transaction.insert("inserts", &rows, RowNames::default())?;
             transaction.commit()?;
         }
         Ok(())

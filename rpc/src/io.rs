@@ -58,7 +58,8 @@ impl Allowance {
 }
 
 /// A thread with an event loop. RPC objects are made on it and never leave it; blocking calls run on threads beside it. It ends when
-/// the last handle is dropped, and with it all of its connections.
+/// the last handle is dropped, and with it all of its connections. Its jobs are few: a thread that gives it one waits for what
+/// comes of it, but for cancels.
 #[derive(Clone)]
 pub struct Io {
     jobs: UnboundedSender<Job>,
