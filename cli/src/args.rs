@@ -1,5 +1,7 @@
 //! The command line of `stoa`.
 
+mod admin;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -7,6 +9,8 @@ use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+pub use admin::{AdminCommand, Scope};
 
 /// Stoa, a distributed SQL engine for analytics.
 #[derive(Debug, Parser)]
@@ -183,164 +187,6 @@ pub struct AdminArgs {
     /// What to do.
     #[command(subcommand)]
     pub command: AdminCommand,
-}
-
-/// The commands of `stoa admin`.
-#[derive(Debug, Subcommand)]
-pub enum AdminCommand {
-    /// Add an empty leaf
-    AddLeaf {
-        /// Where it listens, HOST:PORT
-        address: String,
-        /// Availability group, 1 or 2 [default: the smaller one]
-        #[arg(long, value_name = "N")]
-        group: Option<u8>,
-    },
-    /// Remove a leaf
-    RemoveLeaf {
-        /// Where it listens
-        address: String,
-        /// Also if it has partitions, which are off line then
-        #[arg(long)]
-        force: bool,
-    },
-    /// Add a coordinator that runs and has no part in a cluster
-    AddCoordinator {
-        /// Where it listens
-        address: String,
-    },
-    /// Remove a coordinator
-    RemoveCoordinator {
-        /// Where it listens
-        address: String,
-    },
-    /// Make a database
-    CreateDatabase {
-        /// Its name
-        name: String,
-        /// It is fine if it is there
-        #[arg(long)]
-        if_not_exists: bool,
-        /// Into how many partitions its tables are cut [default: a core of the coordinator for each leaf]
-        #[arg(long, value_name = "N")]
-        partitions: Option<u32>,
-        /// Copies of every partition
-        #[arg(long, value_name = "N")]
-        redundancy: Option<u8>,
-        /// Rows count before they are on disk: a crash of the machine may lose the last tenth of a second
-        #[arg(long = "async")]
-        asynchronous: bool,
-    },
-    /// Drop a database with all that is in it
-    DropDatabase {
-        /// Its name
-        name: String,
-        /// It is fine if it is not there
-        #[arg(long)]
-        if_exists: bool,
-    },
-    /// End a statement, on whichever coordinator it runs
-    Kill {
-        /// Its number in the list of processes
-        query: u64,
-    },
-    /// List the leaves
-    Leaves,
-    /// List the coordinators
-    Coordinators,
-    /// List the databases
-    Databases,
-    /// List the partitions of a database and where they are
-    Partitions {
-        /// The database [default: --database]
-        of: Option<String>,
-    },
-    /// What each leaf has beside what the catalog says that it has
-    Status,
-    /// List what runs on all coordinators
-    Processes,
-    /// Take a leaf out, to work on it: replicas take over
-    DetachLeaf {
-        /// Where it listens
-        address: String,
-        /// Also if a partition has no other copy, which is off line then
-        #[arg(long)]
-        force: bool,
-    },
-    /// Let a leaf that was taken out take part again, with the copies that it has
-    AttachLeaf {
-        /// Where it listens [default: all that were taken out]
-        address: Option<String>,
-    },
-    /// Spread copies and masters evenly over the leaves, and replace lost copies
-    Rebalance {
-        /// The database [default: all]
-        of: Option<String>,
-        /// Together with the copies and masters of the other databases, so that many small ones are not all on the same leaves
-        #[arg(long)]
-        full: bool,
-        /// Only say what would be done
-        #[arg(long)]
-        explain: bool,
-    },
-    /// Give partitions without a replica one; nothing else moves
-    RestoreRedundancy {
-        /// The database
-        of: String,
-        /// Only say what would be done
-        #[arg(long)]
-        explain: bool,
-    },
-    /// List the steps that are left of what moves copies
-    RebalanceStatus {
-        /// The database [default: all]
-        of: Option<String>,
-    },
-    /// End what moves copies: no further step begins
-    CancelRebalance {
-        /// The database [default: all]
-        of: Option<String>,
-    },
-    /// Copy a database, as of one moment, while writing goes on
-    Backup {
-        /// The database
-        of: String,
-        /// A folder that every node has under this path, or s3://BUCKET/PREFIX
-        #[arg(long, value_name = "PLACE")]
-        to: String,
-        /// Copy only what the backups that are there already lack
-        #[arg(long)]
-        incremental: bool,
-    },
-    /// Make a database what it was in the newest backup of it in a place
-    Restore {
-        /// The database
-        of: String,
-        /// Where its backup is
-        #[arg(long, value_name = "PLACE")]
-        from: String,
-        /// What it is called from now on [default: its own name]
-        #[arg(long = "as", value_name = "NAME")]
-        new_name: Option<String>,
-    },
-    /// After the loss of all coordinators: make the catalog of new ones from what leaves hold; says first what it would be
-    Recover {
-        /// A leaf, HOST:PORT; all that are left
-        #[arg(long = "leaf", value_name = "HOST:PORT", required = true)]
-        leaves: Vec<String>,
-        /// Only say what would be done
-        #[arg(long)]
-        explain: bool,
-        /// Do not ask before it is done
-        #[arg(long, conflicts_with = "explain")]
-        yes: bool,
-    },
-    /// Remove copies on leaves that the catalog does not know
-    ClearOrphans {
-        /// Only list them
-        #[arg(long)]
-        explain: bool,
-    },
 }
 
 /// `stoa cluster`.

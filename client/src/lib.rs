@@ -35,7 +35,7 @@ use sessions::{Sessions, told};
 
 pub use load::Loader;
 pub use prepared::Prepared;
-pub use stoa_rpc::admin::AdminCommand;
+pub use stoa_rpc::admin::{AdminCommand, Grant, Password, UserCommand};
 pub use stoa_rpc::session::{Cancelled, HowFar, Login, Parameter};
 pub use stoa_rpc::{Failure, FailureKind, Result, Security, Tls, TlsFiles};
 

@@ -1,5 +1,7 @@
 //! What administers a cluster, as values: each is a call of `admin.capnp`, and a statement of SQL.
 
+pub use crate::admin_users::{Grant, Password, UserCommand};
+
 /// A command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AdminCommand {
@@ -145,6 +147,8 @@ pub enum AdminCommand {
         /// Where they listen.
         leaves: Vec<String>,
     },
+    /// What is about users.
+    User(UserCommand),
 }
 
 /// What a command gave.
@@ -156,15 +160,15 @@ pub enum AdminReply {
     Listing(Vec<u8>),
 }
 
-fn text(text: &str) -> String {
+pub(crate) fn text(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-fn name(name: &str) -> String {
+pub(crate) fn name(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-fn if_set(set: bool, words: &'static str) -> &'static str {
+pub(crate) fn if_set(set: bool, words: &'static str) -> &'static str {
     if set { words } else { "" }
 }
 
@@ -229,6 +233,7 @@ impl AdminCommand {
                 let how = if_set(*incremental, " WITH DIFFERENTIAL");
                 format!("BACKUP DATABASE {}{how} TO {}", name(database), text(to))
             }
+            AdminCommand::User(command) => command.sql(),
             AdminCommand::Recover { leaves } => recover(leaves),
             AdminCommand::ExplainRecover { leaves } => format!("EXPLAIN {}", recover(leaves)),
             AdminCommand::Restore { database, new_name, from } => {

@@ -2,15 +2,16 @@
 
 use stoa_schema::admin_capnp::{admin, listing, said};
 
-use crate::admin::{AdminCommand, AdminReply};
+use crate::admin::{AdminCommand, AdminReply, UserCommand};
 use crate::{Failure, Result};
 
-/// The answer to a call: its method, and its parameters. `read` reads it.
+/// The answer to a call: its method, its parameters, and one that is a list. `read` reads it.
 macro_rules! answer {
-    ($read:ident, $admin:ident, $request:ident $(, $set:ident ($value:expr))*) => {{
+    ($read:ident, $admin:ident, $request:ident $(, $set:ident ($value:expr))* $(; $fill:ident ($list:expr))?) => {{
         #[allow(unused_mut, reason = "not every command has something to set")]
         let mut request = $admin.$request();
         $(request.get().$set($value);)*
+        $(request.get().$fill($list)?;)?
         $read(request.send().promise.await?.get()?.get_result()?)
     }};
 }
@@ -66,19 +67,40 @@ pub(crate) async fn call(admin: admin::Client, command: AdminCommand) -> Result<
         AdminCommand::Restore { database, new_name, from } => {
             say!(admin, restore_request, set_database(&database), set_new_name(&new_name), set_from(&from))
         }
-        AdminCommand::Recover { leaves } => {
-            let mut request = admin.recover_request();
-            let mut list = request.get().init_leaves(leaves.len() as u32);
-            (0u32..).zip(&leaves).for_each(|(i, leaf)| list.set(i, leaf));
-            read_said(request.send().promise.await?.get()?.get_result()?)
-        }
-        AdminCommand::ExplainRecover { leaves } => {
-            let mut request = admin.explain_recover_request();
-            let mut list = request.get().init_leaves(leaves.len() as u32);
-            (0u32..).zip(&leaves).for_each(|(i, leaf)| list.set(i, leaf));
-            read_listing(request.send().promise.await?.get()?.get_result()?)
-        }
+        AdminCommand::Recover { leaves } => say!(admin, recover_request; set_leaves(&leaves[..])),
+        AdminCommand::ExplainRecover { leaves } => list!(admin, explain_recover_request; set_leaves(&leaves[..])),
+        AdminCommand::User(command) => user_call(admin, command).await,
         AdminCommand::RebalanceStatus { database } => list!(admin, rebalance_status_request, set_database(&database)),
+    }
+}
+
+async fn user_call(admin: admin::Client, command: UserCommand) -> Result<AdminReply> {
+    match command {
+        UserCommand::Create { name, password, if_not_exists } => {
+            say!(admin, create_user_request, set_name(&name), set_password(&password.0), set_if_not_exists(if_not_exists))
+        }
+        UserCommand::Drop { name, if_exists } => say!(admin, drop_user_request, set_name(&name), set_if_exists(if_exists)),
+        UserCommand::SetPassword { name, password } => {
+            say!(admin, set_password_request, set_name(&name), set_password(&password.0))
+        }
+        UserCommand::Grant(grant) => say!(
+            admin,
+            grant_request,
+            set_database(&grant.database),
+            set_table(&grant.table),
+            set_user(&grant.user);
+            set_privileges(&grant.privileges[..])
+        ),
+        UserCommand::Revoke(grant) => say!(
+            admin,
+            revoke_request,
+            set_database(&grant.database),
+            set_table(&grant.table),
+            set_user(&grant.user);
+            set_privileges(&grant.privileges[..])
+        ),
+        UserCommand::List => list!(admin, users_request),
+        UserCommand::Grants { user } => list!(admin, grants_request, set_user(&user)),
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use capnp::capability::Rc;
 use stoa_schema::admin_capnp::{admin, listing, said};
 
-use crate::admin::{AdminCommand, AdminReply};
+use crate::admin::{AdminCommand, AdminReply, Grant, Password, UserCommand};
 use crate::io::blocking;
 use crate::peer_server::Guard;
 use crate::session::{Cancelled, SessionService};
@@ -46,6 +46,18 @@ fn misplaced() -> Failure {
 
 fn texts(from: capnp::text_list::Reader<'_>) -> capnp::Result<Vec<String>> {
     from.iter().map(|text| Ok(text?.to_string()?)).collect()
+}
+
+/// What a user gets or loses, of the parameters of either.
+macro_rules! granted {
+    ($from:ident) => {
+        Grant {
+            privileges: texts($from.get_privileges()?)?,
+            database: $from.get_database()?.to_string()?,
+            table: $from.get_table()?.to_string()?,
+            user: $from.get_user()?.to_string()?,
+        }
+    };
 }
 
 /// A method of the interface: how it answers, and the command of its parameters.
@@ -121,6 +133,21 @@ impl admin::Server for AdminServer {
     method!(say recover(from: RecoverParams, RecoverResults) AdminCommand::Recover { leaves: texts(from.get_leaves()?)? });
     method!(list explain_recover(from: ExplainRecoverParams, ExplainRecoverResults)
         AdminCommand::ExplainRecover { leaves: texts(from.get_leaves()?)? });
+    method!(say create_user(from: CreateUserParams, CreateUserResults) AdminCommand::User(UserCommand::Create {
+        name: from.get_name()?.to_string()?,
+        password: Password(from.get_password()?.to_string()?),
+        if_not_exists: from.get_if_not_exists(),
+    }));
+    method!(say drop_user(from: DropUserParams, DropUserResults)
+        AdminCommand::User(UserCommand::Drop { name: from.get_name()?.to_string()?, if_exists: from.get_if_exists() }));
+    method!(say set_password(from: SetPasswordParams, SetPasswordResults) AdminCommand::User(UserCommand::SetPassword {
+        name: from.get_name()?.to_string()?,
+        password: Password(from.get_password()?.to_string()?),
+    }));
+    method!(say grant(from: GrantParams, GrantResults) AdminCommand::User(UserCommand::Grant(granted!(from))));
+    method!(say revoke(from: RevokeParams, RevokeResults) AdminCommand::User(UserCommand::Revoke(granted!(from))));
+    method!(list users(UsersParams, UsersResults) AdminCommand::User(UserCommand::List));
+    method!(list grants(from: GrantsParams, GrantsResults) AdminCommand::User(UserCommand::Grants { user: from.get_user()?.to_string()? }));
     method!(list rebalance_status(from: RebalanceStatusParams, RebalanceStatusResults)
         AdminCommand::RebalanceStatus { database: from.get_database()?.to_string()? });
 }

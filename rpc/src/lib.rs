@@ -10,6 +10,7 @@
 pub mod admin;
 mod admin_client;
 mod admin_server;
+mod admin_users;
 mod answered;
 pub mod backup;
 mod backup_client;

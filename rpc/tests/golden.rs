@@ -366,7 +366,31 @@ fn administration() -> Vec<(&'static str, Vec<u8>)> {
         to.set_full(true);
     });
     let explain = message(|m| m.init_root::<admin::explain_rebalance_params::Builder<'_>>().set_full(true));
-    vec![("admin-rebalance-full", rebalance), ("admin-explain-rebalance-full", explain)]
+    let create = message(|m| {
+        let mut to: admin::create_user_params::Builder<'_> = m.init_root();
+        to.set_name("ada");
+        to.set_password("secret");
+        to.set_if_not_exists(true);
+    });
+    let set_password = message(|m| {
+        let mut to: admin::set_password_params::Builder<'_> = m.init_root();
+        to.set_name("ada");
+        to.set_password("secret");
+    });
+    let grant = message(|m| {
+        let mut to: admin::grant_params::Builder<'_> = m.init_root();
+        to.set_privileges(&["SELECT", "INSERT"][..]).unwrap();
+        to.set_database("d");
+        to.set_table("t");
+        to.set_user("ada");
+    });
+    vec![
+        ("admin-rebalance-full", rebalance),
+        ("admin-explain-rebalance-full", explain),
+        ("admin-create-user", create),
+        ("admin-set-password", set_password),
+        ("admin-grant", grant),
+    ]
 }
 
 /// What clients know of the transactions of their statements, and how they ask for them.

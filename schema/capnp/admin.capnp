@@ -51,6 +51,18 @@ interface Admin {
   # Makes the catalog of a cluster that lost all of its coordinators from what leaves hold, on new ones; and what that would be.
   recover @25 (leaves :List(Text)) -> (result :Said);
   explainRecover @26 (leaves :List(Text)) -> (result :Listing);
+
+  # Users.
+  createUser @27 (name :Text, password :Text, ifNotExists :Bool) -> (result :Said);
+  dropUser @28 (name :Text, ifExists :Bool) -> (result :Said);
+  setPassword @29 (name :Text, password :Text) -> (result :Said);
+  users @32 () -> (result :Listing);
+
+  # What a user may do. `privileges`: SELECT and so on; none: all. On a table (without `database`: of the session's), a database (without
+  # `table`), or, without both, everything.
+  grant @30 (privileges :List(Text), database :Text, table :Text, user :Text) -> (result :Said);
+  revoke @31 (privileges :List(Text), database :Text, table :Text, user :Text) -> (result :Said);
+  grants @33 (user :Text) -> (result :Listing);                 # empty: of the session's
 }
 
 struct Said {

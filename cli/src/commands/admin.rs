@@ -2,10 +2,10 @@
 
 use std::io::IsTerminal;
 
-use stoa_client::AdminCommand as Call;
+use stoa_client::{AdminCommand as Call, Grant, Password, UserCommand};
 use stoa_coordinator::Outcome;
 
-use crate::args::{AdminArgs, AdminCommand};
+use crate::args::{AdminArgs, AdminCommand, Scope};
 use crate::connection::Connection;
 use crate::{Error, Result, output, progress};
 
@@ -51,8 +51,27 @@ fn agrees() -> Result<bool> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
+fn granted(privileges: &[String], on: &Scope, user: &str) -> Grant {
+    let all = matches!(privileges, [all] if all.eq_ignore_ascii_case("ALL"));
+    let (Scope { database, table }, user) = (on.clone(), user.to_owned());
+    Grant { privileges: if all { vec![] } else { privileges.to_vec() }, database, table, user }
+}
+
 fn call(command: &AdminCommand) -> Call {
     match command {
+        AdminCommand::CreateUser { name, identified_by, if_not_exists } => Call::User(UserCommand::Create {
+            name: name.clone(),
+            password: Password(identified_by.clone()),
+            if_not_exists: *if_not_exists,
+        }),
+        AdminCommand::DropUser { name, if_exists } => Call::User(UserCommand::Drop { name: name.clone(), if_exists: *if_exists }),
+        AdminCommand::SetPassword { name, identified_by } => {
+            Call::User(UserCommand::SetPassword { name: name.clone(), password: Password(identified_by.clone()) })
+        }
+        AdminCommand::Grant { privileges, on, to } => Call::User(UserCommand::Grant(granted(privileges, on, to))),
+        AdminCommand::Revoke { privileges, on, from } => Call::User(UserCommand::Revoke(granted(privileges, on, from))),
+        AdminCommand::Users => Call::User(UserCommand::List),
+        AdminCommand::Grants { of } => Call::User(UserCommand::Grants { user: of.clone().unwrap_or_default() }),
         AdminCommand::AddLeaf { address, group } => Call::AddLeaf { address: address.clone(), group: group.unwrap_or(0) },
         AdminCommand::RemoveLeaf { address, force } => Call::RemoveLeaf { address: address.clone(), force: *force },
         AdminCommand::AddCoordinator { address } => Call::AddCoordinator { address: address.clone() },

@@ -67,6 +67,57 @@ fn every_command() {
 }
 
 #[test]
+fn commands_about_users() {
+    let cluster = Cluster::start(1);
+    let coordinator = cluster.address(0);
+    cluster.ok("CREATE TABLE t (a INT); INSERT INTO t VALUES (1)");
+    let as_user = |user: &str, password: &str, args: &[&str]| {
+        let mut command = cluster.command_at(&coordinator, &[args, &["--format", "csv"]].concat());
+        let output = command.env("STOA_USER", user).env("STOA_PASSWORD", password).output().unwrap();
+        (output.status.success(), text(&output))
+    };
+    assert_eq!(succeeds(&cluster, &coordinator, &["users"]), "User\n");
+    succeeds(&cluster, &coordinator, &["create-user", "boss", "--identified-by", "it's me"]);
+    refuses(&cluster, &coordinator, &["users"], "user 'root' or the password is wrong");
+    let boss = |args: &[&str]| as_user("boss", "it's me", &[&["admin"], args].concat());
+    let ok = |args: &[&str]| {
+        let (success, said) = boss(args);
+        assert!(success, "{args:?}: {said}");
+        said
+    };
+    ok(&["create-user", "ada"]);
+    assert!(!boss(&["create-user", "ada"]).0);
+    ok(&["create-user", "ada", "--if-not-exists"]);
+    ok(&["set-password", "ada", "--identified-by", "of ada"]);
+    let ada = |sql: &str| as_user("ada", "of ada", &["sql", "-c", sql]);
+    assert!(!ada("SELECT * FROM t").0);
+    ok(&["grant", "select,INSERT", "--on", "stoa.t", "--to", "ada"]);
+    assert_eq!(ada("SELECT * FROM t"), (true, "a\n1\n".to_owned()));
+    let grants = ok(&["grants", "ada"]);
+    assert!(grants.contains("SELECT") && grants.contains("INSERT") && grants.contains("stoa.t"), "{grants}");
+    ok(&["revoke", "INSERT", "--on", "t", "--from", "ada"]);
+    assert!(ada("SELECT * FROM t").0 && !ada("INSERT INTO t VALUES (2)").0);
+    ok(&["grant", "all", "--on", "stoa.*", "--to", "ada"]);
+    assert!(ada("DELETE FROM t WHERE a = 2").0);
+    assert_eq!(ada("SELECT count(*) AS n FROM t"), (true, "n\n1\n".to_owned()));
+    ok(&["revoke", "ALL", "--on", "stoa.*", "--from", "ada"]);
+    assert!(!boss(&["grant", "select; drop", "--on", "*.*", "--to", "ada"]).0);
+    // Everybody may see what he may do, and set his own password, but nobody else's.
+    assert!(as_user("ada", "of ada", &["admin", "grants"]).0);
+    let denied = as_user("ada", "of ada", &["admin", "set-password", "boss", "--identified-by", "x"]);
+    assert!(!denied.0 && denied.1.contains("may not CLUSTER"), "{}", denied.1);
+    assert!(as_user("ada", "of ada", &["admin", "set-password", "ada", "--identified-by", "y"]).0);
+    assert!(!as_user("ada", "of ada", &["admin", "grants"]).0);
+    assert_eq!(ok(&["users"]).lines().count(), 3);
+    ok(&["drop-user", "ada"]);
+    assert!(!boss(&["drop-user", "ada"]).0);
+    ok(&["drop-user", "ada", "--if-exists"]);
+    // No password is in a log.
+    let log = std::fs::read_to_string(cluster.path().join("coordinator1.log")).unwrap();
+    assert!(!log.contains("it's me") && !log.contains("it''s me") && !log.contains("of ada"), "{log}");
+}
+
+#[test]
 fn commands_that_move_copies() {
     let cluster = Cluster::start(2);
     let coordinator = cluster.address(0);
