@@ -23,7 +23,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// How often who waits for a turn looks whether he is cancelled.
 const LOOK: Duration = Duration::from_millis(10);
 /// How often a statement is run at most: one that is the end of every coordinator is not to be that for ever.
-const RUNS: usize = 5;
+const RUNS: usize = 10;
 /// What a statement gives whose own words were lost.
 const DONE: &str = "done: the coordinator was lost after it had been committed";
 

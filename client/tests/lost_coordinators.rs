@@ -214,7 +214,7 @@ fn start(does: impl IntoIterator<Item = Does>, finds: impl IntoIterator<Item = S
         numbers: Mutex::default(),
     });
     let security = Security::default();
-    let addresses: Vec<String> = (0..7)
+    let addresses: Vec<String> = (0..12)
         .map(|own| {
             let service = Arc::new(Fake(fakes.clone(), own));
             let listener = serve_coordinator(&fakes.io, "127.0.0.1:0", &security, Limits::default(), service).unwrap();
@@ -297,9 +297,9 @@ fn others_are_asked_when_those_that_are_asked_are_lost_too() {
 
 #[test]
 fn a_statement_that_ends_every_coordinator_has_an_end() {
-    let (_fakes, client) = start((0..5).map(|_| Dies), (0..5).map(|_| NEVER));
+    let (_fakes, client) = start((0..10).map(|_| Dies), (0..10).map(|_| NEVER));
     let failed = said(&client, "INSERT").unwrap_err();
-    assert!(failed.contains("5 times a coordinator was lost while the statement ran, and nothing of it was done"), "{failed}");
+    assert!(failed.contains("10 times a coordinator was lost while the statement ran, and nothing of it was done"), "{failed}");
 }
 
 #[test]

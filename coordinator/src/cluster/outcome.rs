@@ -1,9 +1,10 @@
 //! What came of transactions, asked of those that decided.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use stoa_exec::CancelToken;
+use stoa_rpc::leaf::REFERENCE;
 use stoa_rpc::session::StatementOutcome;
 
 use super::Shared;
@@ -39,11 +40,11 @@ impl Shared {
     }
 
     /// What came of a change of a database that has been, or would be, decided under one of these numbers. Nobody but its coordinator
-    /// knows which partition decides: all of them are asked.
+    /// knows which partition decides: all of them are asked. Who had prepared its part is told, and keeps nobody waiting any more.
     pub(super) fn outcome(&self, database: &str, transactions: &[u64], cancel: &CancelToken) -> Result<StatementOutcome> {
         let partitions: Vec<u32> = (0u32..).zip(&self.control.database(database)?.masters).map(|(ordinal, _)| ordinal).collect();
-        let (committed, began) = (AtomicBool::new(false), Instant::now());
-        let over = || committed.load(Ordering::Relaxed) || began.elapsed() > self.retry_limit.0;
+        let (committed, began) = (OnceLock::new(), Instant::now());
+        let over = || committed.get().is_some() || began.elapsed() > self.retry_limit.0;
         let some: Vec<&[u32]> = partitions.chunks(partitions.len().div_ceil(AT_ONCE).max(1)).collect();
         let silent = in_parallel(&some, |some| {
             let mut silent = None;
@@ -52,7 +53,8 @@ impl Shared {
                 let kept = if let Some(Some(moment)) = outcome {
                     // Who asks this coordinator from now on sees it.
                     self.clock.hear(moment);
-                    committed.store(true, Ordering::Relaxed);
+                    // One of them at most is committed.
+                    let _ = committed.set((transaction, moment));
                     KEPT
                 } else {
                     FENCED
@@ -63,9 +65,15 @@ impl Shared {
             Ok(silent)
         })?;
         let outcome = match (committed.into_inner(), silent.into_iter().flatten().next()) {
-            (true, _) => StatementOutcome::Committed,
-            (false, None) => StatementOutcome::Never,
-            (false, Some(ordinal)) => {
+            (Some((transaction, moment)), _) => {
+                self.settle(database, &[transaction], Some(moment));
+                StatementOutcome::Committed
+            }
+            (None, None) => {
+                self.settle(database, transactions, None);
+                StatementOutcome::Never
+            }
+            (None, Some(ordinal)) => {
                 StatementOutcome::Unknown(format!("partition {ordinal} of database '{database}' does not answer"))
             }
         };
@@ -76,5 +84,26 @@ impl Shared {
             "the coordinator of a statement was lost: its client asks what came of it"
         );
         Ok(outcome)
+    }
+
+    /// Tells all who may have prepared them what came of transactions. Who is not reached now is told later ([`super::in_doubt`]).
+    fn settle(&self, database: &str, transactions: &[u64], commit: Option<u64>) {
+        let Ok(now) = self.control.database(database) else { return };
+        let masters = (0u32..).zip(&now.masters).filter_map(|(ordinal, master)| Some((master.clone()?, ordinal)));
+        let copies = now.reference.iter().map(|address| (address.clone(), REFERENCE));
+        let places: Vec<(String, u32)> = masters.chain(copies).collect();
+        let some: Vec<&[(String, u32)]> = places.chunks(places.len().div_ceil(AT_ONCE).max(1)).collect();
+        let told = in_parallel(&some, |some| {
+            for ((address, ordinal), transaction) in some.iter().flat_map(|place| transactions.iter().map(move |t| (place, *t))) {
+                let leaf = self.leaves.leaf(address);
+                if let Err(failure) = leaf.and_then(|leaf| leaf.resolve(database, *ordinal, transaction, commit)) {
+                    tracing::debug!(transaction, ordinal, %failure, "a partition was not told what came of a transaction");
+                }
+            }
+            Ok(())
+        });
+        if let Err(failure) = told {
+            tracing::warn!(%failure, "partitions were not told what came of transactions");
+        }
     }
 }
