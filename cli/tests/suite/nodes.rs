@@ -66,7 +66,9 @@ impl Cluster {
         let pid = self.pid(node);
         assert!(Command::new("kill").arg(format!("-{signal}")).arg(&pid).status().unwrap().success());
         let (stat, began) = (format!("/proc/{pid}/stat"), Instant::now());
-        let lives = || fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z "));
+        // The first of its threads may be gone before the others are, which have its files open.
+        let threads = || fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+        let lives = || fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z ")) || threads() > 1;
         while signal == "KILL" && lives() && began.elapsed() < Duration::from_secs(10) {
             std::thread::sleep(Duration::from_millis(1));
         }
