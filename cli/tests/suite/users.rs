@@ -85,6 +85,10 @@ fn users_do_what_was_granted() {
     no("INSERT INTO t SELECT a FROM s", "may not SELECT on stoa.s");
     users.ok("boss", "REVOKE SELECT ON t FROM ada");
     no("SELECT * FROM t", "may not SELECT on stoa.t");
+    // Who may fill a table need not read it.
+    users.ok("ada", "INSERT INTO t VALUES (3); INSERT INTO t VALUES (3 + 1); INSERT INTO t SELECT 5");
+    no("INSERT INTO t SELECT a FROM t", "may not SELECT on stoa.t");
+    no("INSERT INTO t VALUES ((SELECT max(a) FROM t))", "may not SELECT on stoa.t");
     users.fails("boss", "GRANT FLY ON t TO ada", "there is no privilege FLY");
     users.fails("boss", "DROP USER boss", "last who may administer");
     users.ok("ada", "ALTER USER ada IDENTIFIED BY 'another'");

@@ -109,6 +109,10 @@ fn logical_plan(ast: Ast, provider: &Provider<'_>) -> Result<LogicalPlan, DataFu
     if let Some((insert, query)) = insert::query_of(&ast) {
         return insert::plan(insert, query, provider);
     }
+    if matches!(ast, Ast::Insert(_)) {
+        // The front end looks it up before all that the rows are made of.
+        provider.fill_next();
+    }
     let planner = SqlToRel::new_with_options(provider, parser_options());
     match planner.sql_statement_to_plan(ast)? {
         LogicalPlan::Dml(DmlStatement { input, .. }) => Ok(std::sync::Arc::unwrap_or_clone(input)),

@@ -81,6 +81,8 @@ pub(crate) struct Provider<'a> {
     tables: RefCell<HashMap<String, Arc<dyn TableSource>>>,
     /// The table that is not the catalog's.
     own: Option<String>,
+    /// The next table that is asked for is one that rows are put into: nobody reads it.
+    fills: Cell<bool>,
 }
 
 impl<'a> Provider<'a> {
@@ -97,6 +99,7 @@ impl<'a> Provider<'a> {
             timeless: Cell::new(true),
             tables: RefCell::default(),
             own: None,
+            fills: Cell::new(false),
         }
     }
 
@@ -106,6 +109,11 @@ impl<'a> Provider<'a> {
         let table: Arc<dyn TableSource> = Arc::new(Table { addressed, ..scan_source(info) });
         provider.tables.borrow_mut().insert(name.to_owned(), table);
         Provider { own: Some(name.to_owned()), ..provider }
+    }
+
+    /// The next table that is asked for is one that rows are put into.
+    pub(super) fn fill_next(&self) {
+        self.fills.set(true);
     }
 
     /// Whether an expression calls an aggregate of that name.
@@ -186,7 +194,8 @@ impl ContextProvider for Provider<'_> {
             return Err(SqlError::new(format!("there is no table '{reference}': tables have no schema prefix")).into());
         }
         let source = self.source(name)?;
-        if self.view_depth.get() == 0 && self.own.as_deref() != Some(name) {
+        let read = !self.fills.replace(false);
+        if read && self.view_depth.get() == 0 && self.own.as_deref() != Some(name) {
             self.catalog.may_read(name)?;
         }
         Ok(source)
