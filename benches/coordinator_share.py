@@ -1,10 +1,9 @@
-"""What a query costs a coordinator, beside what it costs the leaves: processor time of the processes, from /proc.
+"""What a query costs a coordinator, beside what it costs the leaves: processor time of their threads as the scheduler counts it, from /proc.
 
 python3 benches/coordinator_share.py STOA SCRATCH [RUNS] [QUERY ...]
 
 One coordinator and two leaves on this machine, TPC-H of scale 1, each query RUNS times (default 300) by one client, three times over.
 """
-import os
 import pathlib
 import shutil
 import sys
@@ -12,19 +11,17 @@ import time
 
 from cluster import Cluster
 
-TICK = 1 / os.sysconf("SC_CLK_TCK")
-
 
 def used(pid):
-    """Seconds of processor time, and switches of the threads that there are."""
-    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    switches = 0
+    """Seconds of processor time, and switches, of the threads that there are."""
+    seconds, switches = 0.0, 0
     for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
         try:
+            seconds += int((task / "schedstat").read_text().split()[0]) / 1e9
             switches += int(next(l for l in (task / "status").read_text().splitlines() if l.startswith("voluntary")).split()[1])
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             pass
-    return (int(fields[11]) + int(fields[12])) * TICK, switches
+    return seconds, switches
 
 
 def main(stoa, scratch, runs, queries):

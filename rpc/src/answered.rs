@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::io::{Allowance, blocking};
 use crate::listen::Calls;
+use crate::parts::MAX_PARTS;
 use crate::peer_server::Guard;
 use crate::pump::IN_ANSWER;
 use crate::session::{Answer, AnswerPart, Cancelled, Decisions, HowFar};
@@ -80,9 +81,8 @@ async fn in_turn(
     let cancelled = Cancelled::default();
     let _guard = Guard(cancelled.clone());
     let followed = progress.then(Followed::default);
-    let (held_by_sink, followed_by_sink) = (held.clone(), followed.clone());
     let mut sink =
-        QueueAnswer { held: held_by_sink, parts: sender, cancelled: cancelled.clone(), followed: followed_by_sink, statement };
+        QueueAnswer { held: held.clone(), parts: sender, cancelled: cancelled.clone(), followed: followed.clone(), statement };
     let work = async {
         let run = std::pin::pin!(blocking(move || Ok((run(&mut sink, &cancelled), turn))));
         let send = std::pin::pin!(send(held, parts, &to));
@@ -147,9 +147,9 @@ impl Held {
     fn keep(&self, part: AnswerPart) -> Option<AnswerPart> {
         let mut held = self.0.lock();
         let Some(held) = &mut *held else { return Some(part) };
-        // Past the limit it stays there.
+        // Past a limit it stays there.
         held.bytes = held.bytes.saturating_add(part.bytes());
-        if held.bytes > IN_ANSWER {
+        if held.bytes > IN_ANSWER || held.parts.len() == MAX_PARTS {
             return Some(part);
         }
         held.parts.push(part);

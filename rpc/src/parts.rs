@@ -4,6 +4,9 @@ use stoa_schema::coordinator_capnp::part;
 
 use crate::session::AnswerPart;
 
+/// Parts that a result takes along.
+pub(crate) const MAX_PARTS: usize = 4096;
+
 type List = capnp::struct_list::Owned<part::Owned>;
 
 /// Writes parts.
@@ -21,6 +24,10 @@ pub(crate) fn write(parts: &[AnswerPart], mut to: <List as capnp::traits::Owned>
 
 /// Reads parts.
 pub(crate) fn read(from: <List as capnp::traits::Owned>::Reader<'_>) -> capnp::Result<Vec<AnswerPart>> {
+    // A list of structs without content costs its sender nothing.
+    if from.len() as usize > MAX_PARTS {
+        return Err(capnp::Error::failed(format!("a result does not take {} parts along", from.len())));
+    }
     let part = |from: part::Reader<'_>| {
         Ok(match from.which()? {
             part::Columns(stream) => AnswerPart::Columns(stream?.to_vec()),

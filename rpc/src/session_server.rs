@@ -121,6 +121,7 @@ struct Ran {
     refused: bool,
 }
 
+#[derive(Clone)]
 struct SessionServer {
     session: Arc<dyn SessionService>,
     turns: Turns,
@@ -160,8 +161,7 @@ impl SessionServer {
         };
         let session = self.session.clone();
         let statement = blocking(move || session.prepare(&sql)).await?;
-        let session = SessionServer { session: self.session.clone(), turns: self.turns.clone(), prepared: self.prepared.clone() };
-        Ok(PreparedServer { statement, session, _permit: permit })
+        Ok(PreparedServer { statement, session: self.clone(), _permit: permit })
     }
 }
 

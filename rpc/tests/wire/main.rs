@@ -7,3 +7,4 @@ mod messages;
 mod previous_minor;
 mod raw;
 mod sessions;
+mod silence;
