@@ -238,8 +238,11 @@ impl Rows for ClusterRows {
         &self.def
     }
 
-    fn number_rows(&mut self, _: &str, unit: &'static str, first: u64) {
+    fn number_rows(&mut self, file: &str, unit: &'static str, first: u64) {
         self.names = RowNames { unit, first };
+        if let Some(loader) = &mut self.loader {
+            loader.number_rows(file, unit == RowNames::LINES, first);
+        }
     }
 
     fn push(&mut self, batch: &RecordBatch) -> stoa_coordinator::Result<()> {

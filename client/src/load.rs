@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use stoa_rpc::ipc::write_chunks;
 use stoa_rpc::session::{SessionService, StatementOutcome, TableLoad, random_number};
-use stoa_rpc::{Failure, FailureKind, Result, SessionClient};
+use stoa_rpc::{Failure, FailureKind, Result, RowOrigin, SessionClient};
 
 use crate::Cancelled;
 use crate::sessions::{Sessions, Since, broke, not_known};
@@ -18,6 +18,8 @@ pub struct Loader {
     /// Of its transaction; 0: the coordinator is of a version that cannot be asked for it.
     number: u64,
     rows: u64,
+    /// Where the next rows come from, if the coordinator was not told yet.
+    origin: Option<RowOrigin>,
 }
 
 impl Loader {
@@ -26,7 +28,13 @@ impl Loader {
             let number = if session.finds_out() { random_number() } else { 0 };
             Ok((session.clone(), number, session.load(table, number)?))
         })?;
-        Ok(Loader { sessions: sessions.clone(), session, load, number, rows: 0 })
+        Ok(Loader { sessions: sessions.clone(), session, load, number, rows: 0, origin: None })
+    }
+
+    /// Errors number the rows pushed from now on anew: the next one is `first`, of a file if its name is not empty, and is called a line
+    /// or a row. Without it rows are counted from 1.
+    pub fn number_rows(&mut self, file: &str, lines: bool, first: u64) {
+        self.origin = Some(RowOrigin { file: file.to_owned(), lines, first, numbers: vec![] });
     }
 
     /// Adds rows; columns are matched by position and cast to the table's types.
@@ -35,7 +43,7 @@ impl Loader {
     /// If a row does not fit; nothing of the load stays then.
     pub fn push(&mut self, batch: &RecordBatch) -> Result<()> {
         self.rows += batch.num_rows() as u64;
-        write_chunks(std::slice::from_ref(batch), &mut |chunk| self.load.write(chunk))
+        write_chunks(std::slice::from_ref(batch), &mut |chunk| self.load.write(chunk, self.origin.take()))
     }
 
     /// Makes all rows visible; how many they are. If the coordinator is lost meanwhile, another one is asked what came of it.

@@ -16,7 +16,7 @@ use stoa_rpc::peer::PeerService;
 use stoa_rpc::session::{
     Answer, AnswerPart, CoordinatorService, PreparedService, RANDOM, SessionService, StatementOutcome, TableLoad,
 };
-use stoa_rpc::{Io, Limits, Listener, serve_coordinator};
+use stoa_rpc::{Io, Limits, Listener, RowOrigin, serve_coordinator};
 
 /// What a coordinator does next with a statement, or the end of a load.
 #[derive(Debug)]
@@ -190,7 +190,7 @@ impl PreparedService for FakeSession {
 }
 
 impl TableLoad for FakeSession {
-    fn write(&mut self, _: Vec<u8>) -> Result<()> {
+    fn write(&mut self, _: Vec<u8>, _: Option<RowOrigin>) -> Result<()> {
         Ok(())
     }
 

@@ -53,7 +53,7 @@ pub use sketch::Sketch;
 pub use statistics::{ColumnStatistics, TableStatistics};
 pub use table::{Partition, Scanned, Stored, Table};
 pub use types::is_storable;
-pub use writer::{RowNames, RowNumbers, TableWriter, conform};
+pub use writer::{Origin, RowNames, RowNumbers, TableWriter, conform};
 pub use zone::{Verdict, Zone};
 
 /// Rows of a block, the unit of zone maps, bit-packing and random access.

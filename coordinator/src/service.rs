@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use stoa_columnstore::RowNames;
 use stoa_exec::{CancelToken, Progress};
 use stoa_plan::codec::decode;
 use stoa_rpc::admin::{AdminCommand, AdminReply};
@@ -12,7 +13,7 @@ use stoa_rpc::session::{
     Answer, AnswerPart, Cancelled, CoordinatorService, Login, MAX_TRANSACTIONS, PreparedService, RANDOM, SessionService,
     StatementOutcome, TableLoad,
 };
-use stoa_rpc::{Failure, FailureKind, Result};
+use stoa_rpc::{Failure, FailureKind, Result, RowOrigin};
 
 use crate::access::{self, Asker};
 use crate::catalog::Privilege;
@@ -301,8 +302,11 @@ pub(crate) fn send(answer: &mut dyn Answer, outcome: Outcome) -> std::result::Re
 struct ClientLoad(Option<Box<dyn Rows>>);
 
 impl TableLoad for ClientLoad {
-    fn write(&mut self, chunk: Vec<u8>) -> Result<()> {
+    fn write(&mut self, chunk: Vec<u8>, origin: Option<RowOrigin>) -> Result<()> {
         let rows = self.0.as_mut().ok_or_else(over)?;
+        if let Some(RowOrigin { file, lines, first, .. }) = origin {
+            rows.number_rows(&file, if lines { RowNames::LINES } else { RowNames::ROWS }, first);
+        }
         let (_, batches) = read_chunk(chunk)?;
         let pushed = batches.iter().try_for_each(|batch| rows.push(batch)).map_err(Error::into_failure);
         if pushed.is_err() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::backup::{BackupPlace, BackupSetup, LeafBackup};
 use crate::replication::{FedCopy, Holdings, Orders, Position, Report};
-use crate::{ChunkSink, Result, Running};
+use crate::{ChunkSink, Result, RowOrigin, Running};
 
 /// A leaf.
 pub trait LeafService: Send + Sync {
@@ -317,11 +317,11 @@ pub trait Delivery: ChunkSink + Send {
 
 /// Rows on their way into a partition. Dropped before they are committed, nothing of them stays.
 pub trait Load: Send {
-    /// Takes a chunk.
+    /// Takes a chunk. Without `origin` its rows follow those before, or nobody knows where they came from.
     ///
     /// # Errors
     /// If a row does not fit the table, or cannot be stored.
-    fn write(&mut self, chunk: Vec<u8>) -> Result<()>;
+    fn write(&mut self, chunk: Vec<u8>, origin: Option<RowOrigin>) -> Result<()>;
 
     /// Makes all rows durable; none is visible yet.
     ///

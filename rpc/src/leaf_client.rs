@@ -23,7 +23,7 @@ use crate::replication_client;
 use crate::running::within;
 use crate::transaction_client::{self, RemoteTransaction};
 use crate::watch::Watch;
-use crate::{ChunkSink, Failure, FailureKind, Io, Result, Running, Security, pump};
+use crate::{ChunkSink, Failure, FailureKind, Io, Result, RowOrigin, Running, Security, origin, pump};
 
 /// The minor version from which on leaves know the call that is a whole query.
 const QUERY: u16 = 1;
@@ -407,10 +407,13 @@ impl RemoteLoad {
 }
 
 impl Load for RemoteLoad {
-    fn write(&mut self, chunk: Vec<u8>) -> Result<()> {
+    fn write(&mut self, chunk: Vec<u8>, from: Option<RowOrigin>) -> Result<()> {
         self.remote.call(LONG, move |load| async move {
             let mut request = load.write_request();
             request.get().set_chunk(&chunk);
+            if let Some(from) = &from {
+                origin::write(from, request.get().init_origin())?;
+            }
             let response = request.send().promise.await?;
             done::read(response.get()?.get_result()?)
         })

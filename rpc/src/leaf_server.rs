@@ -17,7 +17,7 @@ use crate::listen::{Limits, Listener, listen};
 use crate::query_server::{self, Guard, QueryServer};
 use crate::replication_server::{self, FedCopyServer};
 use crate::transaction_server::{self, TransactionServer};
-use crate::{Io, MAJOR, MINOR, Result, Security};
+use crate::{Io, MAJOR, MINOR, Result, Security, origin};
 
 /// Serves a leaf on a port.
 ///
@@ -332,9 +332,10 @@ impl LoadServer {
 
 impl load::Server for LoadServer {
     async fn write(self: Rc<Self>, params: load::WriteParams, mut results: load::WriteResults) -> capnp::Result<()> {
-        let chunk = params.get()?.get_chunk()?.to_vec();
+        let params = params.get()?;
+        let (chunk, from) = (params.get_chunk()?.to_vec(), origin::sent(params.has_origin(), || params.get_origin())?);
         let load = self.0.clone();
-        done::write(blocking(move || load.lock().write(chunk)).await, results.get().init_result());
+        done::write(blocking(move || load.lock().write(chunk, from)).await, results.get().init_result());
         Ok(())
     }
 

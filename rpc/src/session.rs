@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use crate::Result;
 use crate::admin::{AdminCommand, AdminReply};
 use crate::peer::PeerService;
+use crate::{Result, RowOrigin};
 
 pub use crate::parameter::Parameter;
 
@@ -205,11 +205,12 @@ impl AnswerPart {
 
 /// Rows on their way into a table. Dropped before [`TableLoad::finish`], nothing of them stays.
 pub trait TableLoad: Send {
-    /// Takes a chunk: an Arrow IPC stream.
+    /// Takes a chunk: an Arrow IPC stream. Without `origin` its rows follow those before; the first of all is row 1. The numbers in
+    /// `origin` are not looked at.
     ///
     /// # Errors
     /// If a row does not fit the table.
-    fn write(&mut self, chunk: Vec<u8>) -> Result<()>;
+    fn write(&mut self, chunk: Vec<u8>, origin: Option<RowOrigin>) -> Result<()>;
 
     /// Makes all rows visible; how many they are.
     ///

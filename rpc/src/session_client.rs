@@ -17,7 +17,7 @@ use crate::client::{LONG, Line, Remote, SHORT, answer, connect, say_hello};
 use crate::session::{
     Answer, AnswerPart, Cancelled, Decisions, Login, Parameter, PreparedService, SessionService, StatementOutcome, TableLoad,
 };
-use crate::{FINDS_OUT, Failure, FailureKind, Heard, Io, Result, Security, done, parameter, parts, pump};
+use crate::{FINDS_OUT, Failure, FailureKind, Heard, Io, Result, RowOrigin, Security, done, origin, parameter, parts, pump};
 
 /// Parts of an answer that wait for the thread that takes them.
 const QUEUED: usize = 2;
@@ -420,11 +420,14 @@ struct RemoteLoad {
 }
 
 impl TableLoad for RemoteLoad {
-    fn write(&mut self, chunk: Vec<u8>) -> Result<()> {
+    fn write(&mut self, chunk: Vec<u8>, from: Option<RowOrigin>) -> Result<()> {
         let link = self.link.clone();
         self.remote.call(LONG, move |load| async move {
             let mut request = load.write_request();
             request.get().set_chunk(&chunk);
+            if let Some(from) = &from {
+                origin::write(from, request.get().init_origin())?;
+            }
             let response = link.heard(request.send().promise.await)?;
             done::read(response.get()?.get_result()?)
         })

@@ -14,6 +14,7 @@ use crate::done;
 use crate::door::{Door, Who};
 use crate::io::{Allowance, blocking, gone};
 use crate::listen::{Limits, Listener, listen};
+use crate::origin;
 use crate::parameter;
 use crate::parts;
 use crate::peer_server::{Guard, PeerServer};
@@ -316,8 +317,9 @@ impl LoadServer {
 
 impl load::Server for LoadServer {
     async fn write(self: Rc<Self>, params: load::WriteParams, mut results: load::WriteResults) -> capnp::Result<()> {
-        let chunk = params.get()?.get_chunk()?.to_vec();
-        done::write(self.call(move |load| load.write(chunk)).await, results.get().init_result());
+        let params = params.get()?;
+        let (chunk, from) = (params.get_chunk()?.to_vec(), origin::sent(params.has_origin(), || params.get_origin())?);
+        done::write(self.call(move |load| load.write(chunk, from)).await, results.get().init_result());
         Ok(())
     }
 

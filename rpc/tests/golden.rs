@@ -11,7 +11,7 @@ use stoa_schema::coordinator_capnp::{
     answer, decided, described, gate, loaded, part, peer, peer_status, prepared, prepared_statement, session,
 };
 use stoa_schema::leaf_capnp::{
-    change, decision, duplicates, fragment, in_doubt, leaf, merge_status, query_setup, ran, rows_read, status, transaction,
+    change, decision, duplicates, fragment, in_doubt, leaf, load, merge_status, query_setup, ran, rows_read, status, transaction,
     transaction_setup,
 };
 
@@ -207,11 +207,6 @@ fn transactions() -> Vec<(&'static str, Vec<u8>)> {
         to.set_blind(true);
         to.init_setup().set_transaction(5);
     });
-    let load = message(|m| {
-        let mut to: transaction::load_params::Builder<'_> = m.init_root();
-        to.set_table("t");
-        to.set_ordinal(3);
-    });
     let truncate = message(|m| {
         let mut to: transaction::truncate_params::Builder<'_> = m.init_root();
         to.set_table("t");
@@ -231,9 +226,26 @@ fn transactions() -> Vec<(&'static str, Vec<u8>)> {
         ("transaction-prepare", prepare),
         ("transaction-commit", commit),
         ("transaction-blind", blind),
-        ("transaction-load", load),
         ("transaction-truncate", truncate),
     ]
+}
+
+fn loads() -> Vec<(&'static str, Vec<u8>)> {
+    let load = message(|m| {
+        let mut to: transaction::load_params::Builder<'_> = m.init_root();
+        to.set_table("t");
+        to.set_ordinal(3);
+    });
+    let write = message(|m| {
+        let mut to: load::write_params::Builder<'_> = m.init_root();
+        to.set_chunk(b"rows");
+        let mut from = to.init_origin();
+        from.set_file("a.csv");
+        from.set_lines(true);
+        from.set_first(2);
+        from.set_numbers(&[1, 5][..]).unwrap();
+    });
+    vec![("transaction-load", load), ("load-write", write)]
 }
 
 fn outcomes() -> Vec<(&'static str, Vec<u8>)> {
@@ -454,7 +466,7 @@ fn whole_answers() -> Vec<(&'static str, Vec<u8>)> {
 
 #[test]
 fn messages_are_what_they_were() {
-    let before = [common(), coordinators(), leaves(), transactions(), outcomes(), moments(), peers(), progress()];
+    let before = [common(), coordinators(), leaves(), transactions(), loads(), outcomes(), moments(), peers(), progress()];
     before
         .iter()
         .chain(&[statements(), administration(), whole_answers()])

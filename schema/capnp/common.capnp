@@ -36,6 +36,14 @@ struct Done {
   }
 }
 
+# Where rows of a load came from, as messages say it.
+struct RowOrigin {
+  file @0 :Text;             # empty: no file
+  lines @1 :Bool;            # lines of it, not rows
+  first @2 :UInt64;          # the number of the first
+  numbers @3 :List(UInt32);  # of each row, counted from `first`, ascending; empty: they follow each other
+}
+
 # Takes rows. The next chunk may be sent before the last was answered; a receiver that falls behind answers late.
 interface RowSink {
   write @0 (chunk :Data) -> ();  # an Arrow IPC stream: schema and record batches

@@ -5,6 +5,7 @@ using Admin = import "admin.capnp";
 using Common = import "common.capnp";
 using Done = Common.Done;
 using Failure = Common.Failure;
+using RowOrigin = Common.RowOrigin;
 
 # What a coordinator's port offers before it knows who speaks.
 interface Gate {
@@ -131,7 +132,8 @@ struct Loading {
 
 # Rows on their way into a table. Dropped before `finish`, nothing of them stays.
 interface Load {
-  write @0 (chunk :Data) -> (result :Done);
+  # `origin` is for messages; without it the rows follow those before. Its `numbers` are not looked at.
+  write @0 (chunk :Data, origin :RowOrigin) -> (result :Done);
   finish @1 () -> (result :Loaded);
 }
 

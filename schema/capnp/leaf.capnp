@@ -4,6 +4,7 @@
 using Common = import "common.capnp";
 using Done = Common.Done;
 using Failure = Common.Failure;
+using RowOrigin = Common.RowOrigin;
 using RowSink = Common.RowSink;
 
 # What a leaf's port offers before it knows who speaks.
@@ -511,7 +512,8 @@ struct Loading {
 
 # Rows on their way into a partition. Dropped before `commit`, nothing of them stays.
 interface Load {
-  write @0 (chunk :Data) -> (result :Done);
+  # Without `origin` the rows follow those before, or come from nowhere that messages could name.
+  write @0 (chunk :Data, origin :RowOrigin) -> (result :Done);
   prepare @1 () -> (result :Done);   # all rows are durable, none is visible
   commit @2 () -> (result :Done);    # all are visible
 }

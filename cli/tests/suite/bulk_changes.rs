@@ -1,6 +1,7 @@
 //! Loads and TRUNCATEs over several partitions: whatever dies when, all rows are there or none.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -80,6 +81,38 @@ fn loads_and_truncates_are_whole_whatever_dies() {
     assert_eq!(found(&cluster), BTreeMap::from([(0, ROWS)]));
 }
 
+#[test]
+fn a_duplicate_key_of_a_load_is_named_with_its_file_and_line() {
+    let cluster = Cluster::start(2);
+    let folder = tempfile::tempdir().unwrap();
+    let (good, bad) = (folder.path().join("good.csv"), folder.path().join("bad.csv"));
+    let write = |path: &Path, ids: &mut dyn Iterator<Item = u64>| {
+        let lines: String = ids.map(|id| format!("{id},{}\n", "some text ".repeat(10))).collect();
+        std::fs::write(path, format!("k,v\n{lines}")).unwrap();
+    };
+    let load = |table: &str, files: &[&Path]| {
+        let files: Vec<&str> = files.iter().map(|file| file.to_str().unwrap()).collect();
+        cluster.command(&[&["load", table], &files[..], &["--header"]].concat()).output().unwrap()
+    };
+    // Several chunks for each partition, and rows in another order than they came.
+    write(&good, &mut (100_000..150_000));
+    write(&bad, &mut (200_000..300_000).map(|id| if id == 287_654 { 4_711 } else { id }));
+    for table in ["t", "r"] {
+        let kind = if table == "r" { "REFERENCE " } else { "" };
+        cluster.ok(&format!("CREATE {kind}TABLE {table} (k BIGINT NOT NULL, v TEXT, PRIMARY KEY (k), SORT KEY (v))"));
+        cluster.ok(&format!("INSERT INTO {table} VALUES (4711, 'there')"));
+        let output = load(table, &[&good, &bad]);
+        let named = format!("bad.csv: table '{table}', line 87656: there is a row with PRIMARY (4711) already");
+        assert!(!output.status.success() && text(&output).contains(&named), "{}", text(&output));
+        assert_eq!(cluster.ok(&format!("SELECT count(*) AS n FROM {table}")), "n\n1\n");
+        assert!(load(table, &[&good]).status.success());
+    }
+    // Rows that a query gives have numbers too, if they are many enough to be loaded.
+    let query = "INSERT INTO t SELECT CASE WHEN k = 149999 THEN 4711 ELSE k + 1000000 END, v FROM r";
+    cluster.fails(query, "there is a row with PRIMARY (4711) already");
+    cluster.fails(query, "table 't', row ");
+}
+
 /// Begins a transaction of this number that changes the partition of a leaf.
 type Begin = fn(&dyn LeafService, u32, u64) -> Arc<dyn LeafTransaction>;
 
@@ -95,7 +128,7 @@ fn load(leaf: &dyn LeafService, ordinal: u32, number: u64) -> Arc<dyn LeafTransa
     let transaction = begin(leaf, ordinal, number);
     let rows = Arc::new(Int64Array::from(vec![number as i64; 2])) as ArrayRef;
     let mut load = transaction.load("t", ordinal).unwrap();
-    load.write(one_chunk(&RecordBatch::try_from_iter([("a", rows)]).unwrap()).unwrap()).unwrap();
+    load.write(one_chunk(&RecordBatch::try_from_iter([("a", rows)]).unwrap()).unwrap(), None).unwrap();
     load.prepare().unwrap();
     assert!(load.commit().is_err(), "the transaction commits it");
     transaction

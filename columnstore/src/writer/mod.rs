@@ -21,7 +21,7 @@ use buffer::{RowBuffer, Rows};
 pub(crate) use flush::sorted;
 use flush::{Flush, Flushes};
 pub(crate) use load::Load;
-use origin::Origin;
+pub use origin::Origin;
 pub use prepare::{RowNames, RowNumbers, conform};
 pub(crate) use prepare::{canonical_column, canonical_columns};
 
@@ -40,8 +40,8 @@ pub struct TableWriter {
     rows: u64,
     /// How messages name the next row.
     names: RowNames,
-    /// The file that it is of, empty if it is of none; none if messages name no rows.
-    file: Option<Arc<str>>,
+    /// The file that it is of, empty if it is of none.
+    file: Arc<str>,
     flushes: Flushes,
     /// Segments that are durable and wait for the commit.
     prepared: Vec<(usize, Arc<Segment>)>,
@@ -65,7 +65,7 @@ impl TableWriter {
             next_partition,
             rows: 0,
             names: RowNames::default(),
-            file: Some("".into()),
+            file: "".into(),
             flushes,
             prepared: vec![],
             failed: false,
@@ -87,12 +87,7 @@ impl TableWriter {
     /// Errors number the rows pushed from now on anew: the next one is `first`, and rows are called `unit`, `line` for example. `file`:
     /// where they come from, for errors that are found later than the push; it may be empty.
     pub fn number_rows(&mut self, file: &str, unit: &'static str, first: u64) {
-        (self.file, self.names) = (Some(file.into()), RowNames { unit, first });
-    }
-
-    /// Errors that are found later than the push name no rows: what is pushed are some of other rows, which have their own numbers.
-    pub fn forget_numbers(&mut self) {
-        self.file = None;
+        (self.file, self.names) = (file.into(), RowNames { unit, first });
     }
 
     /// Adds rows. Columns are matched by position and cast to the table's types if they have others.
@@ -101,12 +96,26 @@ impl TableWriter {
     /// [`Error::Invalid`] naming table, column and row (counted from 1 over all pushes, or as [`TableWriter::number_rows`] says): a
     /// NULL in a NOT NULL column, a value that does not fit. [`Error::Io`] if a segment could not be written.
     pub fn push(&mut self, batch: &RecordBatch) -> Result<()> {
+        let origin = Origin::new(&self.file, self.names);
         let columns = prepare::canonical_columns(&self.table.def, batch, self.names)?;
-        // Only of unique keys it is found later that a row cannot be there.
-        let file = self.file.as_ref().filter(|_| !self.table.def.unique_keys.is_empty());
-        let origin = file.map(|file| Origin::new(file, self.names));
-        self.rows += batch.num_rows() as u64;
         self.names.first = self.names.first.saturating_add(batch.num_rows() as u64);
+        self.push_columns(columns, Some(origin))
+    }
+
+    /// Adds some of the rows of a load, which says where they came from; without that, errors that are found later than the push name
+    /// no rows.
+    ///
+    /// # Errors
+    /// As [`TableWriter::push`].
+    pub fn push_from(&mut self, batch: &RecordBatch, origin: Option<Origin>) -> Result<()> {
+        let columns = prepare::canonical_columns(&self.table.def, batch, RowNames::default())?;
+        self.push_columns(columns, origin)
+    }
+
+    fn push_columns(&mut self, columns: Vec<ArrayRef>, origin: Option<Origin>) -> Result<()> {
+        self.rows += columns.first().map_or(0, Array::len) as u64;
+        // Only of unique keys it is found later that a row cannot be there.
+        let origin = origin.filter(|_| !self.table.def.unique_keys.is_empty());
         let added = self.add(columns, origin);
         self.failed |= added.is_err();
         added

@@ -9,12 +9,12 @@ use super::RowNames;
 use crate::definition::TableDef;
 
 /// Where some rows of a batch came from.
-#[derive(Clone)]
-pub(crate) struct Origin {
+#[derive(Clone, Debug)]
+pub struct Origin {
     /// The file; empty if there is none.
-    pub file: Arc<str>,
+    file: Arc<str>,
     /// Of the batch.
-    pub names: RowNames,
+    names: RowNames,
     /// Which of its rows these are, if not all.
     picked: Option<Arc<RoaringBitmap>>,
     /// So many of them are elsewhere, before these.
@@ -22,24 +22,33 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
+    /// That of all rows of a batch that is of a file, or of none if its name is empty.
+    #[must_use]
     pub fn new(file: &Arc<str>, names: RowNames) -> Origin {
         Origin { file: Arc::clone(file), names, picked: None, skipped: 0 }
     }
 
-    /// That of some rows of the batch, ascending.
+    /// That of some of these rows, ascending.
+    #[must_use]
     pub fn picked(&self, rows: &[u32]) -> Origin {
-        Origin { picked: Some(Arc::new(rows.iter().copied().collect())), ..self.clone() }
+        let picked = rows.iter().filter_map(|row| self.place(*row as usize)).collect();
+        Origin { picked: Some(Arc::new(picked)), skipped: 0, ..self.clone() }
     }
 
     /// That of the rows from one on.
+    #[must_use]
     pub fn after(&self, row: usize) -> Origin {
-        Origin { skipped: self.skipped + row, ..self.clone() }
+        Origin { skipped: self.skipped.saturating_add(row), ..self.clone() }
+    }
+
+    /// Which row of the batch one of these is.
+    fn place(&self, row: usize) -> Option<u32> {
+        let row = u32::try_from(self.skipped.checked_add(row)?).ok()?;
+        self.picked.as_ref().map_or(Some(row), |picked| picked.select(row))
     }
 
     fn number(&self, row: usize) -> u64 {
-        let row = self.skipped + row;
-        let row = self.picked.as_ref().map_or(Some(row as u32), |picked| picked.select(row as u32));
-        self.names.first.saturating_add(u64::from(row.unwrap_or(0)))
+        self.names.first.saturating_add(self.place(row).unwrap_or(0).into())
     }
 }
 
@@ -98,5 +107,7 @@ mod tests {
         assert_eq!(named(&sorted), [rows[1], lines[0], rows[0], lines[1], lines[2]]);
         assert_eq!(sorted.numbers(), 5);
         assert!(Origins::new(vec![parts[0].clone(), None], None).is_none());
+        let (_, last) = parts[1].clone().expect("known");
+        assert_eq!((last.picked(&[1]).number(0), last.after(1).number(0), last.after(usize::MAX).number(9)), (16, 16, 10));
     }
 }

@@ -19,10 +19,17 @@ pub struct RowNames {
     pub first: u64,
 }
 
+impl RowNames {
+    /// The unit of rows that are called so.
+    pub const ROWS: &str = "row";
+    /// The unit of lines of a text.
+    pub const LINES: &str = "line";
+}
+
 impl Default for RowNames {
     /// Rows, counted from 1.
     fn default() -> RowNames {
-        RowNames { unit: "row", first: 1 }
+        RowNames { unit: RowNames::ROWS, first: 1 }
     }
 }
 

@@ -10,7 +10,7 @@ use stoa_columnstore::{RowNames, TableDef, conform, rows_by_partition};
 use stoa_exec::CancelToken;
 use stoa_rpc::ipc::write_chunks;
 use stoa_rpc::leaf::Load;
-use stoa_rpc::{Failure, FailureKind};
+use stoa_rpc::{Failure, FailureKind, RowOrigin};
 
 use super::fragments::in_parallel;
 use super::transaction::{ClusterTransaction, Place};
@@ -32,7 +32,9 @@ pub(super) struct ClusterRows {
     loads: Vec<PlaceLoad>,
     next: usize,
     rows: u64,
+    /// How messages name the next row, and the file that it is of.
     names: RowNames,
+    file: String,
     /// The table gets into the catalog together with these rows.
     creates: Option<(Arc<Control>, Claim)>,
 }
@@ -62,6 +64,7 @@ impl ClusterRows {
             next: 0,
             rows: 0,
             names: RowNames::default(),
+            file: String::new(),
             creates: None,
         })
     }
@@ -73,26 +76,53 @@ impl ClusterRows {
     }
 
     /// The rows of a batch for each partition.
-    fn split(&mut self, batch: &RecordBatch) -> Result<Vec<(usize, RecordBatch)>> {
+    fn split(&mut self, batch: &RecordBatch) -> Result<Vec<PlacedRows>> {
         let partitions = self.loads.len();
-        if partitions == 1 {
-            return Ok(vec![(0, batch.clone())]);
+        let all = |at| PlacedRows { at, rows: batch.clone(), first: 0, numbers: vec![] };
+        if self.def.reference {
+            return Ok((0..partitions).map(all).collect());
         }
+        if partitions == 1 {
+            return Ok(vec![all(0)]);
+        }
+        let mut parts = Vec::new();
         if self.def.shard_key.is_empty() {
-            let mut parts = Vec::new();
             for first in (0..batch.num_rows()).step_by(ROUND_ROBIN_ROWS) {
-                parts.push((self.next, batch.slice(first, ROUND_ROBIN_ROWS.min(batch.num_rows() - first))));
+                let rows = batch.slice(first, ROUND_ROBIN_ROWS.min(batch.num_rows() - first));
+                parts.push(PlacedRows { at: self.next, rows, first, numbers: vec![] });
                 self.next = (self.next + 1) % partitions;
             }
             return Ok(parts);
         }
-        let mut parts = Vec::new();
-        for (partition, rows) in placed(&self.def, batch, partitions) {
-            let part = take_record_batch(batch, &UInt32Array::from(rows)).map_err(stoa_exec::Error::from)?;
-            parts.push((partition, part));
+        for (at, numbers) in placed(&self.def, batch, partitions) {
+            let numbers = UInt32Array::from(numbers);
+            let rows = take_record_batch(batch, &numbers).map_err(stoa_exec::Error::from)?;
+            parts.push(PlacedRows { at, rows, first: 0, numbers: numbers.values().to_vec() });
         }
         Ok(parts)
     }
+
+    /// Sends rows of a batch to their place; the first of the batch is called as `names` says.
+    fn send(&self, part: &PlacedRows, names: RowNames) -> stoa_rpc::Result<()> {
+        let PlaceLoad { load, used, .. } = &self.loads[part.at];
+        used.store(true, Ordering::Relaxed);
+        let first = names.first.saturating_add(part.first as u64);
+        let origin =
+            RowOrigin { file: self.file.clone(), lines: names.unit == RowNames::LINES, first, numbers: part.numbers.clone() };
+        // Only of unique keys it is found by a leaf that a row cannot be there. The rows of further chunks follow those of the first.
+        let mut origin = Some(origin).filter(|_| !self.def.unique_keys.is_empty());
+        let mut load = load.lock();
+        write_chunks(std::slice::from_ref(&part.rows), &mut |chunk| load.write(chunk, origin.take()))
+    }
+}
+
+/// Rows of a batch that go to one place.
+struct PlacedRows {
+    at: usize,
+    rows: RecordBatch,
+    /// Which of the batch they are: those from this one on, or if they do not follow each other, these.
+    first: usize,
+    numbers: Vec<u32>,
 }
 
 /// A load whose rows are visible nowhere.
@@ -117,25 +147,16 @@ impl Rows for ClusterRows {
         &self.def
     }
 
-    fn number_rows(&mut self, _: &str, unit: &'static str, first: u64) {
-        self.names = RowNames { unit, first };
+    fn number_rows(&mut self, file: &str, unit: &'static str, first: u64) {
+        (self.file, self.names) = (file.to_owned(), RowNames { unit, first });
     }
 
     fn push(&mut self, batch: &RecordBatch) -> Result<()> {
-        let batch = &self.def.marked(&conform(&self.def, batch, self.names)?)?;
-        self.names.first = self.names.first.saturating_add(batch.num_rows() as u64);
-        let parts = if self.def.reference {
-            (0..self.loads.len()).map(|leaf| (leaf, batch.clone())).collect()
-        } else {
-            self.split(batch)?
-        };
-        let send = |(partition, rows): &(usize, RecordBatch)| {
-            let PlaceLoad { load, used, .. } = &self.loads[*partition];
-            used.store(true, Ordering::Relaxed);
-            let mut load = load.lock();
-            write_chunks(std::slice::from_ref(rows), &mut |chunk| load.write(chunk))
-        };
-        in_parallel(&parts, send).map_err(given_up)?;
+        let names = self.names;
+        let batch = &self.def.marked(&conform(&self.def, batch, names)?)?;
+        let parts = self.split(batch)?;
+        in_parallel(&parts, |part| self.send(part, names)).map_err(given_up)?;
+        self.names.first = names.first.saturating_add(batch.num_rows() as u64);
         self.rows += batch.num_rows() as u64;
         Ok(())
     }

@@ -82,7 +82,7 @@ fn copy(shared: &Shared, database: &Database, leaf: &dyn LeafService) -> Result<
             return Err(Error::retryable(format!("table '{}' was altered while it was copied: try again", def.name)));
         }
         let mut load = leaf.load(&name, &def.name, REFERENCE)?;
-        write_chunks(&all.batches, &mut |chunk| load.write(chunk))?;
+        write_chunks(&all.batches, &mut |chunk| load.write(chunk, None))?;
         load.prepare()?;
         load.commit()?;
     }

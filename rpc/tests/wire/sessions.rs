@@ -14,7 +14,7 @@ use stoa_rpc::session::{
     Answer, AnswerPart, Cancelled, CoordinatorService, Login, MAX_STATEMENTS, Parameter, PreparedService, SessionService,
     StatementOutcome, TableLoad,
 };
-use stoa_rpc::{Failure, FailureKind, Io, Limits, Listener, Result, Security, SessionClient, serve_coordinator};
+use stoa_rpc::{Failure, FailureKind, Io, Limits, Listener, Result, RowOrigin, Security, SessionClient, serve_coordinator};
 use stoa_schema::common_capnp::done;
 use stoa_schema::coordinator_capnp::{answer, entered, gate, loading, outcome, prepared, prepared_statement, session};
 
@@ -124,7 +124,7 @@ impl PreparedService for Scribe {
 }
 
 impl TableLoad for Scribe {
-    fn write(&mut self, chunk: Vec<u8>) -> Result<()> {
+    fn write(&mut self, chunk: Vec<u8>, _: Option<RowOrigin>) -> Result<()> {
         std::thread::sleep(Duration::from_millis(20_u64.saturating_sub(chunk[0].into())));
         self.0.lock().push(format!("chunk {}", chunk[0]));
         Ok(())

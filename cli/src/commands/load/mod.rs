@@ -10,7 +10,7 @@ use std::time::Instant;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType as ArrowType, Schema, SchemaRef};
 use indicatif::ProgressBar;
-use stoa_columnstore::TableDef;
+use stoa_columnstore::{RowNames, TableDef};
 use stoa_coordinator::Rows;
 use stoa_plan::DataType;
 
@@ -56,8 +56,8 @@ fn load(connection: &Connection, args: &LoadArgs) -> Result<(u64, f64)> {
         let kind = kind(file, args);
         let name = file.display().to_string();
         match kind {
-            Kind::Parquet => writer.number_rows(&name, "row", 1),
-            Kind::Delimited(dialect) => writer.number_rows(&name, "line", 1 + u64::from(dialect.header)),
+            Kind::Parquet => writer.number_rows(&name, RowNames::ROWS, 1),
+            Kind::Delimited(dialect) => writer.number_rows(&name, RowNames::LINES, 1 + u64::from(dialect.header)),
         }
         let mut push = |batch: &RecordBatch| writer.push(batch).map_err(|e| Error::Load(format!("{}: {e}", file.display())));
         match kind {
