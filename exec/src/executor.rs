@@ -17,7 +17,7 @@ use crate::query::Storage;
 use crate::remote::Leaves;
 use crate::required::Required;
 use crate::scan::ScanSource;
-use crate::sink::{AggregateSink, Collect, LimitSink, in_order};
+use crate::sink::{AggregateLocal, AggregateSink, Collect, LimitSink, in_order};
 use crate::{Batch, Bounds, Error, Layout, LayoutColumn, QueryContext, Reservation, Result};
 
 /// Rows of a morsel of a source in memory.
@@ -313,17 +313,12 @@ impl<'a> Executor<'a> {
             && let Node::Aggregate(partial) = &input.node
             && partial.phase == Phase::Partial
         {
-            let mut all = Vec::new();
-            let mut layout = None;
-            for (aggregation, states) in self.fragments(&partial.input, |scope| self.aggregate_states(input, partial, scope))? {
-                layout.get_or_insert_with(|| layout_of(&partial.fields(), &aggregation.output_bounds()));
-                all.extend(states);
-            }
-            let layout = layout.unwrap_or_default();
+            let (of_parts, states) = self.aggregate_states(input, partial, None)?;
+            let layout = layout_of(&partial.fields(), &of_parts.output_bounds());
             let aggregation = GroupedAggregation::new(aggregate, &layout, &self.parameters, self.ctx)?;
-            return self.finish_aggregate(plan, aggregate, &aggregation, all);
+            return self.finish_aggregate(plan, aggregate, &aggregation, states);
         }
-        let (aggregation, states) = self.aggregate_states(plan, aggregate, scope)?;
+        let (aggregation, states) = self.aggregate_states(plan, aggregate, Some(scope))?;
         if aggregate.phase == Phase::Partial {
             let mut batches = Vec::new();
             for (state, _) in states {
@@ -336,21 +331,17 @@ impl<'a> Executor<'a> {
         self.finish_aggregate(plan, aggregate, &aggregation, states)
     }
 
-    /// Runs the input of an aggregation into states, one per worker that took part.
-    pub fn aggregate_states(&self, plan: &Plan, aggregate: &Aggregate, scope: &Scope) -> Result<Grouped> {
-        let pipeline = self.open(&aggregate.input, scope)?;
-        let known = self.aggregations.lock().get(&address(aggregate)).cloned();
-        let aggregation = match known {
-            Some(known) => known,
-            None => {
-                let new = GroupedAggregation::new(aggregate, &pipeline.layout, &self.parameters, self.ctx)?;
-                self.aggregations.lock().entry(address(aggregate)).or_insert(new).clone()
-            }
+    /// Runs the input of an aggregation into states, one per worker that took part: the input in a scope, or a fragment once a partition.
+    pub fn aggregate_states(&self, plan: &Plan, aggregate: &Aggregate, scope: Option<&Scope>) -> Result<Grouped> {
+        let states = Mutex::new(Vec::new());
+        let run = |scope: &Scope| self.aggregate_into(plan, aggregate, scope, &states);
+        let ran = match scope {
+            Some(scope) => Some(run(scope)?),
+            None => self.fragments(&aggregate.input, run)?.pop(),
         };
-        let merge = aggregate.phase == Phase::Final;
-        let sink = AggregateSink { aggregation: aggregation.clone(), ctx: self.ctx, merge };
-        let locals = run(self, &pipeline, plan.id, &sink)?;
-        let states = locals.into_iter().map(|l| (l.state, l.reservation)).collect::<Vec<_>>();
+        let aggregation = ran.ok_or_else(|| Error::Internal("a fragment did not run".into()))?;
+        let states: Vec<_> =
+            states.into_inner().into_iter().map(|local: AggregateLocal| (local.state, local.reservation)).collect();
         let groups = states.iter().map(|(s, _)| s.groups() as u64).sum();
         if states.is_empty() {
             self.recorder.note(plan.id, aggregation.strategy());
@@ -361,6 +352,31 @@ impl<'a> Executor<'a> {
             self.recorder.add(plan.id, &LocalCounts { rows: groups, batches: states.len() as u64, nanos: 0 });
         }
         Ok((aggregation, states))
+    }
+
+    /// Runs the input of an aggregation in a scope. Workers go on with states that others have left, and leave theirs: groups that several
+    /// partitions have are one group then.
+    fn aggregate_into(
+        &self,
+        plan: &Plan,
+        aggregate: &Aggregate,
+        scope: &Scope,
+        states: &Mutex<Vec<AggregateLocal>>,
+    ) -> Result<Arc<GroupedAggregation>> {
+        let pipeline = self.open(&aggregate.input, scope)?;
+        let known = self.aggregations.lock().get(&address(aggregate)).cloned();
+        let aggregation = match known {
+            Some(known) => known,
+            None => {
+                let new = GroupedAggregation::new(aggregate, &pipeline.layout, &self.parameters, self.ctx)?;
+                self.aggregations.lock().entry(address(aggregate)).or_insert(new).clone()
+            }
+        };
+        let merge = aggregate.phase == Phase::Final;
+        let sink = AggregateSink { aggregation: aggregation.clone(), ctx: self.ctx, merge, left: states };
+        let locals = run(self, &pipeline, plan.id, &sink)?;
+        states.lock().extend(locals);
+        Ok(aggregation)
     }
 
     fn finish_aggregate(

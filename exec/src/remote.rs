@@ -172,16 +172,8 @@ impl Executor<'_> {
             Node::Sort { input, keys, fetch, skip: 0 } => return crate::sort::fragment(self, root, input, keys, *fetch),
             _ => return self.all_partitions(root),
         };
-        let mut aggregation = None;
-        let (mut states, mut reservations) = (Vec::new(), Vec::new());
-        for (compiled, part) in self.fragments(&aggregate.input, |scope| self.aggregate_states(root, aggregate, scope))? {
-            aggregation.get_or_insert(compiled);
-            for (state, reservation) in part {
-                states.push(state);
-                reservations.push(reservation);
-            }
-        }
-        let aggregation = aggregation.ok_or_else(|| Error::Internal("a fragment did not run".into()))?;
+        let (aggregation, states) = self.aggregate_states(root, aggregate, None)?;
+        let (states, reservations) = states.into_iter().unzip();
         let batches = aggregation.merge_all(states)?;
         Ok(Rows { layout: layout_of(&aggregate.fields(), &[]), batches, reservations })
     }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use parking_lot::Mutex;
+
 use crate::aggregate::{AggregateState, GroupedAggregation};
 use crate::columns::distinct_bytes;
 use crate::pipeline::Sink;
@@ -61,6 +63,8 @@ pub(crate) struct AggregateSink<'a> {
     pub ctx: &'a QueryContext,
     /// Input batches are partial states.
     pub merge: bool,
+    /// States that workers have left who fed them before.
+    pub left: &'a Mutex<Vec<AggregateLocal>>,
 }
 
 /// One worker's groups and the memory they hold.
@@ -73,6 +77,9 @@ impl Sink for AggregateSink<'_> {
     type Local = AggregateLocal;
 
     fn local(&self) -> Result<AggregateLocal> {
+        if let Some(left) = self.left.lock().pop() {
+            return Ok(left);
+        }
         Ok(AggregateLocal { state: self.aggregation.new_state(), reservation: self.ctx.memory.reserve("an aggregation") })
     }
 

@@ -9,7 +9,7 @@ use stoa_plan::DataType;
 
 use super::groups::{Choice, Groups};
 use super::slot::Ids;
-use super::values::{Column, Cursor, put, put_int};
+use super::values::{Column, Cursor, Written, put, put_int};
 use crate::{Bounds, Result};
 
 const NONE: u32 = u32::MAX;
@@ -44,19 +44,28 @@ fn moved(ids: &[u32], columns: &[ArrayRef], map: &[u32]) -> Result<(Vec<u32>, Ve
 }
 
 /// Rows as bytes, per group.
-fn written(ids: &[u32], columns: &[ArrayRef], types: &[DataType], groups: usize) -> Result<Vec<Vec<u8>>> {
-    let mut counts = vec![0usize; groups];
-    ids.iter().for_each(|id| counts[*id as usize] += 1);
-    let mut out: Vec<Vec<u8>> = vec![Vec::new(); groups];
-    for (bytes, count) in out.iter_mut().zip(counts) {
-        put_int(count as i128, bytes);
+fn written(ids: &[u32], columns: &[ArrayRef], types: &[DataType], groups: usize) -> Result<Written> {
+    // The rows in the order of their groups, those of one in their own.
+    let mut ends = vec![0usize; groups];
+    ids.iter().for_each(|id| ends[*id as usize] += 1);
+    let mut next = 0;
+    for end in &mut ends {
+        next += std::mem::replace(end, next);
     }
+    let mut order = vec![0usize; ids.len()];
     for (row, id) in ids.iter().enumerate() {
-        for (column, ty) in columns.iter().zip(types) {
-            put(column, row, *ty, &mut out[*id as usize])?;
-        }
+        let place = &mut ends[*id as usize];
+        order[*place] = row;
+        *place += 1;
     }
-    Ok(out)
+    Written::each(groups, |group, out| {
+        let rows = &order[group.checked_sub(1).map_or(0, |before| ends[before])..ends[group]];
+        put_int(rows.len() as i128, out);
+        for row in rows {
+            columns.iter().zip(types).try_for_each(|(column, ty)| put(column, *row, *ty, out))?;
+        }
+        Ok(())
+    })
 }
 
 /// Rows read from bytes.
@@ -147,7 +156,7 @@ impl Collected {
         self.push(&columns)
     }
 
-    pub(crate) fn write(&self, groups: usize) -> Result<Vec<Vec<u8>>> {
+    pub(crate) fn write(&self, groups: usize) -> Result<Written> {
         written(&self.ids, &self.columns()?, &self.types, groups)
     }
 
@@ -235,7 +244,7 @@ impl Distinct {
         self.add(ids, &columns)
     }
 
-    pub(crate) fn write(&self, groups: usize) -> Result<Vec<Vec<u8>>> {
+    pub(crate) fn write(&self, groups: usize) -> Result<Written> {
         let (ids, columns) = self.content()?;
         written(&ids, &columns, &self.types, groups)
     }
@@ -331,18 +340,13 @@ impl Picked {
         self.update(&Ids::Many(&ids), &values)
     }
 
-    pub(crate) fn write(&self) -> Result<Vec<Vec<u8>>> {
+    pub(crate) fn write(&self) -> Result<Written> {
         let values = self.values()?;
-        let mut out = Vec::with_capacity(self.places.len());
-        for (group, place) in self.places.iter().enumerate() {
-            let mut bytes = Vec::new();
-            put_int(i128::from(*place != NONE), &mut bytes);
-            if *place != NONE {
-                put(&values, group, self.ty, &mut bytes)?;
-            }
-            out.push(bytes);
-        }
-        Ok(out)
+        Written::each(self.places.len(), |group, out| {
+            let there = self.places[group] != NONE;
+            put_int(i128::from(there), out);
+            if there { put(&values, group, self.ty, out) } else { Ok(()) }
+        })
     }
 
     pub(crate) fn read(&mut self, group: usize, from: &mut Cursor<'_>) -> Result<()> {

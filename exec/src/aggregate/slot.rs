@@ -11,7 +11,7 @@ use super::groups::Choice;
 use super::moments::MomentFold;
 use super::rows::{Collected, Distinct, Picked};
 use super::sketch::Sketches;
-use super::values::{Cursor, put_int};
+use super::values::{Cursor, Written, put_int};
 use crate::expression::bounds;
 use crate::{Bounds, Error, Result};
 
@@ -162,26 +162,18 @@ impl Slot {
     }
 
     /// The state of every group as bytes.
-    pub(crate) fn write(&self, groups: usize) -> Result<Vec<Vec<u8>>> {
-        let each = |write: &dyn Fn(usize, &mut Vec<u8>)| {
-            let one = |group| {
-                let mut out = Vec::new();
-                write(group, &mut out);
-                out
-            };
-            (0..groups).map(one).collect::<Vec<_>>()
-        };
-        Ok(match self {
-            Slot::Count(slot) => each(&|group, out| put_int(slot.0[group].into(), out)),
-            Slot::Ints(slot) => each(&|group, out| slot.write(group, out)),
-            Slot::Floats(slot) => each(&|group, out| slot.write(group, out)),
-            Slot::Bytes(slot) => each(&|group, out| slot.write(group, out)),
-            Slot::Moments(slot) => each(&|group, out| slot.write(group, out)),
-            Slot::Sketch(slot) => each(&|group, out| slot.write(group, out)),
-            Slot::Distinct(slot) => slot.write(groups)?,
-            Slot::Collect(slot) => slot.write(groups)?,
-            Slot::Pick(slot) => slot.write()?,
-        })
+    pub(crate) fn write(&self, groups: usize) -> Result<Written> {
+        match self {
+            Slot::Count(slot) => written(groups, |group, out| put_int(slot.0[group].into(), out)),
+            Slot::Ints(slot) => written(groups, |group, out| slot.write(group, out)),
+            Slot::Floats(slot) => written(groups, |group, out| slot.write(group, out)),
+            Slot::Bytes(slot) => written(groups, |group, out| slot.write(group, out)),
+            Slot::Moments(slot) => written(groups, |group, out| slot.write(group, out)),
+            Slot::Sketch(slot) => written(groups, |group, out| slot.write(group, out)),
+            Slot::Distinct(slot) => slot.write(groups),
+            Slot::Collect(slot) => slot.write(groups),
+            Slot::Pick(slot) => slot.write(),
+        }
     }
 
     /// Adds one group's state from bytes; [`Slot::flush`] must follow.
@@ -212,6 +204,13 @@ impl Slot {
             _ => Ok(()),
         }
     }
+}
+
+fn written(groups: usize, write: impl Fn(usize, &mut Vec<u8>)) -> Result<Written> {
+    Written::each(groups, |group, out| {
+        write(group, out);
+        Ok(())
+    })
 }
 
 fn flat(array: &ArrayRef) -> Result<ArrayRef> {

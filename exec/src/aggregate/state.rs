@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, UInt32Array, new_null_array};
+use arrow::array::{Array, ArrayRef, AsArray, UInt32Array, new_null_array};
 use arrow::compute::{filter, take};
 use arrow::datatypes::UInt32Type;
 use stoa_plan::{DataType, Phase};
@@ -11,7 +11,7 @@ use super::finish::finish;
 use super::groups::{Choice, Groups};
 use super::hash::hash_columns;
 use super::slot::{Ids, Slot};
-use super::values::Cursor;
+use super::values::{Cursor, Written};
 use super::{GroupedAggregation, calls::Computed};
 use crate::{Batch, Error, Result};
 
@@ -200,12 +200,12 @@ impl AggregateState {
         let rows = self.groups.len();
         let written = self.slots.iter().map(|s| s.write(rows)).collect::<Result<Vec<_>>>()?;
         for call in &self.plan.calls.calls {
-            let one = |group: usize| {
-                let mut state = vec![VERSION];
-                call.slots.iter().for_each(|s| state.extend_from_slice(&written[*s][group]));
-                state
-            };
-            columns.push(Arc::new(BinaryArray::from_iter_values((0..rows).map(one))));
+            let states = Written::each(rows, |group, out| {
+                out.push(VERSION);
+                call.slots.iter().for_each(|slot| out.extend_from_slice(written[*slot].of(group)));
+                Ok(())
+            })?;
+            columns.push(Arc::new(states.column()?));
         }
         Ok(vec![Batch { columns, rows }])
     }

@@ -3,17 +3,63 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryBuilder, Float32Array, Float64Array, IntervalMonthDayNanoArray, StringViewBuilder,
+    Array, ArrayRef, AsArray, BinaryArray, BinaryBuilder, Float32Array, Float64Array, IntervalMonthDayNanoArray,
+    StringViewBuilder,
 };
+use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{Float32Type, Float64Type, IntervalMonthDayNanoType};
 use stoa_plan::DataType;
 
 use crate::expression::{bounds, from_i128, int_at};
 use crate::{Error, Result};
 
+/// States of groups as bytes, one behind the other.
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    bytes: Vec<u8>,
+    /// Where that of each group ends.
+    ends: Vec<usize>,
+}
+
+impl Written {
+    /// Those that `write` appends, group by group.
+    pub(crate) fn each(groups: usize, mut write: impl FnMut(usize, &mut Vec<u8>) -> Result<()>) -> Result<Written> {
+        let mut out = Written { bytes: Vec::with_capacity(groups * 4), ends: Vec::with_capacity(groups) };
+        for group in 0..groups {
+            write(group, &mut out.bytes)?;
+            out.ends.push(out.bytes.len());
+        }
+        Ok(out)
+    }
+
+    pub(crate) fn of(&self, group: usize) -> &[u8] {
+        let start = group.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.bytes[start..self.ends[group]]
+    }
+
+    /// As a column.
+    pub(crate) fn column(self) -> Result<BinaryArray> {
+        let lengths = (0..self.ends.len()).map(|group| self.of(group).len());
+        if i32::try_from(self.bytes.len()).is_err() {
+            return Err(Error::Unsupported(format!("partial states of {} bytes", self.bytes.len())));
+        }
+        Ok(BinaryArray::new(OffsetBuffer::from_lengths(lengths), self.bytes.into(), None))
+    }
+}
+
 /// Appends an integer: zigzag, seven bits a byte.
 pub(crate) fn put_int(value: i128, out: &mut Vec<u8>) {
     let mut rest = ((value << 1) ^ (value >> 127)) as u128;
+    if rest < 0x80 {
+        return out.push(rest as u8);
+    }
+    if let Ok(mut rest) = u64::try_from(rest) {
+        while rest >= 0x80 {
+            out.push(rest as u8 | 0x80);
+            rest >>= 7;
+        }
+        return out.push(rest as u8);
+    }
     while rest >= 0x80 {
         out.push(rest as u8 | 0x80);
         rest >>= 7;
@@ -61,12 +107,21 @@ impl<'a> Cursor<'a> {
     }
 
     pub(crate) fn int(&mut self) -> Result<i128> {
-        let mut value = 0u128;
-        for shift in (0..128).step_by(7) {
+        let signed = |value: u128| (value >> 1) as i128 ^ -((value & 1) as i128);
+        let mut low = 0u64;
+        for shift in (0..63).step_by(7) {
+            let byte = self.byte()?;
+            low |= u64::from(byte & 0x7F) << shift;
+            if byte & 0x80 == 0 {
+                return Ok(signed(low.into()));
+            }
+        }
+        let mut value = u128::from(low);
+        for shift in (63..128).step_by(7) {
             let byte = self.byte()?;
             value |= u128::from(byte & 0x7F) << shift;
             if byte & 0x80 == 0 {
-                return Ok((value >> 1) as i128 ^ -((value & 1) as i128));
+                return Ok(signed(value));
             }
         }
         Err(damaged())
@@ -119,6 +174,8 @@ pub(crate) fn put(array: &ArrayRef, row: usize, ty: DataType, out: &mut Vec<u8>)
 #[derive(Debug)]
 pub(crate) struct Column {
     ty: DataType,
+    /// Least and greatest integer of the type, if it has such.
+    limits: Option<(i128, i128)>,
     valid: Vec<bool>,
     ints: Vec<i128>,
     floats: Vec<f64>,
@@ -128,7 +185,7 @@ pub(crate) struct Column {
 
 impl Column {
     pub(crate) fn new(ty: DataType) -> Column {
-        Column { ty, valid: vec![], ints: vec![], floats: vec![], bytes: vec![], spans: vec![] }
+        Column { ty, limits: bounds::of_type(ty), valid: vec![], ints: vec![], floats: vec![], bytes: vec![], spans: vec![] }
     }
 
     pub(crate) fn read(&mut self, from: &mut Cursor<'_>) -> Result<()> {
@@ -156,7 +213,7 @@ impl Column {
             }
             _ => {
                 let value = if valid { from.int()? } else { 0 };
-                let limits = bounds::of_type(self.ty).ok_or_else(damaged)?;
+                let limits = self.limits.ok_or_else(damaged)?;
                 if value < limits.0 || value > limits.1 {
                     return Err(damaged());
                 }
