@@ -4,6 +4,7 @@
 //! a segment are asked first, so that keys that only grow never make an index of old segments.
 
 use std::cell::OnceCell;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, UInt32Array};
@@ -37,14 +38,13 @@ impl KeyIndex {
         KeyIndex { hashes, rows }
     }
 
-    /// The index of two indexed units, the second behind the first, which has so many rows.
-    pub(crate) fn joined(&self, rows: u32, other: &KeyIndex) -> KeyIndex {
-        let pairs = |index: &KeyIndex, first: u32| -> Vec<(u64, u32)> {
-            index.hashes.iter().copied().zip(index.rows.iter().map(|row| first + row)).collect()
-        };
-        let mut all = pairs(self, 0);
-        all.extend(pairs(other, rows));
-        // Two sorted runs are merged.
+    /// The index of indexed units that follow each other, each given with its first row.
+    pub(crate) fn joined(units: &[(u32, &KeyIndex)]) -> KeyIndex {
+        let mut all: Vec<(u64, u32)> = Vec::with_capacity(units.iter().map(|(_, index)| index.hashes.len()).sum());
+        for (first, index) in units {
+            all.extend(index.hashes.iter().copied().zip(index.rows.iter().map(|row| first + row)));
+        }
+        // Sorted runs are merged.
         all.sort();
         let (hashes, rows) = all.into_iter().unzip();
         KeyIndex { hashes, rows }
@@ -52,9 +52,24 @@ impl KeyIndex {
 
     /// The rows whose key has this hash.
     fn rows(&self, hash: u64) -> &[u32] {
-        let start = self.hashes.partition_point(|h| *h < hash);
+        let start = first_not_below(&self.hashes, hash);
         let length = self.hashes[start..].iter().take_while(|h| **h == hash).count();
         &self.rows[start..start + length]
+    }
+}
+
+/// How many of ascending hashes are below one. Hashes are spread evenly, so that one's place is about known (Peterson's interpolation
+/// search): what is around it is bisected, which touches less memory than to bisect all.
+fn first_not_below(hashes: &[u64], hash: u64) -> usize {
+    let guess = ((hash as u128 * hashes.len() as u128) >> 64) as usize;
+    let mut around = hashes.len().isqrt() / 2 + 1;
+    loop {
+        let (low, high) = (guess.saturating_sub(around), hashes.len().min(guess + around));
+        let starts = low == 0 || hashes[low - 1] < hash;
+        if starts && (high == hashes.len() || hashes[high] >= hash) {
+            return low + hashes[low..high].partition_point(|h| *h < hash);
+        }
+        around *= 4;
     }
 }
 
@@ -124,10 +139,21 @@ impl SoughtKeys {
 
     /// Which of the keys are in a partition: pairs of a sought row and the place of the live row that has its key.
     pub(crate) fn find(&self, def: &Arc<TableDef>, number: usize, partition: &Partition) -> Result<Vec<(usize, Place)>> {
+        self.find_since(&Partition::default(), def, number, partition)
+    }
+
+    /// The same, without what is where it was in an earlier state of the partition.
+    pub(crate) fn find_since(
+        &self,
+        earlier: &Partition,
+        def: &Arc<TableDef>,
+        number: usize,
+        partition: &Partition,
+    ) -> Result<Vec<(usize, Place)>> {
         let key = &def.unique_keys[number];
         let mut found = Vec::new();
-        for memory in [&partition.memory, &partition.own] {
-            for run in memory.runs() {
+        for (memory, earlier) in [(&partition.memory, earlier.memory.next()), (&partition.own, 0)] {
+            for run in memory.runs().iter().filter(|run| run.end() > earlier) {
                 let columns: Vec<&ArrayRef> = key.columns.iter().map(|c| &run.columns[*c as usize]).collect();
                 let read = |rows: &[u32]| {
                     let rows = UInt32Array::from(rows.to_vec());
@@ -141,7 +167,8 @@ impl SoughtKeys {
                 }
             }
         }
-        for stored in &partition.segments {
+        let known: HashSet<u64> = earlier.segments.iter().map(|stored| stored.segment.id()).collect();
+        for stored in partition.segments.iter().filter(|stored| !known.contains(&stored.segment.id())) {
             self.find_in_segment(key, number, stored, &mut found)?;
         }
         found.sort_unstable_by_key(|(row, _)| *row);

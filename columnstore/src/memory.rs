@@ -1,7 +1,8 @@
 //! Rows that are in no segment yet: readable as soon as they are committed, in columns.
 //!
-//! Every commit adds a run. Runs of like size are joined at once, so that there are only so many as the rows have binary digits and a
-//! row is copied as often; this is the logarithmic method of Bentley and Saxe. A run becomes a segment in memory when the first query
+//! Every commit adds a run. As soon as four runs are of like size they are joined, unless that makes too many rows: there are three at most
+//! for every base-four digit of the number of rows, but for large ones, and a row is copied as often as that has digits. This is the logarithmic method of Bentley and Saxe, with
+//! the tiers of log-structured merge trees. A run becomes a segment in memory when the first query
 //! reads it. Rows have numbers, which their run's place gives: a deleted row stays until the flusher takes its neighbours.
 
 use std::sync::{Arc, OnceLock};
@@ -19,6 +20,8 @@ use crate::{Error, Result};
 
 /// Runs are not joined beyond this many rows.
 const JOINED_ROWS: usize = 1 << 17;
+/// So many runs of a tier are joined.
+const FANOUT: usize = 4;
 
 /// The rows of a partition that are in memory: immutable; a commit makes new ones that share the runs.
 #[derive(Clone, Default)]
@@ -68,20 +71,34 @@ impl Run {
         KeyIndex::of(&columns)
     }
 
-    /// This run and the next one as one, with the indexes that this one has.
-    fn joined(&self, next: &Run) -> Result<Run> {
-        let columns = self.columns.iter().zip(next.columns.iter()).map(|(a, b)| join(a, b)).collect::<Result<Vec<_>>>()?;
-        let joined = Run::new(self.first, columns.into());
-        if let Some(keys) = self.keys.get() {
-            let theirs = next.keys.get_or_init(|| keys.iter().map(|(key, _)| (key.clone(), next.index(key))).collect());
-            let both = keys.iter().zip(theirs);
-            let both = both.map(|((key, ours), (_, theirs))| (key.clone(), ours.joined(self.rows as u32, theirs)));
-            let _ = joined.keys.set(both.collect());
+    /// Runs that follow each other as one, with the indexes that the first one has.
+    fn joined(runs: &[Arc<Run>]) -> Result<Run> {
+        let Some(oldest) = runs.first() else { return Ok(Run::new(0, Arc::new([]))) };
+        let column = |i: usize| join(&runs.iter().map(|run| run.columns[i].as_ref()).collect::<Vec<_>>());
+        let columns = (0..oldest.columns.len()).map(column).collect::<Result<Vec<_>>>()?;
+        let joined = Run::new(oldest.first, columns.into());
+        if let Some(keys) = oldest.keys.get() {
+            let units =
+                |number: usize| runs.iter().map(move |run| ((run.first - oldest.first) as u32, &run.indexed_as(keys)[number].1));
+            let index = |number| KeyIndex::joined(&units(number).collect::<Vec<_>>());
+            let all = keys.iter().enumerate().map(|(number, (key, _))| (key.clone(), index(number)));
+            let _ = joined.keys.set(all.collect());
         }
         Ok(joined)
     }
 
-    fn end(&self) -> u64 {
+    /// The indexes of the unique keys of which another run has some.
+    fn indexed_as(&self, keys: &[(Vec<u32>, KeyIndex)]) -> &[(Vec<u32>, KeyIndex)] {
+        self.keys.get_or_init(|| keys.iter().map(|(key, _)| (key.clone(), self.index(key))).collect())
+    }
+
+    /// Runs of one tier are of like size.
+    fn tier(&self) -> u32 {
+        self.rows.checked_ilog(FANOUT).unwrap_or(0)
+    }
+
+    /// The number of the row behind it.
+    pub(crate) fn end(&self) -> u64 {
         self.first + self.rows as u64
     }
 }
@@ -138,19 +155,31 @@ impl MemoryRows {
 
     /// Adds rows at the end.
     pub(crate) fn push(&mut self, columns: Arc<[ArrayRef]>) -> Result<()> {
-        let mut last = Arc::new(Run::new(self.next(), columns));
-        if last.rows == 0 {
+        let run = Run::new(self.next(), columns);
+        if run.rows == 0 {
             return Ok(());
         }
-        while let Some(previous) = self.runs.last()
-            && previous.rows <= last.rows
-            && previous.rows + last.rows <= JOINED_ROWS
-        {
-            last = Arc::new(previous.joined(&last)?);
-            self.runs.pop();
+        self.runs.push(Arc::new(run));
+        while let Some(from) = self.joinable() {
+            let joined = Run::joined(&self.runs[from..])?;
+            self.runs.truncate(from);
+            self.runs.push(Arc::new(joined));
         }
-        self.runs.push(last);
         Ok(())
+    }
+
+    /// The runs from this one on are to be joined: they are of the last one's tier, or of lower ones, and enough.
+    fn joinable(&self) -> Option<usize> {
+        let tier = self.runs.last()?.tier();
+        let mut rows = 0;
+        let fits = |run: &&Arc<Run>| {
+            rows += run.rows;
+            run.tier() <= tier && rows <= JOINED_ROWS
+        };
+        let count = self.runs.iter().rev().take_while(fits).count();
+        let from = self.runs.len() - count;
+        let lower = self.runs[from..].iter().any(|run| run.tier() < tier);
+        (count > 1 && (lower || count >= FANOUT)).then_some(from)
     }
 
     /// The same rows with other columns, which `columns` gives.
@@ -207,9 +236,9 @@ impl MemoryRows {
     }
 }
 
-/// Two columns as one that shares nothing with them.
-fn join(a: &ArrayRef, b: &ArrayRef) -> Result<ArrayRef> {
-    let joined = concat(&[a.as_ref(), b.as_ref()]).map_err(Error::from)?;
+/// Columns as one that shares nothing with them.
+fn join(parts: &[&dyn Array]) -> Result<ArrayRef> {
+    let joined = concat(parts).map_err(Error::from)?;
     Ok(if let DataType::Utf8View = joined.data_type() { Arc::new(joined.as_string_view().gc()) } else { joined })
 }
 
@@ -229,7 +258,7 @@ mod tests {
         let mut memory = MemoryRows::starting_at(100);
         for i in 0..1000 {
             memory.push(rows(i..i + 1)).expect("pushed");
-            assert!(memory.runs().len() <= 10, "{} runs of {} rows", memory.runs().len(), i + 1);
+            assert!(memory.runs().len() <= 15, "{} runs of {} rows", memory.runs().len(), i + 1);
         }
         for number in [100, 611, 1099] {
             let run = memory.runs().iter().find(|run| (run.first..run.end()).contains(&number)).expect("is here");

@@ -41,6 +41,8 @@ struct State {
     feeder: u64,
     /// Why it cannot be what it is to be.
     failure: String,
+    /// Why it could not take what its master sent last.
+    not_taken: String,
     /// Bytes of its files beside the segments, and when they were counted.
     beside: Option<(Instant, u64)>,
 }
@@ -106,7 +108,15 @@ impl Partition {
         let database =
             Database::open(folder(home, ordinal, generation), home.options.clone()).map_err(|e| storage_failure(&e))?;
         let role = Role::None { given_up: false };
-        let state = State { generation, term: database.position().term, role, feeder: 0, failure: String::new(), beside: None };
+        let state = State {
+            generation,
+            term: database.position().term,
+            role,
+            feeder: 0,
+            failure: String::new(),
+            not_taken: String::new(),
+            beside: None,
+        };
         Ok(Arc::new(Partition { home: home.clone(), ordinal, current: RwLock::new(database), state: Mutex::new(state) }))
     }
 
@@ -229,7 +239,8 @@ impl Partition {
             Role::Replica => (CopyRole::Replica, vec![]),
             Role::Master(shipping) => (CopyRole::Master, shipping.report(number)),
         };
-        let failure = if state.failure.is_empty() { database.log_failure().unwrap_or_default() } else { state.failure.clone() };
+        let not_taken = if role == CopyRole::Replica { state.not_taken.clone() } else { String::new() };
+        let failure = if state.failure.is_empty() { database.log_failure().unwrap_or(not_taken) } else { state.failure.clone() };
         let bytes = segments(&database) + state.beside(&database);
         let (term, position) = (state.term, sent(database.position()));
         CopyReport { database: self.home.database.clone(), ordinal: self.ordinal, term, role, position, failure, fed, bytes }
@@ -259,9 +270,11 @@ impl Partition {
 
     /// Changes the copy for whoever feeds it.
     pub fn fed<T>(&self, feeder: u64, change: impl FnOnce(&Arc<Database>) -> Result<T>) -> Result<T> {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
         self.check_feeder(&state, feeder)?;
-        change(&self.database())
+        let changed = change(&self.database());
+        state.not_taken = changed.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        changed
     }
 
     fn check_feeder(&self, state: &State, feeder: u64) -> Result<()> {

@@ -21,7 +21,7 @@ use crate::log::{self, Change, LogWriter, encode_changes};
 pub(crate) struct Head {
     pub(crate) catalog: Arc<Catalog>,
     pub(super) role: Role,
-    pub(super) log: LogWriter,
+    pub(super) log: Arc<LogWriter>,
     log_number: u64,
     /// The last commit that has to be on disk to count.
     pub(super) must_last: u64,
@@ -33,7 +33,15 @@ pub(crate) struct Head {
 impl Head {
     pub(crate) fn new(catalog: Arc<Catalog>, log: LogWriter, log_number: u64) -> Head {
         let must_last = catalog.sequence;
-        Head { catalog, role: Role::Alone, log, log_number, must_last, forwards: Vec::new(), holds: Holds::default() }
+        Head {
+            catalog,
+            role: Role::Alone,
+            log: Arc::new(log),
+            log_number,
+            must_last,
+            forwards: Vec::new(),
+            holds: Holds::default(),
+        }
     }
 
     /// Remembers whether what was just committed has to be on disk to count.
@@ -143,12 +151,13 @@ impl Database {
         remove_logs(&self.files, |number| number < head.log_number)
     }
 
-    fn next_log(&self, head: &Head) -> Result<(u64, LogWriter)> {
+    fn next_log(&self, head: &Head) -> Result<(u64, Arc<LogWriter>)> {
         let number = head.log_number + 1;
         let path = log::file_path(&self.files.root, number);
         // One that an earlier try left has nothing in it.
         let _ = self.files.disk.remove(&path);
-        Ok((number, LogWriter::create(&*self.files.disk, &self.files.root, number, self.options.fsync)?))
+        let log = LogWriter::create(&*self.files.disk, &self.files.root, number, self.options.fsync)?;
+        Ok((number, Arc::new(log)))
     }
 
     /// Writes a manifest of the newest state and removes the log before it. Commits wait for one sync, not for the manifest.
@@ -185,7 +194,7 @@ impl Database {
 
     /// The number of the log's last file, and its bytes.
     pub(super) fn log_end(&self) -> Result<(u64, u64)> {
-        let mut head = self.head.lock();
+        let head = self.head.lock();
         head.log.write()?;
         Ok((head.log_number, head.log.length()))
     }

@@ -30,6 +30,7 @@ mod shown;
 mod syncing;
 mod tasks;
 mod transaction;
+mod waiters;
 
 use std::any::Any;
 use std::collections::BTreeMap;

@@ -1,21 +1,20 @@
 //! How commits come to count: the log is synced, other copies have it, then everyone sees what it says.
 //!
-//! Whoever finds that nobody syncs the log does so for all whose records are in it by then (group commit; DeWitt et al., 1984). If many
-//! committed a moment ago, he waits a little for them to be back: the more a sync covers, the fewer there are.
+//! Whoever finds that nobody syncs the log does so for all whose records are in it by then (group commit; DeWitt et al., 1984). If those
+//! who committed a moment ago are back soon, beside what a sync takes, he waits for them: the more a sync covers, the fewer there are. If
+//! they need longer, they work while he syncs.
 
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::MutexGuard;
 
 use super::commit::Head;
 use super::replication::Role;
+use super::waiters::{Seen, Waiters};
 use super::{Catalog, Database};
 use crate::definition::Durability;
-use crate::disk::DiskFile;
+use crate::log::LogWriter;
 use crate::{Error, Result};
 
 /// How long a sync waits for others at most.
@@ -23,17 +22,15 @@ const GATHERS: Duration = Duration::from_micros(500);
 
 /// Where the log ends at some moment.
 struct LogEnd {
-    /// Or why it could not be written.
-    file: std::result::Result<(PathBuf, Arc<dyn DiskFile>), Lost>,
+    log: Arc<LogWriter>,
     role: Role,
     catalog: Arc<Catalog>,
 }
 
 impl LogEnd {
-    /// The end now, with all that was committed written.
-    fn of(head: &mut Head) -> LogEnd {
-        let file = head.log.write().map(|()| head.log.file()).map_err(|e| Lost::NotSynced(e.to_string()));
-        LogEnd { file, role: head.role.clone(), catalog: Arc::clone(&head.catalog) }
+    /// The end now.
+    fn of(head: &Head) -> LogEnd {
+        LogEnd { log: Arc::clone(&head.log), role: head.role.clone(), catalog: Arc::clone(&head.catalog) }
     }
 }
 
@@ -51,79 +48,66 @@ pub(crate) struct Syncing {
     pub(super) fenced: Option<String>,
     /// By failure that is over, the last LSN that outlived it, and how those after it ended.
     pub(super) over: Vec<(u64, Lost)>,
-    /// Who waits for a record.
-    waiting: Vec<Waiting>,
+    /// Who waits for the sync that runs, and the last LSN that it covers.
+    covered: Group,
+    through: u64,
+    /// Who waits for the next one.
+    next: Group,
     /// One of them syncs when others have not come for a while.
     gathering: bool,
     /// How many committed when the last sync ended: those that it covered, and those that came meanwhile.
     committers: usize,
     /// How long the last sync took.
     took: Duration,
+    back: Back,
 }
 
-/// Somebody who waits until it is known how a record ended.
-struct Waiting {
-    lsn: u64,
-    failures: usize,
-    waiter: Arc<Waiter>,
+/// Those who wait for a sync.
+#[derive(Default)]
+struct Group {
+    waiters: Arc<Waiters>,
+    count: usize,
 }
 
-/// A thread that sleeps until it is called.
-struct Waiter {
-    thread: Thread,
-    called: AtomicBool,
-    /// Whom it calls when it wakes.
-    others: Mutex<Vec<Arc<Waiter>>>,
+impl Group {
+    /// Whether somebody who has waited did so among these.
+    fn has(&self, waited: Option<&Wait>) -> bool {
+        waited.is_some_and(|wait| Arc::ptr_eq(&wait.waiters, &self.waiters))
+    }
 }
 
-impl Waiter {
-    /// That of this thread.
-    fn of_this_thread() -> Arc<Waiter> {
-        thread_local! {
-            static WAITER: Arc<Waiter> = Arc::new(Waiter::of(std::thread::current()));
+/// How soon those who commit are back when they may go on.
+struct Back {
+    /// When they could, how many they were, and how many of them are not back.
+    since: Instant,
+    of: u32,
+    missing: u32,
+    /// The time that it took the last time, for each of them: they share the processors.
+    each: Duration,
+}
+
+impl Back {
+    /// So many go on now. If some of those before are not back, that takes as long as until now or longer.
+    fn expect(&mut self, count: usize) {
+        let now = Instant::now();
+        if self.missing > 0 {
+            self.each = self.each.max(now.saturating_duration_since(self.since) / self.of);
         }
-        WAITER.with(Arc::clone)
+        let count = u32::try_from(count).unwrap_or(u32::MAX).max(1);
+        (self.since, self.of, self.missing) = (now, count, count);
     }
 
-    fn of(thread: Thread) -> Waiter {
-        Waiter { thread, called: AtomicBool::new(false), others: Mutex::default() }
-    }
-
-    fn sleep(&self) {
-        while !self.called.swap(false, Ordering::Acquire) {
-            std::thread::park();
+    /// Somebody commits.
+    fn comes(&mut self) {
+        if self.missing == 1 {
+            self.each = self.since.elapsed() / self.of;
         }
-        self.call_others();
+        self.missing = self.missing.saturating_sub(1);
     }
 
-    /// Sleeps for so long at most; whether it was called.
-    fn sleep_for(&self, most: Duration) -> bool {
-        let until = Instant::now() + most;
-        while !self.called.swap(false, Ordering::Acquire) {
-            match until.checked_duration_since(Instant::now()) {
-                Some(left) => std::thread::park_timeout(left),
-                None => return false,
-            }
-        }
-        self.call_others();
-        true
-    }
-
-    fn call_others(&self) {
-        let others = std::mem::take(&mut *self.others.lock());
-        Waiter::call_all(&others);
-    }
-
-    /// Calls some, the first one first. Each calls half of those that are left: who syncs the log has better things to do.
-    fn call_all(called: &[Arc<Waiter>]) {
-        let mut left = called;
-        while let [first, rest @ ..] = left {
-            let (theirs, mine) = rest.split_at(rest.len() / 2);
-            first.others.lock().extend_from_slice(theirs);
-            first.called.store(true, Ordering::Release);
-            first.thread.unpark();
-            left = mine;
-        }
+    /// What so many would take.
+    fn takes(&self, count: usize) -> Duration {
+        self.each.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX))
     }
 }
 
@@ -145,10 +129,13 @@ impl Syncing {
             failed: None,
             fenced: None,
             over: Vec::new(),
-            waiting: Vec::new(),
+            covered: Group::default(),
+            through: lsn,
+            next: Group::default(),
             gathering: false,
             committers: 0,
             took: Duration::ZERO,
+            back: Back { since: Instant::now(), of: 1, missing: 0, each: Duration::ZERO },
         }
     }
 
@@ -174,22 +161,76 @@ impl Syncing {
         (self.failed, self.fenced) = (None, None);
     }
 
-    /// Whether the next sync waits for more of those who commit: at the end of the last one there were more. They are about to be back,
-    /// and a sync for all of them takes as long as one for some.
+    /// Whether the next sync waits for more of those who commit: at the end of the last one there were more, and all of them are back in
+    /// less time than a sync takes. One for all of them takes as long as one for half of them, but those work while it runs.
     fn gathers(&self) -> bool {
-        self.waiting.len() + 1 < self.committers
+        self.next.count + 1 < self.committers && self.back.takes(self.committers) < self.took
     }
 
-    /// Those who need not wait any more, and before them one of those who have to: he is to sync, if nobody does.
-    fn take_called(&mut self) -> Vec<Arc<Waiter>> {
-        let waiting = std::mem::take(&mut self.waiting);
-        let (done, mut still): (Vec<_>, Vec<_>) =
-            waiting.into_iter().partition(|waiting| self.outcome(waiting.lsn, waiting.failures).is_some());
-        (self.committers, self.gathering) = (1 + done.len() + still.len(), false);
-        let next = (!self.running && !still.is_empty()).then(|| still.remove(0));
-        self.waiting = still;
-        next.into_iter().chain(done).map(|waiting| waiting.waiter).collect()
+    /// Somebody syncs from now on, up to a record, for all who wait until now.
+    fn begin(&mut self, through: u64) {
+        (self.running, self.gathering, self.through) = (true, false, through);
+        self.covered = std::mem::take(&mut self.next);
     }
+
+    /// How somebody waits for a record, who may have waited already; `None`: he is to sync, if he still finds that nobody does.
+    fn join(&mut self, lsn: u64, waited: Option<&Wait>) -> Option<Wait> {
+        let (group, most) = if self.running {
+            (if lsn <= self.through { &mut self.covered } else { &mut self.next }, None)
+        } else {
+            // One of those who wait for others has a limit. If it is he who goes on, for whatever reason, nobody else would end it.
+            if waited.is_some_and(|wait| wait.most.is_some()) || !self.gathers() {
+                return None;
+            }
+            let first = !std::mem::replace(&mut self.gathering, true);
+            (&mut self.next, first.then(|| (self.took / 2).min(GATHERS)))
+        };
+        group.count += usize::from(!group.has(waited));
+        Some(Wait { waiters: Arc::clone(&group.waiters), seen: group.waiters.seen(), most })
+    }
+
+    /// A sync up to a record has ended: those who may go on; and one of the others is to sync.
+    fn end(&mut self, lsn: u64, to_disk: bool, took: Duration, result: std::result::Result<(), Lost>) -> Arc<Waiters> {
+        (self.running, self.took) = (false, took);
+        match result {
+            Ok(()) => {
+                self.synced = self.synced.max(lsn);
+                if to_disk {
+                    self.on_disk = self.on_disk.max(lsn);
+                }
+            }
+            Err(Lost::NotSynced(why)) => self.failed = Some(why),
+            Err(Lost::NotMaster(why)) => self.fenced = Some(why),
+        }
+        if self.lost().is_some() {
+            self.call_waiting();
+            return Arc::default();
+        }
+        let done = std::mem::take(&mut self.covered);
+        self.committers = 1 + done.count + self.next.count;
+        self.back.expect(1 + done.count);
+        self.gathering = false;
+        if self.next.count > 0 {
+            self.next.waiters.call_one();
+        }
+        done.waiters
+    }
+
+    /// All who wait look again at what has been set. What is synced from now on is not what they wait for: numbers may be given anew.
+    fn call_waiting(&mut self) {
+        self.gathering = false;
+        for group in [&mut self.covered, &mut self.next] {
+            std::mem::take(group).waiters.call_all();
+        }
+    }
+}
+
+/// Somebody waits.
+struct Wait {
+    waiters: Arc<Waiters>,
+    seen: Seen,
+    /// For so long at most: he is to sync then.
+    most: Option<Duration>,
 }
 
 impl Database {
@@ -199,101 +240,69 @@ impl Database {
 
     /// Waits until a record is on disk that was written after so many failures, or syncs it for all that wait.
     pub(super) fn wait_synced(&self, lsn: u64, failures: usize) -> Result<()> {
-        let mut gathered = false;
+        let (mut came, mut waited) = (false, None);
         loop {
-            {
-                let syncing = self.syncing.lock();
+            let wait = {
+                let mut syncing = self.syncing.lock();
+                if !std::mem::replace(&mut came, true) {
+                    syncing.back.comes();
+                }
                 if let Some(outcome) = syncing.outcome(lsn, failures) {
                     return outcome.map_err(|lost| self.lost(lost));
                 }
-                if syncing.running || !gathered && syncing.gathers() {
-                    gathered = Database::wait_for_sync(syncing, &self.syncing, lsn, failures);
-                    continue;
+                syncing.join(lsn, waited.as_ref())
+            };
+            if let Some(wait) = wait {
+                if wait.waiters.wait(wait.seen, wait.most) {
+                    return Ok(());
                 }
+                waited = Some(wait);
+                continue;
             }
             let (end, to_disk) = {
-                let mut head = self.head.lock();
+                let head = self.head.lock();
                 let mut syncing = self.syncing.lock();
                 if syncing.running || syncing.outcome(lsn, failures).is_some() {
                     continue;
                 }
-                (syncing.running, syncing.gathering) = (true, false);
-                let to_disk = self.must_sync(&head, syncing.on_disk);
-                drop(syncing);
-                (LogEnd::of(&mut head), to_disk)
+                syncing.next.count -= usize::from(syncing.next.has(waited.as_ref()));
+                syncing.begin(head.catalog.sequence);
+                (LogEnd::of(&head), self.must_sync(&head, syncing.on_disk))
             };
-            self.finish(&end, to_disk);
+            self.finish(end, to_disk);
         }
-    }
-
-    /// Sleeps until somebody has synced. While nobody does, the first one of those who wait for others sleeps only for so long, and is
-    /// to sync then: whether that is so.
-    fn wait_for_sync(mut syncing: MutexGuard<'_, Syncing>, all: &Mutex<Syncing>, lsn: u64, failures: usize) -> bool {
-        let waiter = Waiter::of_this_thread();
-        let first = !syncing.running && !std::mem::replace(&mut syncing.gathering, true);
-        let most = (syncing.took / 2).min(GATHERS);
-        syncing.waiting.push(Waiting { lsn, failures, waiter: Arc::clone(&waiter) });
-        drop(syncing);
-        if !first {
-            waiter.sleep();
-            return false;
-        }
-        if waiter.sleep_for(most) {
-            return false;
-        }
-        let mut syncing = all.lock();
-        let before = syncing.waiting.len();
-        syncing.waiting.retain(|waiting| !Arc::ptr_eq(&waiting.waiter, &waiter));
-        let still = syncing.waiting.len() < before;
-        drop(syncing);
-        if !still {
-            // Somebody has called just now.
-            waiter.sleep();
-        }
-        still
     }
 
     /// Makes the log up to its end count; somebody has said that he does.
-    fn finish(&self, end: &LogEnd, to_disk: bool) {
+    fn finish(&self, end: LogEnd, to_disk: bool) {
         let began = Instant::now();
         let to_disk = to_disk || !self.options.fsync;
-        let result = self.make_last(end, to_disk);
+        let result = self.make_last(&end, to_disk);
         if result.is_ok() {
             self.show(&end.catalog);
         }
-        self.end_sync(end.catalog.sequence, to_disk, began.elapsed(), result);
-    }
-
-    /// A sync up to a record has ended: those whom it concerns go on.
-    fn end_sync(&self, lsn: u64, to_disk: bool, took: Duration, result: std::result::Result<(), Lost>) {
+        let lsn = end.catalog.sequence;
+        // The log gives its room back when nobody has it any more: not after others were told that it is quiet.
+        drop(end);
         let mut syncing = self.syncing.lock();
-        (syncing.running, syncing.took) = (false, took);
-        match result {
-            Ok(()) => {
-                syncing.synced = syncing.synced.max(lsn);
-                if to_disk {
-                    syncing.on_disk = syncing.on_disk.max(lsn);
-                }
-            }
-            Err(Lost::NotSynced(why)) => syncing.failed = Some(why),
-            Err(Lost::NotMaster(why)) => syncing.fenced = Some(why),
-        }
-        self.call_waiting(syncing);
+        let done = syncing.end(lsn, to_disk, began.elapsed(), result);
+        self.synced.notify_all();
+        drop(syncing);
+        done.finish();
     }
 
     /// Lets those go on who wait for what has just been set.
     pub(super) fn call_waiting(&self, mut syncing: MutexGuard<'_, Syncing>) {
-        let called = syncing.take_called();
+        syncing.call_waiting();
         self.synced.notify_all();
-        drop(syncing);
-        Waiter::call_all(&called);
     }
 
-    /// Waits until the log is on disk, if it is to be, and up to its end on every copy that must have it.
-    fn make_last(&self, LogEnd { file, role, catalog }: &LogEnd, to_disk: bool) -> std::result::Result<(), Lost> {
-        let (path, file) = file.as_ref().map_err(Clone::clone)?;
+    /// Writes what was committed and waits until it is on disk, if it is to be, and on every copy that must have it.
+    fn make_last(&self, LogEnd { log, role, catalog }: &LogEnd, to_disk: bool) -> std::result::Result<(), Lost> {
+        let not_synced = |e: Error| Lost::NotSynced(e.to_string());
+        log.write().map_err(not_synced)?;
         if to_disk && self.options.fsync {
-            file.sync().map_err(|e| Lost::NotSynced(format!("{}: {e}", path.display())))?;
+            log.sync().map_err(not_synced)?;
         }
         match role {
             Role::Master(replication) => {
@@ -326,7 +335,7 @@ impl Database {
     pub(super) fn wait_on_disk(&self, lsn: u64, failures: usize) -> Result<()> {
         loop {
             let end = {
-                let mut head = self.head.lock();
+                let head = self.head.lock();
                 let mut syncing = self.syncing.lock();
                 match syncing.outcome(lsn, failures) {
                     Some(Err(lost)) => return Err(self.lost(lost)),
@@ -341,11 +350,11 @@ impl Database {
                 if let Some(lost) = syncing.lost() {
                     return Err(self.lost(lost));
                 }
-                syncing.running = true;
+                syncing.begin(head.catalog.sequence);
                 drop(syncing);
-                LogEnd::of(&mut head)
+                LogEnd::of(&head)
             };
-            self.finish(&end, true);
+            self.finish(end, true);
         }
     }
 
@@ -375,9 +384,9 @@ impl Database {
         if syncing.lost().is_some() {
             return;
         }
-        syncing.running = true;
+        syncing.begin(head.catalog.sequence);
         drop(syncing);
-        self.finish(&LogEnd::of(head), true);
+        self.finish(LogEnd::of(head), true);
     }
 
     /// What is written counts, though it may not be on disk; nobody waits for it.
@@ -406,24 +415,49 @@ mod tests {
         assert_eq!((syncing.outcome(5, 0).is_some_and(|o| o.is_err()), syncing.outcome(5, 1)), (true, Some(Ok(()))));
     }
 
+    fn waits(syncing: &mut Syncing, lsn: u64, waited: Option<&Wait>) -> Wait {
+        syncing.join(lsn, waited).expect("somebody syncs, or is waited for")
+    }
+
+    const SOON: Option<Duration> = Some(Duration::from_millis(1));
+
     #[test]
-    fn whom_a_sync_covers_is_called_and_one_of_the_others_to_sync() {
+    fn who_is_covered_goes_on_and_one_of_the_others_syncs() {
         let mut syncing = Syncing::at(4);
-        let waits = |syncing: &mut Syncing, lsn| {
-            let waiter = Arc::new(Waiter::of(std::thread::current()));
-            syncing.waiting.push(Waiting { lsn, failures: 0, waiter: Arc::clone(&waiter) });
-            waiter
-        };
-        let [a, b, c, d] = [5, 7, 6, 8].map(|lsn| waits(&mut syncing, lsn));
-        let are = |called: Vec<Arc<Waiter>>, expected: &[&Arc<Waiter>]| {
-            assert_eq!(called.len(), expected.len());
-            assert!(called.iter().zip(expected).all(|(called, expected)| Arc::ptr_eq(called, expected)));
-        };
-        syncing.synced = 6;
-        are(syncing.take_called(), &[&b, &a, &c]);
-        syncing.running = true;
-        are(syncing.take_called(), &[]);
-        syncing.failed = Some("it is full".into());
-        are(syncing.take_called(), &[&d]);
+        assert!(syncing.join(5, None).is_none());
+        syncing.begin(6);
+        let (covered, other) = (waits(&mut syncing, 6, None), waits(&mut syncing, 7, None));
+        syncing.end(6, true, Duration::ZERO, Ok(())).finish();
+        assert!(covered.waiters.wait(covered.seen, SOON) && !other.waiters.wait(other.seen, None));
+        assert!(syncing.join(7, Some(&other)).is_none());
+        assert_eq!((syncing.outcome(6, 0), syncing.outcome(7, 0), syncing.committers), (Some(Ok(())), None, 3));
+    }
+
+    #[test]
+    fn others_are_waited_for_only_where_they_are_back_soon_and_by_one_with_a_limit() {
+        let mut syncing = Syncing::at(4);
+        (syncing.took, syncing.committers, syncing.back.each) = (Duration::from_millis(10), 3, Duration::from_millis(5));
+        assert!(syncing.join(5, None).is_none(), "they take longer than a sync");
+        syncing.back.each = Duration::from_millis(1);
+        let (first, second) = (waits(&mut syncing, 5, None), waits(&mut syncing, 6, None));
+        assert_eq!((first.most, second.most, syncing.next.count), (Some(GATHERS), None, 2));
+        assert!(syncing.join(7, None).is_none(), "all are there");
+        // Whatever wakes the one with the limit, it syncs.
+        syncing.next.count = 0;
+        assert!(syncing.join(5, Some(&first)).is_none());
+        assert!(waits(&mut syncing, 6, Some(&second)).most.is_none());
+    }
+
+    #[test]
+    fn who_waits_for_a_record_that_was_lost_is_not_told_that_the_next_one_of_its_number_is_there() {
+        let mut syncing = Syncing::at(10);
+        syncing.begin(10);
+        let lost = waits(&mut syncing, 11, None);
+        syncing.end(10, true, Duration::ZERO, Err(Lost::NotSynced("it is full".into()))).finish();
+        syncing.get_over(Lost::NotSynced("it was full".into()));
+        syncing.begin(11);
+        syncing.end(11, true, Duration::ZERO, Ok(())).finish();
+        assert!(!lost.waiters.wait(lost.seen, None));
+        assert!(syncing.outcome(11, 0).is_some_and(|outcome| outcome.is_err()));
     }
 }

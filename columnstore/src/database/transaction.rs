@@ -304,19 +304,21 @@ impl Transaction {
         for (partition, columns, change) in inserted {
             let (Change::Insert { table: id, .. } | Change::Attach { table: id, .. }) = &change else { continue };
             let now = head.catalog.existing(*id)?;
-            let seen = self.snapshot.table_of(*id).map(|table| &table.partitions[partition]);
-            // What was there at the snapshot has been looked at by the statement.
-            if !seen.is_some_and(|seen| Arc::ptr_eq(seen, &now.partitions[partition])) {
-                self.check_keys(now, partition, &columns, &changes)?;
-            }
+            self.check_keys(now, partition, &columns, &changes)?;
             changes.push(change);
         }
         Ok(changes)
     }
 
-    /// No live row that this transaction does not delete has a key of the new rows.
+    /// No live row that this transaction does not delete has a key of the new rows. What was there at its snapshot has been looked at by
+    /// the statement.
     fn check_keys(&self, now: &Arc<Table>, partition: usize, columns: &[ArrayRef], changes: &[Change]) -> Result<()> {
-        let ordinal = now.ordinal(partition);
+        let (ordinal, seen) = (now.ordinal(partition), self.snapshot.table_of(now.id).map(|table| &table.partitions[partition]));
+        let nothing = Arc::default();
+        let (seen, now_there) = (seen.unwrap_or(&nothing), &now.partitions[partition]);
+        if Arc::ptr_eq(seen, now_there) {
+            return Ok(());
+        }
         let deletes = |place: Place| {
             changes.iter().any(|change| match change {
                 Change::TruncateTable(table) => *table == now.id,
@@ -325,7 +327,7 @@ impl Transaction {
             })
         };
         for (number, key) in now.def.unique_keys.iter().enumerate() {
-            let there = SoughtKeys::new(key, columns).find(&now.def, number, &now.partitions[partition])?;
+            let there = SoughtKeys::new(key, columns).find_since(seen, &now.def, number, now_there)?;
             if there.iter().any(|(_, place)| !deletes(*place)) {
                 return Err(Error::Conflict(format!("a row with the same {} was added to table '{}'", key.name, now.name())));
             }

@@ -16,6 +16,9 @@ mod record;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
 
 use crate::checksum::checksum;
 use crate::disk::{Disk, DiskFile};
@@ -29,26 +32,38 @@ pub(crate) const FOLDER: &str = "log";
 
 const MAGIC: [u8; 4] = *b"STLR";
 const HEADER: usize = 48;
-/// Room is taken for so many bytes at once.
-const AHEAD: u64 = 1 << 20;
+/// Room is taken ahead for as many bytes as there are, within these.
+const LEAST_AHEAD: u64 = 1 << 16;
+const MOST_AHEAD: u64 = 1 << 20;
 /// Room for so many bytes of records stays in memory.
 const KEPT: usize = 1 << 20;
 /// Longest body of a record.
 const MAX_BODY: usize = 1 << 30;
 
-/// The file that records are written to.
+/// The file that records are written to. Records are taken one at a time, by whoever holds the newest state; anyone writes those that were
+/// taken.
 pub(crate) struct LogWriter {
     path: PathBuf,
     file: Arc<dyn DiskFile>,
-    length: u64,
     /// Records that are not in the file yet.
-    pending: Vec<u8>,
+    taken: Mutex<Vec<u8>>,
+    end: Mutex<End>,
+    /// Bytes of the records in the file.
+    length: AtomicU64,
+    /// A failed write lost records that were taken.
+    lost: AtomicBool,
+    /// A failed write left bytes that could not be cut off.
+    uncut: AtomicBool,
+}
+
+/// Where the next bytes go.
+struct End {
+    /// Bytes that were written, kept for their room.
+    written: Vec<u8>,
     /// Up to where room was taken.
     reserved: u64,
     /// Whether room is taken ahead.
     reserves: bool,
-    /// A failed write left bytes that could not be cut off.
-    broken: bool,
 }
 
 impl LogWriter {
@@ -63,91 +78,118 @@ impl LogWriter {
             disk.sync_folder(&folder).map_err(io_error(&folder))?;
             disk.sync_folder(root).map_err(io_error(root))?;
         }
-        Ok(LogWriter { path, file, length: 0, pending: Vec::new(), reserved: 0, reserves: fsync, broken: false })
+        let end = Mutex::new(End { written: Vec::new(), reserved: 0, reserves: fsync });
+        let (length, lost, uncut) = (AtomicU64::new(0), AtomicBool::default(), AtomicBool::default());
+        Ok(LogWriter { path, file, taken: Mutex::default(), end, length, lost, uncut })
     }
 
     /// Writes a record; nothing of it stays after an error. The checksum of its body.
-    pub(crate) fn append(&mut self, lsn: u64, term: u64, synced: u64, body: &[u8]) -> Result<u64> {
-        let before = self.pending.len();
-        let checksum = self.append_later(lsn, term, synced, body)?;
-        self.write().inspect_err(|_| self.pending.truncate(before))?;
+    pub(crate) fn append(&self, lsn: u64, term: u64, synced: u64, body: &[u8]) -> Result<u64> {
+        let mut end = self.end.lock();
+        self.write_taken(&mut end)?;
+        let mut record = Vec::with_capacity(HEADER + body.len());
+        let checksum = self.frame(&mut record, [lsn, term, synced], body)?;
+        self.write_bytes(&mut end, &record)?;
         Ok(checksum)
     }
 
     /// Takes a record that the next [`LogWriter::write`] writes. The checksum of its body.
-    pub(crate) fn append_later(&mut self, lsn: u64, term: u64, synced: u64, body: &[u8]) -> Result<u64> {
-        if self.broken {
-            return Err(corrupt(&self.path, "an earlier write failed half-way"));
+    pub(crate) fn append_later(&self, lsn: u64, term: u64, synced: u64, body: &[u8]) -> Result<u64> {
+        self.frame(&mut self.taken.lock(), [lsn, term, synced], body)
+    }
+
+    /// Adds a record to some bytes: the checksum of its body.
+    fn frame(&self, to: &mut Vec<u8>, numbers: [u64; 3], body: &[u8]) -> Result<u64> {
+        if self.is_broken() {
+            return Err(self.broken());
         }
         if body.len() > MAX_BODY {
             return Err(Error::Invalid(format!("a commit of {} bytes is larger than the most, {MAX_BODY}", body.len())));
         }
-        let (frame, of_body) = (self.pending.len(), checksum(body));
-        self.pending.reserve(HEADER + body.len());
-        self.pending.extend(MAGIC);
-        self.pending.extend((body.len() as u32).to_le_bytes());
-        for number in [lsn, term, synced, of_body] {
-            self.pending.extend(number.to_le_bytes());
+        let (frame, of_body) = (to.len(), checksum(body));
+        to.reserve(HEADER + body.len());
+        to.extend(MAGIC);
+        to.extend((body.len() as u32).to_le_bytes());
+        for number in numbers.into_iter().chain([of_body]) {
+            to.extend(number.to_le_bytes());
         }
-        let of_header = checksum(&self.pending[frame..]);
-        self.pending.extend(of_header.to_le_bytes());
-        self.pending.extend_from_slice(body);
+        let of_header = checksum(&to[frame..]);
+        to.extend(of_header.to_le_bytes());
+        to.extend_from_slice(body);
         Ok(of_body)
     }
 
-    /// Writes the records that were taken; nothing of them is in the file after an error.
-    pub(crate) fn write(&mut self) -> Result<()> {
-        if self.pending.is_empty() {
-            return Ok(());
+    /// Writes the records that were taken; nothing of them is in the file after an error, and nothing will be any more.
+    pub(crate) fn write(&self) -> Result<()> {
+        self.write_taken(&mut self.end.lock())
+    }
+
+    fn write_taken(&self, end: &mut End) -> Result<()> {
+        if self.lost.load(Ordering::Relaxed) {
+            return Err(self.broken());
         }
-        if self.broken {
-            return Err(corrupt(&self.path, "an earlier write failed half-way"));
+        let mut bytes = std::mem::take(&mut end.written);
+        std::mem::swap(&mut bytes, &mut *self.taken.lock());
+        if !bytes.is_empty() {
+            // Who waits for these records may not find out that others have tried to write them.
+            self.write_bytes(end, &bytes).inspect_err(|_| self.lost.store(true, Ordering::Relaxed))?;
         }
-        self.reserve(self.pending.len() as u64);
-        if let Err(error) = self.file.append(&self.pending) {
-            self.reserved = 0;
-            self.broken = self.file.truncate(self.length).is_err();
-            return Err(io_error(&self.path)(error));
-        }
-        self.length += self.pending.len() as u64;
-        if self.pending.capacity() > KEPT {
-            self.pending = Vec::new();
-        } else {
-            self.pending.clear();
+        if bytes.capacity() <= KEPT {
+            bytes.clear();
+            end.written = bytes;
         }
         Ok(())
     }
 
-    fn reserve(&mut self, bytes: u64) {
-        let end = self.length + bytes;
-        if self.reserves && end > self.reserved {
-            let wanted = end.next_multiple_of(AHEAD);
-            self.reserves = self.file.reserve(wanted);
-            self.reserved = if self.reserves { wanted } else { self.reserved };
+    fn write_bytes(&self, end: &mut End, bytes: &[u8]) -> Result<()> {
+        if self.uncut.load(Ordering::Relaxed) {
+            return Err(self.broken());
+        }
+        let length = self.length();
+        self.reserve(end, length + bytes.len() as u64);
+        if let Err(error) = self.file.append(bytes) {
+            end.reserved = 0;
+            self.uncut.store(self.file.truncate(length).is_err(), Ordering::Relaxed);
+            return Err(io_error(&self.path)(error));
+        }
+        self.length.store(length + bytes.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn reserve(&self, end: &mut End, to: u64) {
+        if end.reserves && to > end.reserved {
+            let wanted = to + to.clamp(LEAST_AHEAD, MOST_AHEAD);
+            // Some of it may be there even if not all is.
+            (end.reserves, end.reserved) = (self.file.reserve(wanted), wanted);
         }
     }
 
-    /// The file, to sync it while others write.
-    pub(crate) fn file(&self) -> (PathBuf, Arc<dyn DiskFile>) {
-        (self.path.clone(), Arc::clone(&self.file))
+    /// Makes what was written last.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.file.sync().map_err(io_error(&self.path))
     }
 
     /// Bytes of the records in the file.
     pub(crate) fn length(&self) -> u64 {
-        self.length
+        self.length.load(Ordering::Relaxed)
+    }
+
+    fn broken(&self) -> Error {
+        corrupt(&self.path, "an earlier write failed half-way")
     }
 
     /// Whether nothing can be written any more.
     pub(crate) fn is_broken(&self) -> bool {
-        self.broken
+        self.lost.load(Ordering::Relaxed) || self.uncut.load(Ordering::Relaxed)
     }
 }
 
 impl Drop for LogWriter {
     /// Gives back the room that was taken ahead. Whoever finds it all the same finds zeros.
     fn drop(&mut self) {
-        if self.reserved > self.length {
-            let _ = self.file.truncate(self.length);
+        let length = self.length();
+        if self.end.get_mut().reserved > length {
+            let _ = self.file.truncate(length);
         }
     }
 }
@@ -253,7 +295,7 @@ mod tests {
 
     fn write(records: &[(u64, u64, &[u8])]) -> (tempfile::TempDir, Vec<u8>) {
         let folder = tempfile::tempdir().expect("folder");
-        let mut log = LogWriter::create(&LocalDisk, folder.path(), 1, false).expect("created");
+        let log = LogWriter::create(&LocalDisk, folder.path(), 1, false).expect("created");
         for (lsn, synced, body) in records {
             log.append(*lsn, 1, *synced, body).expect("appended");
         }

@@ -39,9 +39,10 @@ fn write(root: &Path) {
         transaction.insert("wide", &wide_rows(&def, from, from + 20), RowNames::default()).unwrap();
         transaction.commit().unwrap();
         let table = database.table("wide").unwrap();
-        // A row of a segment and one in memory.
+        // A row of a segment and one of the first run in memory.
         let scanned = table.scanned(0).unwrap();
-        let addresses = [scanned[0].address, scanned[scanned.len() - 1].address].map(|first| first + (from - ROWS) as u64 / 20);
+        let round = ((from - ROWS) / 20) as usize;
+        let addresses = [0, scanned.len() - 1 - round].map(|unit| scanned[unit].address + round as u64);
         let mut transaction = database.begin();
         transaction.delete("wide", &addresses).unwrap();
         transaction.commit().unwrap();
