@@ -15,7 +15,9 @@ mod joins;
 #[cfg(test)]
 mod tests;
 
-use crate::{Aggregate, ColumnId, DataType, ExchangeKind, Expr, Node, Phase, Plan, Query, Scan, SortKey};
+use crate::{
+    Aggregate, AggregateCall, AggregateFunction, ColumnId, DataType, ExchangeKind, Expr, Node, Phase, Plan, Query, Scan, SortKey,
+};
 
 /// Where the rows of a node are.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,6 +70,9 @@ const ONE: Net = Net { leaves: 1, always_shuffle: false };
 
 /// Groups that are merged on the leaves rather than where the query was asked, if there are more.
 const MANY_GROUPS: f64 = 200_000.0;
+/// The same of rows whose values the states of groups keep, one by one, if these are for enough groups to have all leaves merge some.
+const MANY_VALUES: f64 = 50_000.0;
+const ENOUGH_GROUPS: f64 = 100.0;
 
 /// Adds exchanges, splits aggregates into phases, numbers the nodes.
 #[must_use]
@@ -257,8 +262,9 @@ fn place_aggregate(again: impl Fn(Node) -> Plan, aggregate: Aggregate, (groups, 
         let after = rename(&place, &|id| keys.iter().find(|(_, e)| e.as_column() == Some(id)).map(|(field, _)| field.id));
         return (build(input, phase), after);
     }
+    let values = if calls.iter().any(|(_, call)| keeps_values(call)) { input.rows } else { 0.0 };
     let partial = build(input, Phase::Partial);
-    let many = net.leaves > 1 && groups > MANY_GROUPS;
+    let many = net.leaves > 1 && (groups > MANY_GROUPS || values > MANY_VALUES && groups > ENOUGH_GROUPS);
     let many = net.always_shuffle || (many && !awaits_filters(&partial));
     if many && grouping_sets.is_empty() && !keys.is_empty() && keys.iter().all(|(field, _)| can_route(field.ty)) {
         let by = keys.iter().map(|(field, _)| Expr::Column(field.id, field.ty)).collect();
@@ -266,6 +272,12 @@ fn place_aggregate(again: impl Fn(Node) -> Plan, aggregate: Aggregate, (groups, 
         return (build(exchange(partial, ExchangeKind::Shuffle(by)), Phase::Final), place);
     }
     (build(exchange(partial, ExchangeKind::Gather), Phase::Final), Place::Merged)
+}
+
+/// Whether the state of a group has the values of its rows, or those that differ.
+fn keeps_values(call: &AggregateCall) -> bool {
+    use AggregateFunction::{Median, PercentileCont, StringAgg};
+    call.distinct || matches!(call.function, Median | PercentileCont | StringAgg)
 }
 
 type UnionInput = (Plan, Vec<ColumnId>);

@@ -85,7 +85,8 @@ fn a_damaged_segment_keeps_no_other_table_waiting() {
     for from in (0..600).step_by(10) {
         insert(&database, "b", from, from + 10);
     }
-    let done = |status: &MergeStatus| status.rows_in_memory < 10 && status.segments < 8 && status.state == Some(MergeState::Idle);
+    let done =
+        |status: &MergeStatus| status.rows_in_memory < 10 && status.to_merge == 0 && status.state == Some(MergeState::Idle);
     assert_eq!(wait_for(&database, "b", done).error, None);
     let until = Instant::now() + Duration::from_secs(60);
     while log_bytes(folder.path()) > 2 * options.checkpoint_bytes {
