@@ -25,6 +25,7 @@ pub mod ipc;
 pub mod leaf;
 mod leaf_client;
 mod leaf_server;
+mod leaf_transaction;
 mod listen;
 mod origin;
 mod parameter;
