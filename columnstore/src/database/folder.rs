@@ -1,6 +1,6 @@
 //! The data directory: its version, its lock, and what a crash may have left in it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -171,6 +171,22 @@ pub(crate) fn remove_leftovers(catalog: &Catalog) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A segment that the catalog names and whose file is not there.
+pub(crate) fn missing_segment(catalog: &Catalog) -> Result<Option<PathBuf>> {
+    let mut known: BTreeMap<&Path, BTreeSet<String>> = BTreeMap::new();
+    for path in catalog.segments().map(|segment| segment.path()) {
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { continue };
+        if !known.contains_key(folder) {
+            let entries = catalog.files.disk.list(folder).map_err(io_error(folder))?;
+            known.insert(folder, entries.into_iter().map(|(name, _)| name).collect());
+        }
+        if !known.get(folder).is_some_and(|names| names.contains(&*name.to_string_lossy())) {
+            return Ok(Some(path.to_path_buf()));
+        }
+    }
+    Ok(None)
 }
 
 /// Removes the files of the log that are done with, by their numbers.

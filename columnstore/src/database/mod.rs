@@ -438,7 +438,12 @@ fn recover(catalog: &mut Catalog, first_log: u64, cut: &mut dyn FnMut(&Path, u64
             torn = Some((path, read.whole, what));
         }
     }
-    if let Some((path, whole, _)) = torn {
+    if let Some((path, whole, what)) = torn {
+        // Files go when the record by which nobody names them any more is on disk: then that one is damaged, and not torn.
+        if let Some(missing) = folder::missing_segment(catalog)? {
+            let what = format!("{what}, and {} is missing, so that it was whole once", missing.display());
+            return Err(corrupt(&path, &what));
+        }
         cut(&path, whole)?;
     }
     Ok(last)

@@ -132,3 +132,33 @@ fn a_damaged_log_is_named_and_not_touched() {
     let database = Database::open(folder.path(), one_partition()).unwrap();
     assert_eq!(read_sorted(&database.table("t").unwrap()).unwrap(), wide_rows(&def, 0, 20));
 }
+
+#[test]
+fn damage_of_the_last_record_is_told_from_a_torn_one_by_the_files_that_it_took_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::open(folder.path(), one_partition()).unwrap();
+    let def = wide_table("t");
+    fill(&database, "t", 20);
+    let mut writer = database.writer("t").unwrap();
+    writer.push(&wide_rows(&def, 20, 40)).unwrap();
+    writer.finish().unwrap();
+    database.optimize_table("t", true).unwrap();
+    assert_eq!(database.table("t").unwrap().segments().count(), 1);
+    drop(database);
+    let logs = fs::read_dir(folder.path().join("log")).unwrap().map(|entry| entry.unwrap().path());
+    let log = logs.max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
+    let good = fs::read(&log).unwrap();
+    let mut bad = good.clone();
+    *bad.last_mut().unwrap() ^= 4;
+    fs::write(&log, &bad).unwrap();
+    for _ in 0..2 {
+        match Database::open(folder.path(), one_partition()) {
+            Err(Error::Corrupt { path, what }) => assert!(path == log && what.contains(".segment is missing"), "{what}"),
+            other => panic!("{:?}", other.err()),
+        }
+    }
+    // Nothing was taken for a leftover meanwhile.
+    fs::write(&log, &good).unwrap();
+    let database = Database::open(folder.path(), one_partition()).unwrap();
+    assert_eq!(read_sorted(&database.table("t").unwrap()).unwrap(), wide_rows(&def, 0, 40));
+}
