@@ -63,13 +63,19 @@ impl Cluster {
 
     /// Sends a signal to the process of a node. One that is killed is gone when this returns, and with it its lock of its directory.
     pub fn signal(&self, node: usize, signal: &str) {
-        let pid = self.pid(node);
-        assert!(Command::new("kill").arg(format!("-{signal}")).arg(&pid).status().unwrap().success());
-        let (stat, began) = (format!("/proc/{pid}/stat"), Instant::now());
+        self.signal_all(&[node], signal);
+    }
+
+    /// The same to several, at once.
+    pub fn signal_all(&self, nodes: &[usize], signal: &str) {
+        let pids: Vec<String> = nodes.iter().map(|node| self.pid(*node)).collect();
+        assert!(Command::new("kill").arg(format!("-{signal}")).args(&pids).status().unwrap().success());
+        let began = Instant::now();
         // The first of its threads may be gone before the others are, which have its files open.
-        let threads = || fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
-        let lives = || fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z ")) || threads() > 1;
-        while signal == "KILL" && lives() && began.elapsed() < Duration::from_secs(10) {
+        let threads = |pid: &String| fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+        let stands = |pid: &String| fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+        let lives = |pid: &String| stands(pid) || threads(pid) > 1;
+        while signal == "KILL" && pids.iter().any(lives) && began.elapsed() < Duration::from_secs(10) {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
