@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
@@ -214,10 +214,13 @@ fn start(does: impl IntoIterator<Item = Does>, finds: impl IntoIterator<Item = S
         numbers: Mutex::default(),
     });
     let security = Security::default();
+    // A port that one test gives back another one may get, and clients come back to it: each has an address of its own.
+    static TESTS: AtomicU8 = AtomicU8::new(2);
+    let own_address = format!("127.0.0.{}:0", TESTS.fetch_add(1, Ordering::Relaxed));
     let addresses: Vec<String> = (0..12)
         .map(|own| {
             let service = Arc::new(Fake(fakes.clone(), own));
-            let listener = serve_coordinator(&fakes.io, "127.0.0.1:0", &security, Limits::default(), service).unwrap();
+            let listener = serve_coordinator(&fakes.io, &own_address, &security, Limits::default(), service).unwrap();
             let address = listener.address().to_string();
             fakes.listeners.lock().push(Some(listener));
             address
