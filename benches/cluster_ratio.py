@@ -15,7 +15,7 @@ import sys
 from cluster import Cluster
 
 
-def main(stoa, scratch, pairs, runs):
+def main(stoa, scratch, pairs=3, runs=5):
     folder = pathlib.Path(scratch) / "ratio"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -42,4 +42,4 @@ def main(stoa, scratch, pairs, runs):
 
 if __name__ == "__main__":
     os.environ.pop("STOA_THREADS", None)
-    main(sys.argv[1], sys.argv[2], *(int(n) for n in sys.argv[3:5] or [3, 5]))
+    main(sys.argv[1], sys.argv[2], *(int(n) for n in sys.argv[3:5]))

@@ -4,7 +4,6 @@
 //! a segment are asked first, so that keys that only grow never make an index of old segments.
 
 use std::cell::OnceCell;
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, UInt32Array};
@@ -139,21 +138,22 @@ impl SoughtKeys {
 
     /// Which of the keys are in a partition: pairs of a sought row and the place of the live row that has its key.
     pub(crate) fn find(&self, def: &Arc<TableDef>, number: usize, partition: &Partition) -> Result<Vec<(usize, Place)>> {
-        self.find_since(&Partition::default(), def, number, partition)
+        self.find_since(None, def, number, partition)
     }
 
     /// The same, without what is where it was in an earlier state of the partition.
     pub(crate) fn find_since(
         &self,
-        earlier: &Partition,
+        earlier: Option<&Partition>,
         def: &Arc<TableDef>,
         number: usize,
         partition: &Partition,
     ) -> Result<Vec<(usize, Place)>> {
         let key = &def.unique_keys[number];
         let mut found = Vec::new();
-        for (memory, earlier) in [(&partition.memory, earlier.memory.next()), (&partition.own, 0)] {
-            for run in memory.runs().iter().filter(|run| run.end() > earlier) {
+        let seen = earlier.map_or(0, |earlier| earlier.memory.next());
+        for (memory, seen) in [(&partition.memory, seen), (&partition.own, 0)] {
+            for run in memory.runs().iter().filter(|run| run.end() > seen) {
                 let columns: Vec<&ArrayRef> = key.columns.iter().map(|c| &run.columns[*c as usize]).collect();
                 let read = |rows: &[u32]| {
                     let rows = UInt32Array::from(rows.to_vec());
@@ -167,9 +167,12 @@ impl SoughtKeys {
                 }
             }
         }
-        let known: HashSet<u64> = earlier.segments.iter().map(|stored| stored.segment.id()).collect();
-        for stored in partition.segments.iter().filter(|stored| !known.contains(&stored.segment.id())) {
-            self.find_in_segment(key, number, stored, &mut found)?;
+        let known = earlier.map_or(&[][..], |earlier| &earlier.segments);
+        for (at, stored) in partition.segments.iter().enumerate() {
+            // Few move while a transaction runs; those that did are only looked at for nothing.
+            if known.get(at).is_none_or(|known| known.segment.id() != stored.segment.id()) {
+                self.find_in_segment(key, number, stored, &mut found)?;
+            }
         }
         found.sort_unstable_by_key(|(row, _)| *row);
         Ok(found)

@@ -1,9 +1,10 @@
 //! Rows that are in no segment yet: readable as soon as they are committed, in columns.
 //!
-//! Every commit adds a run. As soon as four runs are of like size they are joined, unless that makes too many rows: there are three at most
-//! for every base-four digit of the number of rows, but for large ones, and a row is copied as often as that has digits. This is the logarithmic method of Bentley and Saxe, with
-//! the tiers of log-structured merge trees. A run becomes a segment in memory when the first query
-//! reads it. Rows have numbers, which their run's place gives: a deleted row stays until the flusher takes its neighbours.
+//! Every commit adds a run. As soon as four runs are of like size they are joined, unless that makes too many rows: there are three at
+//! most for every base-four digit of the number of rows, but for large ones, and a row is copied as often as that has digits. This is
+//! the logarithmic method of Bentley and Saxe, with the tiers of log-structured merge trees. A run becomes a segment in memory when
+//! the first query reads it. Rows have numbers, which their run's place gives: a deleted row stays until the flusher takes its
+//! neighbours.
 
 use std::sync::{Arc, OnceLock};
 

@@ -313,12 +313,11 @@ impl Transaction {
     /// No live row that this transaction does not delete has a key of the new rows. What was there at its snapshot has been looked at by
     /// the statement.
     fn check_keys(&self, now: &Arc<Table>, partition: usize, columns: &[ArrayRef], changes: &[Change]) -> Result<()> {
-        let (ordinal, seen) = (now.ordinal(partition), self.snapshot.table_of(now.id).map(|table| &table.partitions[partition]));
-        let nothing = Arc::default();
-        let (seen, now_there) = (seen.unwrap_or(&nothing), &now.partitions[partition]);
-        if Arc::ptr_eq(seen, now_there) {
+        let seen = self.snapshot.table_of(now.id).map(|table| &table.partitions[partition]);
+        if seen.is_some_and(|seen| Arc::ptr_eq(seen, &now.partitions[partition])) {
             return Ok(());
         }
+        let (ordinal, seen) = (now.ordinal(partition), seen.map(|seen| &**seen));
         let deletes = |place: Place| {
             changes.iter().any(|change| match change {
                 Change::TruncateTable(table) => *table == now.id,
@@ -327,7 +326,7 @@ impl Transaction {
             })
         };
         for (number, key) in now.def.unique_keys.iter().enumerate() {
-            let there = SoughtKeys::new(key, columns).find_since(seen, &now.def, number, now_there)?;
+            let there = SoughtKeys::new(key, columns).find_since(seen, &now.def, number, &now.partitions[partition])?;
             if there.iter().any(|(_, place)| !deletes(*place)) {
                 return Err(Error::Conflict(format!("a row with the same {} was added to table '{}'", key.name, now.name())));
             }

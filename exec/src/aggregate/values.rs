@@ -50,9 +50,6 @@ impl Written {
 /// Appends an integer: zigzag, seven bits a byte.
 pub(crate) fn put_int(value: i128, out: &mut Vec<u8>) {
     let mut rest = ((value << 1) ^ (value >> 127)) as u128;
-    if rest < 0x80 {
-        return out.push(rest as u8);
-    }
     if let Ok(mut rest) = u64::try_from(rest) {
         while rest >= 0x80 {
             out.push(rest as u8 | 0x80);
