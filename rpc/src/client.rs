@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use capnp::capability::Promise;
@@ -17,7 +17,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio_util::compat::{TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
 
 use crate::io::gone;
-use crate::{Failure, Io, MAJOR, MAX_MESSAGE_BYTES, MINOR, Result, Security, transport};
+use crate::{Failure, FailureKind, Io, MAJOR, MAX_MESSAGE_BYTES, MINOR, Result, Security, transport};
 
 /// How long a connection stays that was given up: what waits for it learns it meanwhile.
 const HUNG_UP: Duration = Duration::from_secs(5);
@@ -56,6 +56,8 @@ pub(crate) trait Connection: Sized {
 #[derive(Default)]
 pub(crate) struct Line {
     ended: AtomicBool,
+    /// Why this side gave it up, if it did: what is said of the node.
+    why: OnceLock<String>,
     hang_up: tokio::sync::Notify,
 }
 
@@ -69,10 +71,23 @@ impl Line {
         self.ended.store(true, Ordering::Relaxed);
     }
 
-    /// Ends the connection: calls that wait fail.
-    pub fn hang_up(&self) {
+    /// Ends the connection, because the node `why`: calls that wait fail and say so.
+    pub fn hang_up(&self, why: String) {
         self.end();
+        // The first reason counts.
+        let _ = self.why.set(why);
         self.hang_up.notify_one();
+    }
+
+    /// Why a call failed: of a connection that this side gave up, why it did so. `does` is what the node did for the call.
+    pub fn explain(&self, does: &str, failure: Failure) -> Failure {
+        match self.why.get() {
+            // Said once, by who knows most of the call.
+            Some(why) if failure.kind == FailureKind::Retryable && !failure.message.contains(why) => {
+                Failure::new(failure.kind, format!("{does} {why}; try again"))
+            }
+            _ => failure,
+        }
     }
 }
 
@@ -101,7 +116,7 @@ impl<T: Connection> Connections<T> {
     /// Ends the connection to an address, if there is one: what waits for it fails.
     pub fn hang_up(&self, address: &str) {
         if let Some(connection) = self.open.lock().remove(address) {
-            connection.line().hang_up();
+            connection.line().hang_up("is offline".to_owned());
         }
     }
 }
@@ -169,15 +184,32 @@ impl<C: Clone + 'static> Remote<C> {
         T: Send + 'static,
         F: Future<Output = Result<T>> + 'static,
     {
+        self.begin(limit, call).blocking_recv().unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// As [`Remote::start`], of a call that takes at most so long.
+    pub fn begin<T, F>(
+        &self,
+        limit: Duration,
+        call: impl FnOnce(C) -> F + Send + 'static,
+    ) -> tokio::sync::oneshot::Receiver<Result<T>>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + 'static,
+    {
         let line = self.line.clone();
-        let receiver = self.start(move |object| async move {
-            let late = |_| {
-                line.inspect(|line| line.hang_up());
-                Err(Failure::new(crate::FailureKind::Retryable, format!("no answer within {limit:?}")))
+        self.start(move |object| async move {
+            let why = || format!("gave no answer within {limit:?}");
+            let result = tokio::time::timeout(limit, call(object)).await;
+            let Some(line) = line else {
+                return result.unwrap_or_else(|_| Err(Failure::new(FailureKind::Retryable, why())));
             };
-            tokio::time::timeout(limit, call(object)).await.unwrap_or_else(late)
-        });
-        receiver.blocking_recv().unwrap_or_else(|_| Err(gone()))
+            let result = result.unwrap_or_else(|_| {
+                line.hang_up(why());
+                Err(gone())
+            });
+            result.map_err(|failure| line.explain("it", failure))
+        })
     }
 }
 

@@ -209,12 +209,12 @@ pub trait TableLoad: Send {
     /// `origin` are not looked at.
     ///
     /// # Errors
-    /// If a row does not fit the table.
+    /// If a row does not fit the table, of this chunk or of one before.
     fn write(&mut self, chunk: Vec<u8>, origin: Option<RowOrigin>) -> Result<()>;
 
     /// Makes all rows visible; how many they are.
     ///
     /// # Errors
-    /// If that cannot be.
+    /// If that cannot be, or a row did not fit.
     fn finish(&mut self) -> Result<u64>;
 }

@@ -1,5 +1,6 @@
 //! A session on a coordinator elsewhere, as the [`SessionService`] that it is.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -10,10 +11,11 @@ use stoa_schema::common_capnp::done as done_result;
 use stoa_schema::coordinator_capnp::{
     answer, described, entered, gate, load, loaded, loading, outcome, prepared, prepared_statement, session,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::admin::{AdminCommand, AdminReply};
 use crate::client::{LONG, Line, Remote, SHORT, answer, connect, say_hello};
+use crate::io::gone;
 use crate::session::{
     Answer, AnswerPart, Cancelled, Decisions, Login, Parameter, PreparedService, SessionService, StatementOutcome, TableLoad,
 };
@@ -21,6 +23,8 @@ use crate::{FINDS_OUT, Failure, FailureKind, Heard, Io, Result, RowOrigin, Secur
 
 /// Parts of an answer that wait for the thread that takes them.
 const QUEUED: usize = 2;
+/// Chunks of a load that are on their way: one is taken while the next one is sent and made.
+const WRITES: usize = 2;
 /// Who waits for an answer and does not look for it for so long has slept: the process was stopped, or the machine.
 const SLEPT: Duration = Duration::from_secs(10);
 
@@ -202,7 +206,7 @@ impl SessionService for SessionClient {
             request.get().set_statement(statement);
             let response = link.heard(request.send().promise.await)?;
             match response.get()?.get_result()?.which().map_err(capnp::Error::from)? {
-                loading::Load(load) => Ok(RemoteLoad { remote: Remote::new(io, load?), link }),
+                loading::Load(load) => Ok(RemoteLoad { remote: Remote::new(io, load?), link, sent: VecDeque::new() }),
                 loading::Failure(failure) => Err(Failure::read(failure?)?),
             }
         })?;
@@ -414,15 +418,31 @@ impl answer::Server for AnswerServer {
     }
 }
 
+/// A load into a table, by calls of which some are always on their way: what one finds is told by a later one.
 struct RemoteLoad {
     remote: Remote<load::Client>,
     link: Arc<Link>,
+    /// Chunks that were not answered yet, in order.
+    sent: VecDeque<oneshot::Receiver<Result<()>>>,
+}
+
+impl RemoteLoad {
+    /// Waits until no more than so many chunks are not answered.
+    fn wait(&mut self, most: usize) -> Result<()> {
+        while self.sent.len() > most
+            && let Some(first) = self.sent.pop_front()
+        {
+            first.blocking_recv().unwrap_or_else(|_| Err(gone()))?;
+        }
+        Ok(())
+    }
 }
 
 impl TableLoad for RemoteLoad {
     fn write(&mut self, chunk: Vec<u8>, from: Option<RowOrigin>) -> Result<()> {
+        self.wait(WRITES - 1)?;
         let link = self.link.clone();
-        self.remote.call(LONG, move |load| async move {
+        self.sent.push_back(self.remote.begin(LONG, move |load| async move {
             let mut request = load.write_request();
             request.get().set_chunk(&chunk);
             if let Some(from) = &from {
@@ -430,10 +450,12 @@ impl TableLoad for RemoteLoad {
             }
             let response = link.heard(request.send().promise.await)?;
             done::read(response.get()?.get_result()?)
-        })
+        }));
+        Ok(())
     }
 
     fn finish(&mut self) -> Result<u64> {
+        self.wait(0)?;
         let link = self.link.clone();
         let outcome = self.remote.start(move |load| async move {
             let response = link.heard(load.finish_request().send().promise.await)?;

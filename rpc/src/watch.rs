@@ -8,8 +8,9 @@ use std::time::Duration;
 use stoa_schema::leaf_capnp::leaf;
 
 use crate::client::Line;
+use crate::io::gone;
 use crate::running::Heard;
-use crate::{Failure, FailureKind, Result};
+use crate::{Failure, Result};
 
 /// How often a leaf is asked how far a query is.
 const HOW_FAR: Duration = Duration::from_secs(1);
@@ -34,23 +35,27 @@ impl Watch {
     /// What a call gives, unless the leaf says nothing meanwhile; `does` is what it does.
     pub async fn unless_silent<T>(&self, does: &str, call: impl Future<Output = Result<T>>) -> Result<T> {
         tokio::select! {
-            result = call => result,
+            result = call => result.map_err(|failure| self.explain(does, failure)),
             () = self.silent() => Err(self.hung(does)),
         }
     }
 
     /// As [`Watch::unless_silent`] of a call that runs a part of a query; it is heard meanwhile how far that is.
     pub async fn unless_silent_about<T>(&self, query: u64, heard: &Heard, call: impl Future<Output = Result<T>>) -> Result<T> {
+        let does = "it runs a part of the query";
         tokio::select! {
-            result = call => result,
-            () = self.silent_about(query, heard) => Err(self.hung("it runs a part of the query")),
+            result = call => result.map_err(|failure| self.explain(does, failure)),
+            () = self.silent_about(query, heard) => Err(self.hung(does)),
         }
     }
 
     fn hung(&self, does: &str) -> Failure {
-        self.line.hang_up();
-        let silence = self.silence;
-        Failure::new(FailureKind::Retryable, format!("{does} and has said nothing for {silence:?}; try again"))
+        self.line.hang_up(format!("has said nothing for {:?}", self.silence));
+        self.explain(does, gone())
+    }
+
+    fn explain(&self, does: &str, failure: Failure) -> Failure {
+        self.line.explain(&format!("{does} and"), failure)
     }
 
     /// Ends when the leaf has not answered for so long.

@@ -327,7 +327,7 @@ pub(crate) fn in_parallel<T: Sync, R: Send>(
 }
 
 /// All results, or the error that tells most.
-fn all_or_worst<R>(results: impl Iterator<Item = Result<R, Failure>>) -> Result<Vec<R>, Failure> {
+pub(crate) fn all_or_worst<R>(results: impl Iterator<Item = Result<R, Failure>>) -> Result<Vec<R>, Failure> {
     let mut failures = Vec::new();
     let all = results.filter_map(|result| result.map_err(|failure| failures.push(failure)).ok()).collect();
     failures.into_iter().min_by_key(consequence).map_or(Ok(all), Err)
