@@ -103,17 +103,17 @@ impl Connection {
         }
     }
 
-    /// The rows of one query, and what it did, as far as that is known here.
+    /// The rows of one query, and what it did where it ran in this process.
     ///
     /// # Errors
     /// If it gives no rows, or fails.
-    pub fn query(&self, sql: &str) -> Result<(Vec<RecordBatch>, Profile)> {
+    pub fn query(&self, sql: &str) -> Result<(Vec<RecordBatch>, Option<Profile>)> {
         match self {
             Connection::Embedded(engine) => {
                 let result = engine.query(sql, &CancelToken::default())?;
-                Ok((result.batches, result.profile))
+                Ok((result.batches, Some(result.profile)))
             }
-            Connection::Cluster(cluster) => Ok((cluster.client.query(sql)?.batches, Profile::default())),
+            Connection::Cluster(cluster) => Ok((cluster.client.query(sql)?.batches, None)),
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use stoa_datasets::tpch;
+use stoa_exec::profile::Profile;
 
 use crate::args::TpchArgs;
 use crate::connection::Connection;
@@ -20,12 +21,31 @@ pub(crate) struct Outcome {
     number: u32,
     rows: usize,
     best: Duration,
+    /// What it did, where it ran in this process.
+    work: Option<Work>,
+    verdict: Verdict,
+}
+
+/// What a query did.
+#[derive(Default)]
+pub(crate) struct Work {
+    /// Rows of the scans of one run.
     scanned: u64,
     segments: u64,
     segments_skipped: u64,
-    /// Most bytes that the query's operators held at once.
-    memory: usize,
-    verdict: Verdict,
+    /// Most bytes that the operators of a run held at once.
+    memory: u64,
+}
+
+impl Work {
+    /// Takes in a run: all do the same, but for the memory.
+    fn add(&mut self, profile: &Profile) {
+        self.memory = self.memory.max(profile.peak_memory);
+        self.scanned = profile.rows_scanned();
+        let scans = || profile.nodes.values().filter_map(|node| node.scan.as_ref());
+        self.segments_skipped = scans().map(|scan| scan.segments_skipped).sum();
+        self.segments = self.segments_skipped + scans().map(|scan| scan.segments).sum::<u64>();
+    }
 }
 
 /// Whether the answer is right.
@@ -62,16 +82,7 @@ pub fn run(args: &TpchArgs) -> Result<()> {
 }
 
 fn run_query(connection: &Connection, number: u32, args: &TpchArgs) -> Outcome {
-    let mut outcome = Outcome {
-        number,
-        rows: 0,
-        best: Duration::MAX,
-        scanned: 0,
-        segments: 0,
-        segments_skipped: 0,
-        memory: 0,
-        verdict: Verdict::Unknown,
-    };
+    let mut outcome = Outcome { number, rows: 0, best: Duration::MAX, work: None, verdict: Verdict::Unknown };
     let text = tpch::query(number as usize).unwrap_or_default();
     // The first run warms the page cache and the decoded dictionaries; its time does not count.
     for run in 0..=args.runs {
@@ -80,12 +91,14 @@ fn run_query(connection: &Connection, number: u32, args: &TpchArgs) -> Outcome {
             Ok(result) => result,
             Err(error) => {
                 outcome.verdict = Verdict::Failed(error.to_string());
-                outcome.best = Duration::ZERO;
+                (outcome.best, outcome.work) = (Duration::ZERO, None);
                 return outcome;
             }
         };
         let elapsed = start.elapsed();
-        outcome.memory = outcome.memory.max(profile.peak_memory as usize);
+        if let Some(profile) = &profile {
+            outcome.work.get_or_insert_default().add(profile);
+        }
         let verdict = verdict(number, args.scale, &batches);
         // One wrong answer among right ones is wrong.
         if run == 0 || matches!(verdict, Verdict::Wrong(_)) {
@@ -96,11 +109,6 @@ fn run_query(connection: &Connection, number: u32, args: &TpchArgs) -> Outcome {
             continue;
         }
         outcome.rows = batches.iter().map(RecordBatch::num_rows).sum();
-        outcome.scanned = profile.rows_scanned();
-        for scan in profile.nodes.values().filter_map(|node| node.scan.as_ref()) {
-            outcome.segments += scan.segments + scan.segments_skipped;
-            outcome.segments_skipped += scan.segments_skipped;
-        }
     }
     outcome
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use std::io::Write as _;
 
-use super::{LoadTimes, Outcome, Verdict};
+use super::{LoadTimes, Outcome, Verdict, Work};
 use crate::connection::Connection;
 use crate::output::{right, text_table};
 use crate::{Error, Result};
@@ -27,13 +27,14 @@ pub(super) fn print(connection: &Connection, scale: f64, times: &LoadTimes, outc
     let mut table = text_table(["query", "rows", "time ms", "rows scanned/s", "segments skipped", "memory MB", "answer"]);
     for outcome in outcomes {
         let seconds = outcome.best.as_secs_f64();
+        let did = |tell: &dyn Fn(&Work) -> String| right(outcome.work.as_ref().map_or_else(|| "-".to_owned(), tell));
         table.add_row([
             Cell::new(format!("q{:02}", outcome.number)),
             right(outcome.rows.to_string()),
             right(format!("{:.1}", seconds * 1e3)),
-            right(if seconds > 0.0 { format!("{:.1} M", outcome.scanned as f64 / seconds / 1e6) } else { "-".into() }),
-            right(format!("{} of {}", outcome.segments_skipped, outcome.segments)),
-            right(format!("{:.1}", outcome.memory as f64 / 1e6)),
+            did(&|work| format!("{:.1} M", work.scanned as f64 / seconds / 1e6)),
+            did(&|work| format!("{} of {}", work.segments_skipped, work.segments)),
+            did(&|work| format!("{:.1}", work.memory as f64 / 1e6)),
             Cell::new(match &outcome.verdict {
                 Verdict::Right => "ok".to_owned(),
                 Verdict::Unknown => "no answer known at this scale".to_owned(),
@@ -70,7 +71,8 @@ pub(super) fn write_json(path: &Path, connection: &Connection, times: &LoadTimes
     let (mut queries, mut memory) = (Map::new(), Map::new());
     for outcome in outcomes.iter().filter(|o| !matches!(o.verdict, Verdict::Failed(_))) {
         queries.insert(format!("q{:02}", outcome.number), Value::from(outcome.best.as_secs_f64()));
-        memory.insert(format!("q{:02}", outcome.number), Value::from(outcome.memory));
+        let held = outcome.work.as_ref().map(|work| work.memory);
+        memory.insert(format!("q{:02}", outcome.number), Value::from(held));
     }
     let load = if times.loaded { Value::from(times.load.as_secs_f64()) } else { Value::Null };
     let report = json!({
