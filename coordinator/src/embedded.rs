@@ -134,6 +134,10 @@ impl Store for Embedded {
         Some(PlanBasis { scope: String::new(), definitions, statistics })
     }
 
+    fn leaves(&self) -> usize {
+        1
+    }
+
     fn distribute(&self, query: Query) -> Query {
         distribute::distribute(query)
     }

@@ -115,6 +115,9 @@ pub trait Store: Send + Sync {
     /// What plans made now hang on; `None` if that is not known.
     fn plan_basis(&self) -> Option<PlanBasis>;
 
+    /// Leaves between which rows of queries move; 1: they do not.
+    fn leaves(&self) -> usize;
+
     /// Cuts an optimized query into fragments.
     fn distribute(&self, query: Query) -> Query;
 

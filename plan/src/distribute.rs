@@ -11,7 +11,7 @@
 //! - No row of a result is made by two fragments: a join that emits unmatched or marked rows of its build side never has that side
 //!   broadcast or replicated under a partitioned probe side.
 
-mod joins;
+pub(crate) mod joins;
 #[cfg(test)]
 mod tests;
 
@@ -70,6 +70,8 @@ const ONE: Net = Net { leaves: 1, always_shuffle: false };
 
 /// Groups that are merged on the leaves rather than where the query was asked, if there are more.
 const MANY_GROUPS: f64 = 200_000.0;
+/// The same of groups that are joined on the leaves.
+const MANY_JOINED_GROUPS: f64 = 20_000.0;
 /// The same of rows whose values the states of groups keep, one by one, if these are for enough groups to have all leaves merge some.
 const MANY_VALUES: f64 = 50_000.0;
 const ENOUGH_GROUPS: f64 = 100.0;
@@ -179,7 +181,7 @@ fn place(plan: Plan, net: Net) -> (Plan, Place) {
             (again(Node::Project { input: Box::new(input), exprs }), place)
         }
         Node::Join(join) => joins::place_join(id, rows, *join, net),
-        Node::Aggregate(aggregate) => place_aggregate(again, *aggregate, (rows, net)),
+        Node::Aggregate(aggregate) => place_aggregate(again, *aggregate, (rows, MANY_GROUPS), net),
         Node::Sort { input, keys, fetch, skip } => {
             let (input, place) = place(*input, net);
             let below = |input, fetch| Node::Sort { input, keys: keys.clone(), fetch, skip: 0 };
@@ -248,7 +250,18 @@ pub fn sorted_below<'a>(input: &'a Plan, keys: &[SortKey]) -> Option<&'a Plan> {
     (own == keys).then_some(below)
 }
 
-fn place_aggregate(again: impl Fn(Node) -> Plan, aggregate: Aggregate, (groups, net): (f64, Net)) -> (Plan, Place) {
+/// An input of a join.
+fn place_input(plan: Plan, net: Net) -> (Plan, Place) {
+    let Plan { id, rows, node } = plan;
+    let again = |node| Plan { id, rows, node };
+    match node {
+        Node::Aggregate(aggregate) => place_aggregate(again, *aggregate, (rows, MANY_JOINED_GROUPS), net),
+        node => place(again(node), net),
+    }
+}
+
+/// Of so many groups, which are merged on the leaves if there are more than the second number.
+fn place_aggregate(again: impl Fn(Node) -> Plan, aggregate: Aggregate, (groups, most): (f64, f64), net: Net) -> (Plan, Place) {
     let Aggregate { input, keys, grouping_sets, grouping_id, calls, phase } = aggregate;
     let (input, place) = place(input, net);
     let build = |input, phase| {
@@ -264,7 +277,7 @@ fn place_aggregate(again: impl Fn(Node) -> Plan, aggregate: Aggregate, (groups, 
     }
     let values = if calls.iter().any(|(_, call)| keeps_values(call)) { input.rows } else { 0.0 };
     let partial = build(input, Phase::Partial);
-    let many = net.leaves > 1 && (groups > MANY_GROUPS || values > MANY_VALUES && groups > ENOUGH_GROUPS);
+    let many = net.leaves > 1 && (groups > most || values > MANY_VALUES && groups > ENOUGH_GROUPS);
     let many = net.always_shuffle || (many && !awaits_filters(&partial));
     if many && grouping_sets.is_empty() && !keys.is_empty() && keys.iter().all(|(field, _)| can_route(field.ty)) {
         let by = keys.iter().map(|(field, _)| Expr::Column(field.id, field.ty)).collect();

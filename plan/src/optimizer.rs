@@ -2,6 +2,7 @@
 //!
 //! What it keeps true: the rows of a query never change, only how they are found. In debug builds the plan is checked after every rule.
 
+mod eager;
 mod estimate;
 mod order;
 mod predicates;
@@ -26,16 +27,18 @@ pub enum OptimizeError {
 /// The optimizer's result.
 pub type Result<T> = std::result::Result<T, OptimizeError>;
 
-/// Optimizes a query with the statistics of its tables.
+/// Optimizes a query with the statistics of its tables, for tables that are on so many leaves: between several rows move at a price.
 ///
 /// # Errors
 /// [`OptimizeError::Invalid`] if the plan is malformed.
-pub fn optimize(mut query: Query, statistics: &dyn StatisticsSource) -> Result<Query> {
+pub fn optimize(mut query: Query, statistics: &dyn StatisticsSource, leaves: usize) -> Result<Query> {
     after("the front end", &mut query)?;
     renames::run(&mut query);
     after("renames", &mut query)?;
     fold(&mut query);
-    let mut estimator = Estimator::new(statistics);
+    let mut estimator = Estimator::new(statistics, leaves);
+    eager::run(&mut query, &estimator);
+    after("eager aggregation", &mut query)?;
     reorder(&mut query, &mut estimator);
     after("join order", &mut query)?;
     prune::run(&mut query);
@@ -57,7 +60,7 @@ fn fold(query: &mut Query) {
 fn reorder(query: &mut Query, estimator: &mut Estimator<'_>) {
     for at in 0..query.subplans.len() {
         let plan = query.subplans[at].plan.take();
-        let plan = pushdown::Rewriter { estimator }.rewrite(plan, vec![]);
+        let plan = pushdown::Rewriter { estimator }.rewrite(plan, vec![], &[]);
         if let SubplanKind::Shared(number) = query.subplans[at].kind {
             let estimate = estimator.plan(&plan);
             estimator.remember(number, estimate);
@@ -65,7 +68,7 @@ fn reorder(query: &mut Query, estimator: &mut Estimator<'_>) {
         query.subplans[at].plan = plan;
     }
     let root = query.root.take();
-    query.root = pushdown::Rewriter { estimator }.rewrite(root, vec![]);
+    query.root = pushdown::Rewriter { estimator }.rewrite(root, vec![], &[]);
 }
 
 /// In debug builds, that a rule left a proper plan.

@@ -8,22 +8,56 @@ use catalog::{Tables, tpch};
 fn all_plans_are_valid() {
     let tables = Tables::tpch();
     for number in 1..=22 {
-        let query = tables.distribute(&tpch(number));
-        if std::env::var("SHOW_PLANS").is_ok() {
-            println!("== q{number:02}\n{}", stoa_plan::explain::explain(&query, None));
+        let sql = tpch(number);
+        let queries = [2, 5].map(|leaves| tables.distribute_over(&sql, leaves));
+        for (query, shape) in
+            queries.into_iter().chain([tables.distribute(&sql)]).zip(["two leaves", "five leaves", "one process"])
+        {
+            if std::env::var("SHOW_PLANS").is_ok() {
+                println!("== q{number:02}, {shape}\n{}", stoa_plan::explain::explain(&query, None));
+            }
+            stoa_plan::validate::validate(&query).unwrap_or_else(|e| panic!("q{number:02}, {shape}: {e}"));
         }
-        stoa_plan::validate::validate(&query).unwrap_or_else(|e| panic!("q{number:02}: {e}"));
     }
+}
+
+/// What the nodes of a plan are, from the root on.
+fn titles(query: &stoa_plan::Query) -> Vec<String> {
+    let text = stoa_plan::explain::explain(query, None);
+    let title = |line: &str| line.split("  [").next().unwrap_or_default().trim().to_owned();
+    text.lines().filter(|line| line.contains("  [")).map(title).collect()
+}
+
+/// Of customers only twenty rows are sent: groups are whole where these are, and the rows that are sent there are narrow.
+#[test]
+fn between_leaves_what_moves_is_small() {
+    let tables = Tables::tpch();
+    let titles = titles(&tables.distribute_over(&tpch(10), 2));
+    let moves = |title: &&String| ["Gather", "Shuffle", "Broadcast"].iter().any(|kind| title.starts_with(kind));
+    assert_eq!(titles.iter().filter(moves).collect::<Vec<_>>(), ["Gather", "Shuffle by o_custkey"], "{titles:?}");
+    assert!(titles[1] == "Gather" && titles[2].ends_with("first 20") && titles[3].starts_with("Aggregate by"), "{titles:?}");
+}
+
+/// What need not move does not: the sides of a join that have the same shard key, and the smaller side where only that one has it.
+#[test]
+fn joins_move_the_side_that_costs_less() {
+    let tables = Tables::tpch();
+    let moves = |sql: &str, leaves| {
+        let titles = titles(&tables.distribute_over(sql, leaves));
+        titles.into_iter().filter(|title| title.starts_with("Shuffle") || title.starts_with("Broadcast")).collect::<Vec<_>>()
+    };
+    let joined = "SELECT sum(l_quantity) FROM lineitem JOIN orders ON l_orderkey = o_orderkey WHERE o_orderdate < '1993-01-01'";
+    assert!(moves(joined, 3).is_empty());
+    let routed = "SELECT c_name, o_orderdate FROM customer JOIN orders ON c_custkey = o_custkey WHERE o_orderdate < '1992-02-01'";
+    assert_eq!(moves(routed, 3), ["Shuffle by o_custkey"]);
+    let few = "SELECT c_name, o_orderdate FROM customer JOIN orders ON c_custkey = o_custkey WHERE c_acctbal < -999.5";
+    assert_eq!(moves(few, 3), ["Broadcast"]);
 }
 
 #[test]
 fn rows_are_sorted_where_they_are_and_merged_above() {
     let tables = Tables::tpch();
-    let titles = |sql: &str| {
-        let text = stoa_plan::explain::explain(&tables.distribute(sql), None);
-        let title = |line: &str| line.split("  [").next().unwrap_or_default().trim().to_owned();
-        text.lines().filter(|line| line.contains("  [")).map(title).collect::<Vec<_>>()
-    };
+    let titles = |sql: &str| titles(&tables.distribute(sql));
     let keys = "s_name DESC, s_suppkey NULLS FIRST";
     let sql = format!("SELECT s_name, s_suppkey FROM supplier ORDER BY {keys}");
     let scan = "Scan supplier: s_suppkey, s_name";

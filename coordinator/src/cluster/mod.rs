@@ -288,14 +288,17 @@ impl Store for Cluster {
         Some(PlanBasis { scope, definitions: self.shared.control.catalog().version, statistics })
     }
 
-    fn distribute(&self, query: Query) -> Query {
-        // Those that are away now may be there when it runs.
+    fn leaves(&self) -> usize {
+        // Those that are away now may be there when a query runs.
         let homes = |database: Arc<Database>| {
             let all: BTreeSet<&String> = database.masters.iter().flatten().chain(database.away.values().flatten()).collect();
             all.len()
         };
-        let leaves = self.view().map_or(1, homes);
-        let net = Net { leaves, always_shuffle: self.shared.settings.always_shuffle };
+        self.view().map_or(1, homes)
+    }
+
+    fn distribute(&self, query: Query) -> Query {
+        let net = Net { leaves: self.leaves(), always_shuffle: self.shared.settings.always_shuffle };
         distribute::distribute_over_leaves(query, net)
     }
 

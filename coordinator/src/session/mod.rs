@@ -284,7 +284,7 @@ impl Session {
 
     /// Optimizes and distributes a bound query.
     fn physical(&self, query: Query) -> Result<Query> {
-        let query = optimizer::optimize(query, &View(&*self.store))?;
+        let query = optimizer::optimize(query, &View(&*self.store), self.store.leaves())?;
         Ok(self.store.distribute(query))
     }
 }

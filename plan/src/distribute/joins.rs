@@ -1,6 +1,6 @@
 //! Where a join runs, and which of its inputs move.
 
-use super::{Net, Place, awaits_filters, can_route, equates, exchange, merged, place};
+use super::{Net, Place, awaits_filters, can_route, equates, exchange, merged, place_input};
 use crate::{ColumnId, DataType, ExchangeKind, Expr, Join, JoinKind, Node, NodeId, Plan, Side};
 
 /// Keys that a place remembers at most; more would only cost time.
@@ -8,8 +8,8 @@ const MAX_KEYS: usize = 16;
 
 pub(super) fn place_join(id: NodeId, rows: f64, join: Join, net: Net) -> (Plan, Place) {
     let Join { kind, left, right, on, null_equals_null, residual, build, publishes } = join;
-    let (left, left_place) = place(left, net);
-    let (right, right_place) = place(right, net);
+    let (left, left_place) = place_input(left, net);
+    let (right, right_place) = place_input(right, net);
     let (bytes, rows_of) = ((bytes(&left), bytes(&right)), (left.rows, right.rows));
     let filtered = awaits_filters(&left) || awaits_filters(&right);
     let shape = Shape { kind: &kind, on: &on, build, rows: rows_of, bytes, publishes: !publishes.is_empty(), filtered, net };
@@ -64,8 +64,13 @@ struct Shape<'a> {
 
 /// About how many bytes the rows of a plan are.
 fn bytes(plan: &Plan) -> f64 {
-    let width = |ty: DataType| if matches!(ty, DataType::Utf8 | DataType::Binary) { 24.0 } else { 8.0 };
-    plan.rows * plan.fields().iter().map(|field| width(field.ty)).sum::<f64>().max(8.0)
+    plan.rows * row_bytes(plan.fields().iter().map(|field| field.ty))
+}
+
+/// About how many bytes a row of these types is.
+pub(crate) fn row_bytes(types: impl Iterator<Item = DataType>) -> f64 {
+    let width = |ty| if matches!(ty, DataType::Utf8 | DataType::Binary) { 24.0 } else { 8.0 };
+    types.map(width).sum::<f64>().max(8.0)
 }
 
 #[derive(Debug, PartialEq)]

@@ -110,6 +110,8 @@ pub fn surviving(distinct: f64, before: f64, after: f64) -> f64 {
 
 /// Estimates plans of one query.
 pub struct Estimator<'a> {
+    /// On which the tables are.
+    pub leaves: usize,
     statistics: &'a dyn StatisticsSource,
     tables: RefCell<HashMap<String, Option<std::rc::Rc<TableStatistics>>>>,
     shared: HashMap<u32, Estimate>,
@@ -117,8 +119,8 @@ pub struct Estimator<'a> {
 
 impl<'a> Estimator<'a> {
     /// An estimator over the statistics of tables.
-    pub fn new(statistics: &'a dyn StatisticsSource) -> Estimator<'a> {
-        Estimator { statistics, tables: RefCell::new(HashMap::new()), shared: HashMap::new() }
+    pub fn new(statistics: &'a dyn StatisticsSource, leaves: usize) -> Estimator<'a> {
+        Estimator { leaves, statistics, tables: RefCell::new(HashMap::new()), shared: HashMap::new() }
     }
 
     /// Statistics of a table; asked for once.

@@ -1,7 +1,8 @@
 //! Join order by cost: dynamic programming over sets of items, greedy where there are too many.
 //!
 //! The cost of a join is what it reads and makes, and twice what it builds; rows that must leave their partition cost more. The
-//! cheapest plan of every set is kept; cross products only where nothing else connects a set.
+//! cheapest plan of every set is kept; cross products only where nothing else connects a set. Between several leaves rows cost by the
+//! bytes that move, and where the joined rows are counts: groups that are whole where their rows are do not move.
 
 mod greedy;
 
@@ -12,8 +13,9 @@ use super::predicates::{binary, conjunction};
 use super::pushdown::filtered;
 use super::region::{Dependent, Region, Set, bit};
 use super::selectivity;
+use crate::distribute::joins::row_bytes;
 use crate::distribute::{Place, partitioning};
-use crate::{BinaryOp, ColumnId, Expr, Join, JoinKind, Node, Plan, Side};
+use crate::{BinaryOp, ColumnId, DataType, Expr, Join, JoinKind, Node, Plan, Side};
 
 /// Items up to which all orders are tried.
 const EXHAUSTIVE: usize = 11;
@@ -27,6 +29,10 @@ const OUTPUT: f64 = 0.5;
 /// Cost of a row that is broadcast, and of one that leaves the parallel part of the plan.
 const BROADCAST: f64 = 0.3;
 const MERGED: f64 = 3.0;
+/// Cost of a byte that is written, sent to another leaf, and read.
+const SENT: f64 = 0.1;
+/// Bytes of the states of a group, about.
+const STATES: f64 = 24.0;
 
 /// The keys by which a set's rows are partitioned, as classes; `None`: they are everywhere or merged.
 type Keys = Option<Vec<Vec<usize>>>;
@@ -36,6 +42,8 @@ type Keys = Option<Vec<Vec<usize>>>;
 struct Entry {
     cost: f64,
     estimate: Estimate,
+    /// Bytes of a row, about.
+    width: f64,
     keys: Keys,
     /// Left and right set, build side; `None` for a single item.
     split: Option<(Set, Set, Side)>,
@@ -43,20 +51,26 @@ struct Entry {
 
 struct Search<'a> {
     region: &'a Region,
+    leaves: f64,
+    /// By which the joined rows are grouped.
+    groups: &'a [(ColumnId, DataType)],
+    /// The items whose rows are apart.
+    apart: Set,
     /// Class of each column that takes part in an equality or a shard key.
     classes: HashMap<ColumnId, usize>,
     entries: HashMap<Set, Entry>,
 }
 
-/// The region as a plan.
-pub fn run(mut region: Region) -> Plan {
+/// The region as a plan, of tables on so many leaves. Its rows will be grouped by `groups`.
+pub fn run(mut region: Region, leaves: usize, groups: &[(ColumnId, DataType)]) -> Plan {
     let count = region.items.len();
     if count == 0 {
         return Plan::empty();
     }
     let all: Set = (0..count).map(bit).sum();
     let entries = {
-        let mut search = Search { region: &region, classes: classes(&region), entries: HashMap::new() };
+        let classes = classes(&region, groups);
+        let mut search = Search { region: &region, leaves: leaves as f64, groups, apart: 0, classes, entries: HashMap::new() };
         search.singles();
         if count <= EXHAUSTIVE {
             search.exhaustive(all);
@@ -69,19 +83,19 @@ pub fn run(mut region: Region) -> Plan {
     build(&region, &entries, &mut plans, all)
 }
 
-fn classes(region: &Region) -> HashMap<ColumnId, usize> {
+fn classes(region: &Region, groups: &[(ColumnId, DataType)]) -> HashMap<ColumnId, usize> {
     let mut classes = HashMap::new();
     for (number, class) in region.classes.iter().enumerate() {
         classes.extend(class.iter().map(|(id, ..)| (*id, number)));
     }
     let mut next = region.classes.len();
-    for dependent in region.items.iter().filter_map(|i| i.dependent.as_ref()) {
-        for id in dependent.on.iter().filter_map(|(l, _)| l.as_column()) {
-            classes.entry(id).or_insert_with(|| {
-                next += 1;
-                next
-            });
-        }
+    let dependents = region.items.iter().filter_map(|item| item.dependent.as_ref());
+    let lefts = dependents.flat_map(|dependent| &dependent.on).filter_map(|(left, _)| left.as_column());
+    for id in lefts.chain(groups.iter().map(|(id, _)| *id)) {
+        classes.entry(id).or_insert_with(|| {
+            next += 1;
+            next
+        });
     }
     classes
 }
@@ -96,7 +110,9 @@ impl Search<'_> {
                 }
                 Place::Everywhere | Place::Merged => None,
             };
-            let entry = Entry { cost: 0.0, estimate: item.estimate.clone(), keys, split: None };
+            self.apart |= if keys.is_some() { bit(at) } else { 0 };
+            let width = row_bytes(item.plan.fields().iter().map(|field| field.ty));
+            let entry = Entry { cost: 0.0, estimate: item.estimate.clone(), width, keys, split: None };
             self.entries.insert(bit(at), entry);
         }
     }
@@ -123,10 +139,23 @@ impl Search<'_> {
     fn try_split(&mut self, left: Set, right: Set, cross: bool) {
         if let Some(entry) = self.joined(left, right, cross) {
             let set = left | right;
-            if self.entries.get(&set).is_none_or(|known| entry.cost < known.cost) {
+            let price = |entry: &Entry| entry.cost + self.regrouped(set, entry);
+            if self.entries.get(&set).is_none_or(|known| price(&entry) < price(known)) {
                 self.entries.insert(set, entry);
             }
         }
+    }
+
+    /// What it costs to bring the groups of a set together whose rows are all the rows that are apart.
+    fn regrouped(&self, set: Set, entry: &Entry) -> f64 {
+        let Some(keys) = entry.keys.as_ref().filter(|_| self.leaves > 1.0 && set & self.apart == self.apart) else { return 0.0 };
+        let has = |class: &usize| self.groups.iter().any(|(id, _)| self.classes.get(id) == Some(class));
+        if self.groups.is_empty() || keys.iter().any(|key| !key.is_empty() && key.iter().all(has)) {
+            return 0.0;
+        }
+        let distinct = self.groups.iter().map(|(id, ty)| entry.estimate.distinct(&Expr::Column(*id, *ty)));
+        let groups = (distinct.fold(1.0, f64::max) * self.leaves).min(entry.estimate.rows);
+        groups * (MERGED + SENT * (STATES + row_bytes(self.groups.iter().map(|(_, ty)| *ty))))
     }
 
     fn joined(&self, left: Set, right: Set, cross: bool) -> Option<Entry> {
@@ -152,11 +181,14 @@ impl Search<'_> {
             None => estimate(region, dependent, &on, (left, right), (&l.estimate, &r.estimate)),
         };
         let split = (left, right);
-        let (cost, keys, side) = match dependent.and_then(|at| region.items[at].dependent.as_ref()) {
+        let dependent = dependent.and_then(|at| region.items[at].dependent.as_ref());
+        let (cost, keys, side) = match dependent {
             None => self.inner_cost(&on, l, r, &estimate),
             Some(dependent) => self.dependent_cost(dependent, l, r, &estimate),
         };
-        Some(Entry { cost, estimate, keys, split: Some((split.0, split.1, side)) })
+        let adds = dependent.is_none_or(|dependent| dependent.kind == JoinKind::Left);
+        let width = l.width + if adds { r.width } else { 0.0 };
+        Some(Entry { cost, estimate, width, keys, split: Some((split.0, split.1, side)) })
     }
 
     fn inner_cost(&self, on: &[(Expr, Expr)], l: &Entry, r: &Entry, out: &Estimate) -> (f64, Keys, Side) {
@@ -167,7 +199,7 @@ impl Search<'_> {
         let keys = match (&l.keys, &r.keys) {
             (Some(left), Some(right)) => {
                 if !self.collocated(on, left, right) {
-                    cost += BROADCAST * r.estimate.rows;
+                    cost += self.moved(on, l, r);
                 }
                 Some(left.clone())
             }
@@ -187,7 +219,7 @@ impl Search<'_> {
         };
         let spread = |keys: &Keys| keys.is_some();
         let base = l.cost + r.cost;
-        let moved = if spread(&l.keys) && !collocated { BROADCAST * right } else { 0.0 };
+        let moved = if spread(&l.keys) && !collocated { self.moved(&dependent.on, l, r) } else { 0.0 };
         // Rows of the left side that every fragment has cannot be emitted by each of them.
         let merge = if !spread(&l.keys) && spread(&r.keys) { MERGED * right } else { 0.0 };
         let build_right = base + work(left, right, out.rows) + moved + merge;
@@ -198,6 +230,26 @@ impl Search<'_> {
             return (build_left, keys, Side::Left);
         }
         (build_right, l.keys.clone(), Side::Right)
+    }
+
+    /// What it costs to bring the rows of the right side to those of the left side, where the keys of that one are known, or to all of
+    /// them; or those of both sides to other places.
+    fn moved(&self, on: &[(Expr, Expr)], l: &Entry, r: &Entry) -> f64 {
+        if self.leaves < 2.0 {
+            return BROADCAST * r.estimate.rows;
+        }
+        let (left, right) = (l.estimate.rows * l.width, r.estimate.rows * r.width);
+        let others = (self.leaves - 1.0) / self.leaves;
+        let joined = |class: &usize| on.iter().any(|(l, _)| self.class(l) == Some(*class));
+        if l.keys.iter().flatten().any(|key| !key.is_empty() && key.iter().all(joined)) {
+            return SENT * right * others;
+        }
+        let all = right * (self.leaves - 1.0);
+        SENT * if on.is_empty() { all } else { all.min(2.0 * (left + right) * others) }
+    }
+
+    fn class(&self, e: &Expr) -> Option<usize> {
+        self.classes.get(&e.as_column()?).copied()
     }
 
     /// Rows of the right side that are left once the left side's keys have filtered it.
@@ -211,8 +263,7 @@ impl Search<'_> {
 
     /// Whether equalities connect the two sides' shard keys, in order.
     fn collocated(&self, on: &[(Expr, Expr)], left: &[Vec<usize>], right: &[Vec<usize>]) -> bool {
-        let class = |e: &Expr| e.as_column().and_then(|id| self.classes.get(&id).copied());
-        let pairs: Vec<(usize, usize)> = on.iter().filter_map(|(l, r)| class(l).zip(class(r))).collect();
+        let pairs: Vec<(usize, usize)> = on.iter().filter_map(|(l, r)| self.class(l).zip(self.class(r))).collect();
         let matches = |l: &Vec<usize>, r: &Vec<usize>| {
             !l.is_empty() && l.len() == r.len() && l.iter().zip(r).all(|(l, r)| pairs.contains(&(*l, *r)))
         };

@@ -73,8 +73,8 @@ struct Parts {
     conjuncts: Vec<Expr>,
 }
 
-/// Orders the joins of the region at `plan`, with `predicates` above it.
-pub fn rewrite(rewriter: &Rewriter<'_>, plan: Plan, predicates: Vec<Expr>) -> Plan {
+/// Orders the joins of the region at `plan`, with `predicates` above it; its rows will be grouped by `groups`.
+pub fn rewrite(rewriter: &Rewriter<'_>, plan: Plan, predicates: Vec<Expr>, groups: &[(ColumnId, DataType)]) -> Plan {
     let mut parts = Parts { items: vec![], conjuncts: predicates };
     flatten(plan, &mut parts);
     let Parts { items, conjuncts } = parts;
@@ -99,13 +99,13 @@ pub fn rewrite(rewriter: &Rewriter<'_>, plan: Plan, predicates: Vec<Expr>) -> Pl
         if let Some(dependent) = &mut dependent {
             claim(dependent, at, &owners, &mut predicates);
         }
-        let plan = rewriter.rewrite(plan, predicates);
+        let plan = rewriter.rewrite(plan, predicates, &[]);
         let estimate = rewriter.estimator.plan(&plan);
         let needs = dependent.as_ref().map_or(0, |d| needs(d, at, &owners));
         region.items.push(Item { plan, estimate, dependent, needs });
     }
     settle_needs(&mut region);
-    filtered(order::run(region), above)
+    filtered(order::run(region, rewriter.estimator.leaves, groups), above)
 }
 
 /// The set of one item.

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use stoa_plan::distribute::{self, Net};
 use stoa_plan::{ColumnStatistics, DataType, Query, StatisticsSource, TableStatistics, Value};
 use stoa_sql::{Catalog, Statement, TableColumn, TableInfo};
 
@@ -132,14 +133,19 @@ impl Tables {
         }
     }
 
-    /// A query optimized.
-    pub fn optimize(&self, sql: &str) -> Query {
-        stoa_plan::optimizer::optimize(self.bind(sql), self).unwrap_or_else(|e| panic!("{e}: {sql}"))
+    /// A query optimized for so many leaves.
+    pub fn optimize(&self, sql: &str, leaves: usize) -> Query {
+        stoa_plan::optimizer::optimize(self.bind(sql), self, leaves).unwrap_or_else(|e| panic!("{e}: {sql}"))
     }
 
-    /// A query as it runs.
+    /// A query as it runs in one process.
     pub fn distribute(&self, sql: &str) -> Query {
-        stoa_plan::distribute::distribute(self.optimize(sql))
+        distribute::distribute(self.optimize(sql, 1))
+    }
+
+    /// A query as it runs on so many leaves.
+    pub fn distribute_over(&self, sql: &str, leaves: usize) -> Query {
+        distribute::distribute_over_leaves(self.optimize(sql, leaves), Net { leaves, always_shuffle: false })
     }
 }
 

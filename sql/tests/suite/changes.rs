@@ -141,7 +141,7 @@ fn plans_are_valid_and_optimized() {
     ] {
         let query = plan(sql);
         let output = query.output.clone();
-        let query = stoa_plan::optimizer::optimize(query, &None).unwrap();
+        let query = stoa_plan::optimizer::optimize(query, &None, 1).unwrap();
         assert_eq!(query.output, output);
         addressed(&query.root);
         let distributed = stoa_plan::distribute::distribute(query);
