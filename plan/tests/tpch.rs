@@ -38,6 +38,32 @@ fn between_leaves_what_moves_is_small() {
     assert!(titles[1] == "Gather" && titles[2].ends_with("first 20") && titles[3].starts_with("Aggregate by"), "{titles:?}");
 }
 
+/// Orders are counted by customer before they meet their customers, where there are several of each.
+#[test]
+fn rows_of_an_outer_join_are_counted_below_it() {
+    let tables = Tables::tpch();
+    let counted = |sql: &str| titles(&tables.distribute(sql)).iter().any(|title| title.contains("by o_custkey"));
+    assert!(counted(&tpch(13)));
+    let query = |call: &str, join: &str| {
+        format!("SELECT c_custkey, {call} FROM customer {join} JOIN orders ON c_custkey = o_custkey GROUP BY c_custkey")
+    };
+    assert!(counted(&query("count(o_comment), max(o_orderdate)", "LEFT")));
+    for (call, join) in [
+        ("count(*)", "LEFT"),
+        ("count(o_comment), count(*)", "LEFT"),
+        ("count(c_comment)", "LEFT"),
+        ("count(coalesce(o_comment, ''))", "LEFT"),
+        ("count(DISTINCT o_comment)", "LEFT"),
+        ("count(o_comment)", "INNER"),
+        ("count(c_comment)", "RIGHT"),
+    ] {
+        assert!(!counted(&query(call, join)), "{call}, {join}");
+    }
+    let one_each =
+        "SELECT o_custkey, count(c_comment) FROM orders LEFT JOIN customer ON c_custkey = o_custkey GROUP BY o_custkey";
+    assert!(!titles(&tables.distribute(one_each)).iter().any(|title| title.contains("by c_custkey")));
+}
+
 /// What need not move does not: the sides of a join that have the same shard key, and the smaller side where only that one has it.
 #[test]
 fn joins_move_the_side_that_costs_less() {

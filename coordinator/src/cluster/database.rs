@@ -38,6 +38,12 @@ impl Database {
         Database { read: Some(read.clone()), ..self.clone() }
     }
 
+    /// How many leaves have its partitions. Those that are away now may be there when a query runs.
+    pub(super) fn spread(&self) -> usize {
+        let all: BTreeSet<&String> = self.masters.iter().flatten().chain(self.away.values().flatten()).collect();
+        all.len()
+    }
+
     /// The leaves that are masters, with the ordinals of each, in the order of the addresses.
     ///
     /// # Errors

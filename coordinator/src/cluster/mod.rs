@@ -17,7 +17,6 @@ mod statistics;
 mod transaction;
 mod witness;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -289,12 +288,7 @@ impl Store for Cluster {
     }
 
     fn leaves(&self) -> usize {
-        // Those that are away now may be there when a query runs.
-        let homes = |database: Arc<Database>| {
-            let all: BTreeSet<&String> = database.masters.iter().flatten().chain(database.away.values().flatten()).collect();
-            all.len()
-        };
-        self.view().map_or(1, homes)
+        self.view().map_or(1, |database| database.spread())
     }
 
     fn distribute(&self, query: Query) -> Query {

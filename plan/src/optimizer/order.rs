@@ -90,8 +90,9 @@ fn classes(region: &Region, groups: &[(ColumnId, DataType)]) -> HashMap<ColumnId
     }
     let mut next = region.classes.len();
     let dependents = region.items.iter().filter_map(|item| item.dependent.as_ref());
-    let lefts = dependents.flat_map(|dependent| &dependent.on).filter_map(|(left, _)| left.as_column());
-    for id in lefts.chain(groups.iter().map(|(id, _)| *id)) {
+    let joined = dependents.flat_map(|dependent| &dependent.on).flat_map(|(left, right)| [left, right]);
+    let joined = joined.filter_map(Expr::as_column);
+    for id in joined.chain(groups.iter().map(|(id, _)| *id)) {
         classes.entry(id).or_insert_with(|| {
             next += 1;
             next
