@@ -89,11 +89,8 @@ fn count_below(join: &mut Join, side: Side, keys: &[&Field], calls: &mut [(Field
     for (at, field) in keys.iter().enumerate() {
         let group = new(&field.name, field.ty, field.nullable);
         let joined = Expr::Column(group.id, group.ty);
-        if side == Side::Left {
-            join.on[at].0 = joined
-        } else {
-            join.on[at].1 = joined
-        }
+        let (left, right) = &mut join.on[at];
+        *(if side == Side::Left { left } else { right }) = joined;
         below.push((group, Expr::Column(field.id, field.ty)));
     }
     let mut parts = Vec::new();
