@@ -37,10 +37,10 @@ impl Loader {
         self.origin = Some(RowOrigin { file: file.to_owned(), lines, first, numbers: vec![] });
     }
 
-    /// Adds rows; columns are matched by position and cast to the table's types.
+    /// Adds rows; columns are matched by position and cast to the table's types. They are on their way when this returns.
     ///
     /// # Errors
-    /// If a row does not fit; nothing of the load stays then.
+    /// If a row does not fit, of this batch or of one before; nothing of the load stays then.
     pub fn push(&mut self, batch: &RecordBatch) -> Result<()> {
         self.rows += batch.num_rows() as u64;
         write_chunks(std::slice::from_ref(batch), &mut |chunk| self.load.write(chunk, self.origin.take()))
@@ -51,6 +51,8 @@ impl Loader {
     /// # Errors
     /// If they cannot be stored; none is visible then.
     pub fn finish(mut self) -> Result<u64> {
+        // Up to here nothing can have been committed.
+        self.load.flush()?;
         let failure = match self.load.finish() {
             Err(failure) if broke(&self.session, &failure) => failure,
             done => return done,

@@ -199,13 +199,13 @@ impl<C: Clone + 'static> Remote<C> {
     {
         let line = self.line.clone();
         self.start(move |object| async move {
-            let why = || format!("gave no answer within {limit:?}");
             let result = tokio::time::timeout(limit, call(object)).await;
             let Some(line) = line else {
-                return result.unwrap_or_else(|_| Err(Failure::new(FailureKind::Retryable, why())));
+                let late = |_| Err(Failure::new(FailureKind::Retryable, format!("no answer within {limit:?}")));
+                return result.unwrap_or_else(late);
             };
             let result = result.unwrap_or_else(|_| {
-                line.hang_up(why());
+                line.hang_up(format!("gave no answer within {limit:?}"));
                 Err(gone())
             });
             result.map_err(|failure| line.explain("it", failure))

@@ -201,12 +201,13 @@ impl LeafService for RemoteLeaf {
 
     fn load(&self, database: &str, table: &str, ordinal: u32) -> Result<Box<dyn Load>> {
         let (database, table, io) = (database.to_owned(), table.to_owned(), self.open.remote.io().clone());
+        let watch = self.watch();
         let load = self.open.remote.call(self.silence, move |leaf| async move {
             let mut request = leaf.load_request();
             request.get().set_database(&database);
             request.get().set_table(&table);
             request.get().set_ordinal(ordinal);
-            RemoteLoad::begun(request.send().promise.await?.get()?.get_result()?, io)
+            RemoteLoad::begun(request.send().promise.await?.get()?.get_result()?, io, watch(leaf))
         })?;
         Ok(Box::new(load))
     }
@@ -393,22 +394,30 @@ impl Delivery for RemoteDelivery {
 }
 
 pub(crate) struct RemoteLoad {
-    remote: Remote<load::Client>,
+    remote: Remote<(load::Client, Watch)>,
 }
 
 impl RemoteLoad {
     /// Call it on the I/O thread.
-    pub fn begun(from: loading::Reader<'_>, io: Io) -> Result<RemoteLoad> {
+    pub fn begun(from: loading::Reader<'_>, io: Io, watch: Watch) -> Result<RemoteLoad> {
         match from.which().map_err(capnp::Error::from)? {
-            loading::Load(load) => Ok(RemoteLoad { remote: Remote::new(io, load?) }),
+            loading::Load(load) => Ok(RemoteLoad { remote: Remote::new(io, (load?, watch)) }),
             loading::Failure(failure) => Err(Failure::read(failure?)?),
         }
+    }
+
+    /// Makes a call; a leaf that says nothing meanwhile counts as hung.
+    fn call<F: Future<Output = Result<()>> + 'static>(
+        &self,
+        call: impl FnOnce(load::Client) -> F + Send + 'static,
+    ) -> Result<()> {
+        self.remote.call(LONG, move |(load, watch)| async move { watch.unless_silent("it takes rows", call(load)).await })
     }
 }
 
 impl Load for RemoteLoad {
     fn write(&mut self, chunk: Vec<u8>, from: Option<RowOrigin>) -> Result<()> {
-        self.remote.call(LONG, move |load| async move {
+        self.call(move |load| async move {
             let mut request = load.write_request();
             request.get().set_chunk(&chunk);
             if let Some(from) = &from {
@@ -420,14 +429,14 @@ impl Load for RemoteLoad {
     }
 
     fn prepare(&mut self) -> Result<()> {
-        self.remote.call(LONG, |load| async move {
+        self.call(|load| async move {
             let response = load.prepare_request().send().promise.await?;
             done::read(response.get()?.get_result()?)
         })
     }
 
     fn commit(&mut self) -> Result<()> {
-        self.remote.call(LONG, |load| async move {
+        self.call(|load| async move {
             let response = load.commit_request().send().promise.await?;
             done::read(response.get()?.get_result()?)
         })

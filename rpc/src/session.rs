@@ -212,6 +212,14 @@ pub trait TableLoad: Send {
     /// If a row does not fit the table, of this chunk or of one before.
     fn write(&mut self, chunk: Vec<u8>, origin: Option<RowOrigin>) -> Result<()>;
 
+    /// Waits until all chunks were taken.
+    ///
+    /// # Errors
+    /// As [`TableLoad::write`].
+    fn flush(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     /// Makes all rows visible; how many they are.
     ///
     /// # Errors

@@ -206,7 +206,9 @@ impl SessionService for SessionClient {
             request.get().set_statement(statement);
             let response = link.heard(request.send().promise.await)?;
             match response.get()?.get_result()?.which().map_err(capnp::Error::from)? {
-                loading::Load(load) => Ok(RemoteLoad { remote: Remote::new(io, load?), link, sent: VecDeque::new() }),
+                loading::Load(load) => {
+                    Ok(RemoteLoad { remote: Remote::new(io, load?), link, sent: VecDeque::new(), failed: false })
+                }
                 loading::Failure(failure) => Err(Failure::read(failure?)?),
             }
         })?;
@@ -424,15 +426,20 @@ struct RemoteLoad {
     link: Arc<Link>,
     /// Chunks that were not answered yet, in order.
     sent: VecDeque<oneshot::Receiver<Result<()>>>,
+    /// One of them was not taken: no other call is made.
+    failed: bool,
 }
 
 impl RemoteLoad {
     /// Waits until no more than so many chunks are not answered.
     fn wait(&mut self, most: usize) -> Result<()> {
+        if self.failed {
+            return Err(Failure::new(FailureKind::User, "this load has failed"));
+        }
         while self.sent.len() > most
             && let Some(first) = self.sent.pop_front()
         {
-            first.blocking_recv().unwrap_or_else(|_| Err(gone()))?;
+            first.blocking_recv().unwrap_or_else(|_| Err(gone())).inspect_err(|_| self.failed = true)?;
         }
         Ok(())
     }
@@ -454,8 +461,12 @@ impl TableLoad for RemoteLoad {
         Ok(())
     }
 
+    fn flush(&mut self) -> Result<()> {
+        self.wait(0)
+    }
+
     fn finish(&mut self) -> Result<u64> {
-        self.wait(0)?;
+        self.flush()?;
         let link = self.link.clone();
         let outcome = self.remote.start(move |load| async move {
             let response = link.heard(load.finish_request().send().promise.await)?;

@@ -115,11 +115,11 @@ impl LeafTransaction for RemoteTransaction {
 
     fn load(&self, table: &str, ordinal: u32) -> Result<Box<dyn Load>> {
         let (table, io) = (table.to_owned(), self.remote.io().clone());
-        let load = self.remote.call(self.silence, move |(transaction, _)| async move {
+        let load = self.remote.call(self.silence, move |(transaction, watch)| async move {
             let mut request = transaction.load_request();
             request.get().set_table(&table);
             request.get().set_ordinal(ordinal);
-            RemoteLoad::begun(request.send().promise.await?.get()?.get_result()?, io)
+            RemoteLoad::begun(request.send().promise.await?.get()?.get_result()?, io, watch)
         })?;
         Ok(Box::new(load))
     }

@@ -169,6 +169,9 @@ impl ClusterRows {
             let ended = thread.join().map_or_else(defect, |(load, sent)| sent.map(|()| load));
             ended.map(|load| (place, load, used))
         };
+        if self.loads.is_empty() {
+            return Err(Failure::new(FailureKind::User, "this load has ended").into());
+        }
         let ended = all_or_worst(std::mem::take(&mut self.loads).into_iter().map(wait)).map_err(given_up)?;
         Ok(ended.into_iter().filter(|(_, _, used)| *used).map(|(place, load, _)| (place, load)).collect())
     }
@@ -210,11 +213,11 @@ impl Rows for ClusterRows {
     }
 
     fn push(&mut self, batch: &RecordBatch) -> Result<()> {
-        if self.loads.is_empty() && self.failed.load(Ordering::Relaxed) {
-            return Err(Failure::new(FailureKind::User, "this load has failed").into());
-        }
         let names = self.names;
         let batch = &self.def.marked(&conform(&self.def, batch, names)?)?;
+        if self.loads.is_empty() {
+            return self.end().map(drop);
+        }
         for part in self.split(batch)? {
             self.hand_over(part, names)?;
         }

@@ -220,7 +220,7 @@ impl Search<'_> {
         };
         let spread = |keys: &Keys| keys.is_some();
         let base = l.cost + r.cost;
-        let moved = if spread(&l.keys) && !collocated { self.moved(&dependent.on, l, r) } else { 0.0 };
+        let moved = if spread(&l.keys) && spread(&r.keys) && !collocated { self.moved(&dependent.on, l, r) } else { 0.0 };
         // Rows of the left side that every fragment has cannot be emitted by each of them.
         let merge = if !spread(&l.keys) && spread(&r.keys) { MERGED * right } else { 0.0 };
         let build_right = base + work(left, right, out.rows) + moved + merge;

@@ -9,7 +9,7 @@ use stoa_rpc::leaf::{
     QuerySetup, TransactionSetup,
 };
 use stoa_rpc::replication::{FedCopy, Holdings, Orders, Position, Record, Report};
-use stoa_rpc::{Failure, FailureKind, Result};
+use stoa_rpc::{Failure, FailureKind, Result, RowOrigin};
 
 /// See the module.
 #[derive(Clone, Default)]
@@ -47,8 +47,9 @@ impl LeafService for Scribe {
         self.note(change)
     }
 
-    fn load(&self, _: &str, _: &str, _: u32) -> Result<Box<dyn Load>> {
-        not_asked()
+    fn load(&self, database: &str, table: &str, ordinal: u32) -> Result<Box<dyn Load>> {
+        self.note::<()>(("load", database, table, ordinal))?;
+        Ok(Box::new(self.clone()))
     }
 
     fn statistics(&self, database: &str, ordinals: &[u32]) -> Result<Vec<u8>> {
@@ -142,4 +143,18 @@ impl LeafBackup for Scribe {
     }
 
     fn cancel(&self) {}
+}
+
+impl Load for Scribe {
+    fn write(&mut self, chunk: Vec<u8>, origin: Option<RowOrigin>) -> Result<()> {
+        self.note(("load write", chunk, origin))
+    }
+
+    fn prepare(&mut self) -> Result<()> {
+        self.note("load prepare")
+    }
+
+    fn commit(&mut self) -> Result<()> {
+        self.note("load commit")
+    }
 }

@@ -61,6 +61,14 @@ fn a_connection_without_answers_is_given_up() {
         assert_eq!(hung.message, "it has a copy and has said nothing for 500ms; try again");
     }
     assert!(leaf().unwrap().status().is_ok());
+    let mut load = leaf().unwrap().load("d", "t", 0).unwrap();
+    muted.store(3, Ordering::Relaxed);
+    let hung = load.write(vec![1], None).unwrap_err();
+    assert_eq!(
+        (hung.kind, &hung.message[..]),
+        (FailureKind::Retryable, "it takes rows and has said nothing for 500ms; try again")
+    );
+    assert!(leaf().unwrap().status().is_ok());
     // One that does not even let anybody enter is not waited for longer.
     muted.store(usize::MAX, Ordering::Relaxed);
     assert!(leaf().unwrap().status().is_err());

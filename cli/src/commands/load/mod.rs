@@ -59,7 +59,7 @@ fn load(connection: &Connection, args: &LoadArgs) -> Result<(u64, f64)> {
             Kind::Parquet => writer.number_rows(&name, RowNames::ROWS, 1),
             Kind::Delimited(dialect) => writer.number_rows(&name, RowNames::LINES, 1 + u64::from(dialect.header)),
         }
-        let mut push = |batch: &RecordBatch| writer.push(batch).map_err(|e| Error::Load(format!("{}: {e}", file.display())));
+        let mut push = |batch: &RecordBatch| writer.push(batch).map_err(|e| in_file(&e.to_string(), file, args));
         match kind {
             Kind::Parquet => parquet::read(connection.pool(), file, &def, &bar, &mut push)?,
             Kind::Delimited(dialect) => delimited::read(file, dialect, &def, &bar, &mut push)?,
@@ -68,6 +68,12 @@ fn load(connection: &Connection, args: &LoadArgs) -> Result<(u64, f64)> {
     let rows = writer.finish()?;
     bar.finish_and_clear();
     Ok((rows, start.elapsed().as_secs_f64()))
+}
+
+/// An error of rows with the file that they are of: this one, unless it says another one.
+fn in_file(what: &str, file: &Path, args: &LoadArgs) -> Error {
+    let says = args.files.iter().any(|file| what.starts_with(&format!("{}: ", file.display())));
+    Error::Load(if says { what.to_owned() } else { format!("{}: {what}", file.display()) })
 }
 
 /// Takes rows for the table; with `--create` for one that is there once the load is done.
