@@ -196,7 +196,7 @@ impl SessionService for ClientSession {
         self.asker().check_table(Privilege::Insert, table).map_err(Error::into_failure)?;
         let begin = || self.cluster.beside(statement)?.rows(table);
         let rows = self.cluster.retry_limit().persist(&CancelToken::default(), begin).map_err(Error::into_failure)?;
-        Ok(Box::new(ClientLoad(Some(rows), String::new())))
+        Ok(Box::new(ClientLoad { rows: Some(rows), file: String::new() }))
     }
 
     fn outcome(&self, sql: &str, transactions: &[u64], cancelled: &Cancelled) -> Result<StatementOutcome> {
@@ -299,38 +299,43 @@ pub(crate) fn send(answer: &mut dyn Answer, outcome: Outcome) -> std::result::Re
     sent.map_err(Told::Answer)
 }
 
-/// A client's load, and the file that the rows of the last chunk are of.
-struct ClientLoad(Option<Box<dyn Rows>>, String);
+/// A client's load.
+struct ClientLoad {
+    /// Nothing once it has ended or failed.
+    rows: Option<Box<dyn Rows>>,
+    /// The file that the rows of the last chunk are of.
+    file: String,
+}
 
 impl ClientLoad {
     /// A failure of rows with the file that they are of: the client may be at the next one already.
     fn named(&self, error: Error) -> Failure {
         let failure = error.into_failure();
-        if failure.kind != FailureKind::User || self.1.is_empty() || failure.message.contains(&self.1) {
+        if failure.kind != FailureKind::User || self.file.is_empty() || failure.message.contains(&self.file) {
             return failure;
         }
-        Failure { message: format!("{}: {}", self.1, failure.message), ..failure }
+        Failure { message: format!("{}: {}", self.file, failure.message), ..failure }
     }
 }
 
 impl TableLoad for ClientLoad {
     fn write(&mut self, chunk: Vec<u8>, origin: Option<RowOrigin>) -> Result<()> {
-        let rows = self.0.as_mut().ok_or_else(over)?;
+        let rows = self.rows.as_mut().ok_or_else(over)?;
         if let Some(RowOrigin { file, lines, first, .. }) = origin {
             rows.number_rows(&file, if lines { RowNames::LINES } else { RowNames::ROWS }, first);
-            self.1 = file;
+            self.file = file;
         }
         let (_, batches) = read_chunk(chunk)?;
         let pushed = batches.iter().try_for_each(|batch| rows.push(batch)).map_err(|error| self.named(error));
         if pushed.is_err() {
             // What came before this row does not stay without it.
-            self.0 = None;
+            self.rows = None;
         }
         pushed
     }
 
     fn finish(&mut self) -> Result<u64> {
-        self.0.take().ok_or_else(over)?.finish().map_err(Error::into_failure)
+        self.rows.take().ok_or_else(over)?.finish().map_err(Error::into_failure)
     }
 }
 

@@ -235,8 +235,7 @@ fn window(fetch: Option<u64>, skip: u64) -> String {
 
 /// How a join's inputs come together.
 fn movement(join: &Join) -> &'static str {
-    let build = if join.build == Side::Left { &join.left } else { &join.right };
-    if matches!(build.node, Node::Exchange { kind: ExchangeKind::Broadcast, .. }) {
+    if matches!(join.side(join.build).node, Node::Exchange { kind: ExchangeKind::Broadcast, .. }) {
         return "broadcast";
     }
     let left = crate::distribute::runs_per_partition(&join.left);

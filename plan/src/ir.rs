@@ -410,6 +410,17 @@ impl Plan {
 }
 
 impl Join {
+    /// One of its inputs.
+    #[must_use]
+    pub fn side(&self, side: Side) -> &Plan {
+        if side == Side::Left { &self.left } else { &self.right }
+    }
+
+    /// One of its inputs, mutable.
+    pub fn side_mut(&mut self, side: Side) -> &mut Plan {
+        if side == Side::Left { &mut self.left } else { &mut self.right }
+    }
+
     /// The output columns, in order.
     #[must_use]
     pub fn fields(&self) -> Vec<Field> {

@@ -38,12 +38,29 @@ fn between_leaves_what_moves_is_small() {
     assert!(titles[1] == "Gather" && titles[2].ends_with("first 20") && titles[3].starts_with("Aggregate by"), "{titles:?}");
 }
 
+/// Where there are many groups, rows are joined where these are then whole, although the order that does so builds the larger side.
+#[test]
+fn many_groups_are_whole_where_rows_are_joined() {
+    let sql = "SELECT c_custkey, c_name, sum(o_totalprice) FROM customer JOIN orders ON c_custkey = o_custkey GROUP BY";
+    let tables = Tables::tpch();
+    let aggregates = |keys: &str| {
+        let titles = titles(&tables.distribute_over(&format!("{} {keys}", sql.replace("c_custkey, c_name", keys)), 8));
+        titles.into_iter().filter(|title| title.starts_with("Aggregate")).collect::<Vec<_>>()
+    };
+    let whole = aggregates("c_custkey, c_name");
+    assert!(whole.len() == 1 && whole[0].starts_with("Aggregate by"), "{whole:?}");
+    assert_eq!(aggregates("c_mktsegment").len(), 2);
+}
+
 /// Orders are counted by customer before they meet their customers, where there are several of each.
 #[test]
 fn rows_of_an_outer_join_are_counted_below_it() {
     let tables = Tables::tpch();
     let counted = |sql: &str| titles(&tables.distribute(sql)).iter().any(|title| title.contains("by o_custkey"));
     assert!(counted(&tpch(13)));
+    // What a join on the leaves needs is merged there, and not where the query was asked.
+    let on_leaves = titles(&tables.distribute_over(&tpch(13), 2));
+    assert_eq!(on_leaves.iter().filter(|title| *title == "Gather").count(), 1, "{on_leaves:?}");
     let query = |call: &str, join: &str| {
         format!("SELECT c_custkey, {call} FROM customer {join} JOIN orders ON c_custkey = o_custkey GROUP BY c_custkey")
     };
@@ -78,6 +95,16 @@ fn joins_move_the_side_that_costs_less() {
     assert_eq!(moves(routed, 3), ["Shuffle by o_custkey"]);
     let few = "SELECT c_name, o_orderdate FROM customer JOIN orders ON c_custkey = o_custkey WHERE c_acctbal < -999.5";
     assert_eq!(moves(few, 3), ["Broadcast"]);
+}
+
+/// Nothing moves where both sides have the join's key as their shard key: the smaller one is built, also if its rows are what comes out.
+#[test]
+fn dependent_joins_on_shard_keys_build_the_smaller_side() {
+    let titles = titles(&Tables::tpch().distribute(&tpch(21)));
+    for kind in ["Left anti", "Left semi"] {
+        let join = titles.iter().find(|title| title.starts_with(kind)).unwrap();
+        assert!(join.ends_with("build left, collocated"), "{join}");
+    }
 }
 
 #[test]

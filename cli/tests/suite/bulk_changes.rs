@@ -113,6 +113,24 @@ fn a_duplicate_key_of_a_load_is_named_with_its_file_and_line() {
     cluster.fails(query, "table 't', row ");
 }
 
+#[test]
+fn a_row_that_does_not_fit_is_named_with_its_file_whenever_that_is_told() {
+    let cluster = Cluster::start(2);
+    cluster.ok("CREATE TABLE t (k BIGINT NOT NULL, SHARD KEY (k))");
+    let mut load = cluster.client().load("t").unwrap();
+    let mut push = |file: &str, value: Option<i64>| {
+        load.number_rows(file, true, 2);
+        load.push(
+            &RecordBatch::try_from_iter_with_nullable([("k", Arc::new(Int64Array::from(vec![value])) as ArrayRef, true)])
+                .unwrap(),
+        )
+    };
+    let pushed = push("first.csv", None).and_then(|()| push("second.csv", Some(1)));
+    let failure = pushed.and_then(|()| load.finish()).unwrap_err();
+    assert!(failure.message.starts_with("first.csv: ") && failure.message.contains("line 2"), "{failure:?}");
+    assert_eq!(cluster.ok("SELECT count(*) AS n FROM t"), "n\n0\n");
+}
+
 /// Begins a transaction of this number that changes the partition of a leaf.
 type Begin = fn(&dyn LeafService, u32, u64) -> Arc<dyn LeafTransaction>;
 

@@ -170,7 +170,7 @@ impl ClusterRows {
             ended.map(|load| (place, load, used))
         };
         if self.loads.is_empty() {
-            return Err(Failure::new(FailureKind::User, "this load has ended").into());
+            return Err(over());
         }
         let ended = all_or_worst(std::mem::take(&mut self.loads).into_iter().map(wait)).map_err(given_up)?;
         Ok(ended.into_iter().filter(|(_, _, used)| *used).map(|(place, load, _)| (place, load)).collect())
@@ -184,6 +184,10 @@ struct PlacedRows {
     /// Which of the batch they are: those from this one on, or if they do not follow each other, these.
     first: usize,
     numbers: Vec<u32>,
+}
+
+fn over() -> Error {
+    Failure::new(FailureKind::User, "this load has ended").into()
 }
 
 /// A load whose rows are visible nowhere.
@@ -216,7 +220,7 @@ impl Rows for ClusterRows {
         let names = self.names;
         let batch = &self.def.marked(&conform(&self.def, batch, names)?)?;
         if self.loads.is_empty() {
-            return self.end().map(drop);
+            return Err(over());
         }
         for part in self.split(batch)? {
             self.hand_over(part, names)?;

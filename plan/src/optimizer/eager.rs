@@ -5,7 +5,7 @@
 //! those counts are added up, and a row that met nothing adds none.
 
 use super::estimate::Estimator;
-use super::predicates::{is_volatile, split_conjuncts};
+use super::predicates::is_volatile;
 use super::pushdown::filtered;
 use crate::{
     Aggregate, AggregateCall, AggregateFunction, ColumnId, DataType, Expr, Field, Join, JoinKind, Literal, Node, Phase, Plan,
@@ -35,7 +35,7 @@ fn split(aggregate: &mut Aggregate, estimator: &Estimator<'_>, next: &mut Column
     if *phase != Phase::Single || !grouping_sets.is_empty() || keys.is_empty() || calls.is_empty() {
         return;
     }
-    let fields = side_of(join, side).fields();
+    let fields = join.side(side).fields();
     let is_there = |id: &ColumnId| fields.iter().any(|field| field.id == *id);
     let stays = |e: &Expr| !e.columns().iter().any(is_there) && !is_volatile(e);
     let goes = |e: &Expr| e.columns().iter().all(is_there) && !is_volatile(e);
@@ -47,7 +47,7 @@ fn split(aggregate: &mut Aggregate, estimator: &Estimator<'_>, next: &mut Column
     let keys: Option<Vec<&Field>> =
         join.on.iter().map(|pair| key(if side == Side::Left { &pair.0 } else { &pair.1 }, &fields)).collect();
     let Some(keys) = keys.filter(|keys| !keys.is_empty()) else { return };
-    let estimate = estimator.plan(side_of(join, side));
+    let estimate = estimator.plan(join.side(side));
     let groups: f64 = keys.iter().map(|field| estimate.distinct(&Expr::Column(field.id, field.ty))).product();
     if estimate.rows >= WORTHWHILE * groups {
         count_below(join, side, &keys, calls, next);
@@ -61,10 +61,6 @@ fn padded(join: &Join) -> Option<Side> {
         JoinKind::Right if !join.null_equals_null => Some(Side::Left),
         _ => None,
     }
-}
-
-fn side_of(join: &Join, side: Side) -> &Plan {
-    if side == Side::Left { &join.left } else { &join.right }
 }
 
 /// Whether the value of a group comes from the values of its parts.
@@ -108,10 +104,9 @@ fn count_below(join: &mut Join, side: Side, keys: &[&Field], calls: &mut [(Field
         };
         parts.push((part, own));
     }
-    let mut conjuncts = Vec::new();
-    join.residual.take().into_iter().for_each(|e| split_conjuncts(e, &mut conjuncts));
-    let padded = if side == Side::Left { &mut join.left } else { &mut join.right };
-    let input = filtered(padded.take(), conjuncts);
+    let residual = join.residual.take().into_iter().collect();
+    let padded = join.side_mut(side);
+    let input = filtered(padded.take(), residual);
     let (grouping_sets, grouping_id) = (vec![], None);
     let aggregate = Aggregate { input, keys: below, grouping_sets, grouping_id, calls: parts, phase: Phase::Single };
     *padded = Plan::new(Node::Aggregate(Box::new(aggregate)));

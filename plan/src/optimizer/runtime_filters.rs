@@ -91,7 +91,7 @@ fn at_join(join: &mut Join, left: Held, right: Held, estimator: &Estimator<'_>, 
         if droppable(&join.kind, build_side) {
             for (filter, column) in probe_held.clone() {
                 for other in equals(join, probe_side, column) {
-                    push(side_mut(join, build_side), filter, other);
+                    push(join.side_mut(build_side), filter, other);
                 }
             }
         }
@@ -109,10 +109,6 @@ fn at_join(join: &mut Join, left: Held, right: Held, estimator: &Estimator<'_>, 
     held
 }
 
-fn side_mut(join: &mut Join, side: Side) -> &mut Plan {
-    if side == Side::Left { &mut join.left } else { &mut join.right }
-}
-
 /// The bare columns that `join` equates with `column` of `side`.
 fn equals(join: &Join, side: Side, column: ColumnId) -> Vec<ColumnId> {
     let pair = |(l, r): &(Expr, Expr)| {
@@ -123,8 +119,8 @@ fn equals(join: &Join, side: Side, column: ColumnId) -> Vec<ColumnId> {
 }
 
 fn publish(join: &mut Join, build_side: Side, probe_side: Side, estimator: &Estimator<'_>, next: &mut u32) -> Held {
-    let build = estimator.plan(if build_side == Side::Left { &join.left } else { &join.right });
-    let probe = estimator.plan(if probe_side == Side::Left { &join.left } else { &join.right });
+    let build = estimator.plan(join.side(build_side));
+    let probe = estimator.plan(join.side(probe_side));
     let mut held = Held::new();
     for at in 0..join.on.len() {
         let (l, r) = &join.on[at];
@@ -135,7 +131,7 @@ fn publish(join: &mut Join, build_side: Side, probe_side: Side, estimator: &Esti
         }
         let key = key.as_column();
         let filter = FilterId(*next);
-        if push(side_mut(join, probe_side), filter, column) || passes(&join.kind, probe_side) {
+        if push(join.side_mut(probe_side), filter, column) || passes(&join.kind, probe_side) {
             *next += 1;
             join.publishes.push((filter, at as u32));
             held.push((filter, column));
@@ -193,17 +189,17 @@ fn push(plan: &mut Plan, filter: FilterId, column: ColumnId) -> bool {
 fn push_join(join: &mut Join, filter: FilterId, column: ColumnId) -> bool {
     let mut any = false;
     for (side, other) in [(Side::Left, Side::Right), (Side::Right, Side::Left)] {
-        let mine = side_mut(join, side).fields().iter().any(|f| f.id == column);
+        let mine = join.side(side).fields().iter().any(|f| f.id == column);
         if !mine || !passes(&join.kind, side) {
             continue;
         }
-        any |= push(side_mut(join, side), filter, column);
+        any |= push(join.side_mut(side), filter, column);
         // Rows of the other side with other keys match only rows that are dropped.
         if join.null_equals_null || !(droppable(&join.kind, other)) {
             continue;
         }
         for equal in equals(join, side, column) {
-            any |= push(side_mut(join, other), filter, equal);
+            any |= push(join.side_mut(other), filter, equal);
         }
     }
     any

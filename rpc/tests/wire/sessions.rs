@@ -123,11 +123,14 @@ impl PreparedService for Scribe {
     }
 }
 
+/// The chunk that no load takes.
+const REFUSED: u8 = 255;
+
 impl TableLoad for Scribe {
     fn write(&mut self, chunk: Vec<u8>, _: Option<RowOrigin>) -> Result<()> {
         std::thread::sleep(Duration::from_millis(20_u64.saturating_sub(chunk[0].into())));
         self.0.lock().push(format!("chunk {}", chunk[0]));
-        Ok(())
+        if chunk[0] == REFUSED { Err(Failure::new(FailureKind::User, "this one is refused")) } else { Ok(()) }
     }
 
     fn finish(&mut self) -> Result<u64> {
@@ -363,6 +366,24 @@ fn chunks_of_a_load_keep_their_order() {
     expected.extend((0..30).map(|n| format!("chunk {n}")));
     expected.push("finish".to_owned());
     assert_eq!(*log.lock(), expected);
+}
+
+#[test]
+fn a_load_of_which_a_chunk_was_refused_is_not_finished() {
+    let (_served, address, log) = start();
+    let io = Io::start("test-client").unwrap();
+    let session = SessionClient::connect(&io, &[address], &Security::default(), &Login::default()).unwrap();
+    for last in [2, REFUSED] {
+        let mut load = session.load("t", 0).unwrap();
+        let sent = [1, REFUSED, last].map(|n| load.write(vec![n], None));
+        // It is told when it has been answered: by a later chunk, or by the end.
+        assert_eq!(sent, [Ok(()), Ok(()), Ok(())]);
+        assert_eq!(load.flush().unwrap_err().message, "this one is refused");
+        assert_eq!(load.write(vec![3], None).unwrap_err().message, "this load has failed");
+        assert_eq!(load.finish().unwrap_err().message, "this load has failed");
+    }
+    let log = log.lock();
+    assert!(!log.iter().any(|line| line == "chunk 3" || line == "finish"), "{log:?}");
 }
 
 /// How many parts of an answer came before the result of its call, and how many with it.

@@ -13,6 +13,7 @@ use indicatif::ProgressBar;
 use stoa_columnstore::{RowNames, TableDef};
 use stoa_coordinator::Rows;
 use stoa_plan::DataType;
+use stoa_rpc::FailureKind;
 
 use crate::args::LoadArgs;
 use crate::connection::Connection;
@@ -59,7 +60,7 @@ fn load(connection: &Connection, args: &LoadArgs) -> Result<(u64, f64)> {
             Kind::Parquet => writer.number_rows(&name, RowNames::ROWS, 1),
             Kind::Delimited(dialect) => writer.number_rows(&name, RowNames::LINES, 1 + u64::from(dialect.header)),
         }
-        let mut push = |batch: &RecordBatch| writer.push(batch).map_err(|e| in_file(&e.to_string(), file, args));
+        let mut push = |batch: &RecordBatch| writer.push(batch).map_err(|e| in_file(&e, file));
         match kind {
             Kind::Parquet => parquet::read(connection.pool(), file, &def, &bar, &mut push)?,
             Kind::Delimited(dialect) => delimited::read(file, dialect, &def, &bar, &mut push)?,
@@ -70,10 +71,12 @@ fn load(connection: &Connection, args: &LoadArgs) -> Result<(u64, f64)> {
     Ok((rows, start.elapsed().as_secs_f64()))
 }
 
-/// An error of rows with the file that they are of: this one, unless it says another one.
-fn in_file(what: &str, file: &Path, args: &LoadArgs) -> Error {
-    let says = args.files.iter().any(|file| what.starts_with(&format!("{}: ", file.display())));
-    Error::Load(if says { what.to_owned() } else { format!("{}: {what}", file.display()) })
+/// An error of rows of a file. A cluster says itself of which file they are whose rows do not fit: it may be one before.
+fn in_file(error: &stoa_coordinator::Error, file: &Path) -> Error {
+    match error {
+        stoa_coordinator::Error::Node(failure) if failure.kind == FailureKind::User => Error::Load(failure.message.clone()),
+        error => Error::Load(format!("{}: {error}", file.display())),
+    }
 }
 
 /// Takes rows for the table; with `--create` for one that is there once the load is done.
