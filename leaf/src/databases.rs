@@ -82,6 +82,7 @@ impl Databases {
     /// Keeps to what the catalog says of every copy, which was made when the report `processed` had been dealt with.
     pub fn order(&self, orders: &Orders, processed: u64, outlet: &Arc<Outlet>) {
         let (mut lost, mut unmade) = (Vec::new(), BTreeMap::new());
+        let before = self.unmade.lock().clone();
         for order in &orders.copies {
             let copy = self.parts(&order.database).map(|parts| parts.partitions.get(&order.ordinal).cloned());
             let position = copy.as_ref().ok().and_then(|copy| copy.as_ref()).map(|copy| copy.database().position().lsn);
@@ -92,8 +93,11 @@ impl Databases {
             match copy.and_then(|copy| copy.map_or_else(|| self.made(&order.database, order.ordinal), Ok)) {
                 Ok(copy) => copy.order(order, processed, outlet),
                 Err(failure) => {
-                    tracing::error!(database = order.database, ordinal = order.ordinal, %failure, "no copy");
-                    unmade.insert((order.database.clone(), order.ordinal), failure.message);
+                    let place = (order.database.clone(), order.ordinal);
+                    if before.get(&place) != Some(&failure.message) {
+                        tracing::error!(database = order.database, ordinal = order.ordinal, %failure, "no copy");
+                    }
+                    unmade.insert(place, failure.message);
                 }
             }
         }

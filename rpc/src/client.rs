@@ -79,6 +79,11 @@ impl Line {
         self.hang_up.notify_one();
     }
 
+    /// Ends it because nothing came within `limit`, whichever call noticed: all that wait say the same.
+    pub fn unanswered(&self, limit: Duration) {
+        self.hang_up(format!("gave no answer within {limit:?}"));
+    }
+
     /// Why a call failed: of a connection that this side gave up, why it did so. `does` is what the node did for the call.
     pub fn explain(&self, does: &str, failure: Failure) -> Failure {
         match self.why.get() {
@@ -205,7 +210,7 @@ impl<C: Clone + 'static> Remote<C> {
                 return result.unwrap_or_else(late);
             };
             let result = result.unwrap_or_else(|_| {
-                line.hang_up(format!("gave no answer within {limit:?}"));
+                line.unanswered(limit);
                 Err(gone())
             });
             result.map_err(|failure| line.explain("it", failure))

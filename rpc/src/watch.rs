@@ -50,7 +50,7 @@ impl Watch {
     }
 
     fn hung(&self, does: &str) -> Failure {
-        self.line.hang_up(format!("has said nothing for {:?}", self.silence));
+        self.line.unanswered(self.silence);
         self.explain(does, gone())
     }
 

@@ -43,7 +43,9 @@ impl Control {
         let (catalog, leaf) = (self.catalog(), self.leaves.leaf(address)?);
         for (name, database) in &catalog.databases {
             let cluster = Cluster::named(name, CLUSTER, shared);
-            reference_tables(database).try_for_each(|table| cluster.tell(table))?;
+            for table in reference_tables(database) {
+                cluster.tell(table).map_err(|error| not_copied(database, table, &error))?;
+            }
             copy(shared, database, &*leaf)?;
         }
         Ok(())
@@ -67,6 +69,15 @@ fn reference_tables(database: &Database) -> impl Iterator<Item = &Arc<TableDef>>
 /// Transactions that are about to commit, or in doubt, are not so for long.
 fn not_for_long(error: Error) -> Error {
     if is_conflict(&error) { Error::retryable(error.to_string()) } else { error }
+}
+
+/// Why a leaf does not get a REFERENCE table. The error of one that no leaf has any more stays until somebody acts.
+fn not_copied(database: &Database, table: &TableDef, error: &Error) -> Error {
+    let what = format!("REFERENCE table '{}' of database '{}' cannot be copied: {error}", table.name, database.name);
+    if error.is_retryable() || is_conflict(error) {
+        return Error::retryable(what);
+    }
+    Error::Invalid(format!("{what}; if no leaf has it any more, drop it, or drop the database and restore it from a backup"))
 }
 
 /// Gives a leaf the REFERENCE tables of a database, with their rows, instead of those that it may have.

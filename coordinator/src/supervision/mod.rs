@@ -36,6 +36,8 @@ const BEAT: Duration = Duration::from_millis(200);
 const LOOK: Duration = Duration::from_millis(50);
 /// A call that fails within this time was refused; after it, it was not answered.
 const AT_ONCE: Duration = Duration::from_millis(500);
+/// A leaf that is back and cannot take part yet is tried again so often.
+const RETURN: Duration = Duration::from_millis(500);
 /// A leaf whose log fails again and again begins a new term so often.
 const NEW_TERM: Duration = Duration::from_secs(2);
 
@@ -63,11 +65,21 @@ struct Known {
     new_term: Option<Instant>,
     /// The incarnation that was found to have every database.
     whole: u64,
+    /// When it could last not take part again, and why.
+    kept_out: Option<(Instant, String)>,
 }
 
 impl Known {
     fn new() -> Known {
-        Known { heard: Instant::now(), refused: None, report: Report::default(), processed: (0, 0), new_term: None, whole: 0 }
+        Known {
+            heard: Instant::now(),
+            refused: None,
+            report: Report::default(),
+            processed: (0, 0),
+            new_term: None,
+            whole: 0,
+            kept_out: None,
+        }
     }
 }
 
@@ -280,10 +292,7 @@ impl Watch {
         };
         let state = self.shared.control.catalog().leaves.get(&id).map(|leaf| leaf.state);
         if state == Some(LeafState::Offline) {
-            if let Err(error) = self.shared.control.rejoin(&self.shared, address) {
-                tracing::info!(leaf = address, %error, "a leaf is back, and cannot take part yet");
-            }
-            return;
+            return self.let_return(id, address);
         }
         if !whole
             && state == Some(LeafState::Online)
@@ -295,6 +304,22 @@ impl Watch {
         let _deciding = self.supervision().deciding.lock();
         if let Err(error) = self.deal_with(id, report, renewed) {
             tracing::warn!(leaf = address, %error, "what a leaf reports cannot be taken into the catalog");
+        }
+    }
+
+    /// A leaf that was gone takes part again, if it can.
+    fn let_return(&self, id: NodeId, address: &str) {
+        let kept_out = self.supervision().known.lock().get(&id).and_then(|known| known.kept_out.clone());
+        if kept_out.as_ref().is_some_and(|(at, _)| at.elapsed() < RETURN) {
+            return;
+        }
+        let error = self.shared.control.rejoin(&self.shared, address).err().map(|error| error.to_string());
+        // Once, as long as it is the same one.
+        if let Some(error) = error.as_ref().filter(|error| kept_out.is_none_or(|(_, before)| before != **error)) {
+            tracing::warn!(leaf = address, error, "a leaf is back, and cannot take part yet");
+        }
+        if let Some(known) = self.supervision().known.lock().get_mut(&id) {
+            known.kept_out = error.map(|error| (Instant::now(), error));
         }
     }
 

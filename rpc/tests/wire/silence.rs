@@ -58,7 +58,7 @@ fn a_connection_without_answers_is_given_up() {
     let waiting: Vec<_> = copies.into_iter().map(|copy| std::thread::spawn(move || copy.finish_copy().unwrap_err())).collect();
     for hung in waiting.into_iter().map(|waits| waits.join().unwrap()) {
         assert_eq!(hung.kind, FailureKind::Retryable);
-        assert_eq!(hung.message, "it has a copy and has said nothing for 500ms; try again");
+        assert_eq!(hung.message, "it has a copy and gave no answer within 500ms; try again");
     }
     assert!(leaf().unwrap().status().is_ok());
     let mut load = leaf().unwrap().load("d", "t", 0).unwrap();
@@ -66,7 +66,7 @@ fn a_connection_without_answers_is_given_up() {
     let hung = load.write(vec![1], None).unwrap_err();
     assert_eq!(
         (hung.kind, &hung.message[..]),
-        (FailureKind::Retryable, "it takes rows and has said nothing for 500ms; try again")
+        (FailureKind::Retryable, "it takes rows and gave no answer within 500ms; try again")
     );
     assert!(leaf().unwrap().status().is_ok());
     // One that does not even let anybody enter is not waited for longer.
