@@ -8,6 +8,7 @@ pub mod commands;
 pub mod config;
 pub mod connection;
 pub mod engine;
+pub mod environment;
 mod error;
 pub mod operations;
 pub mod output;

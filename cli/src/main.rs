@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::CommandFactory;
 use stoa::args::{Cli, Command};
-use stoa::{commands, config};
+use stoa::{commands, config, environment};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -12,11 +12,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// 0: done; 1: failed, the reason is on standard error; 2: wrong usage (by clap).
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
-    let command = match config::named(&arguments) {
+    let command = || match config::named(&arguments) {
         Some(path) => config::apply(Cli::command(), &path),
         None => Ok(Cli::command()),
     };
-    let command = match command {
+    let command = match environment::check(|name| std::env::var_os(name)).and_then(|()| command()) {
         Ok(command) => command,
         Err(error) => {
             eprintln!("error: {error}");

@@ -52,6 +52,10 @@ fn wrong_usage_is_2_and_wrong_sql_is_1_with_its_place() {
     let folder = tempfile::tempdir().unwrap();
     assert_eq!(stoa(&["sql", "--no-such-flag"]).status.code(), Some(2));
     assert_eq!(stoa(&["tpch", "--scale", "-1"]).status.code(), Some(2));
+    let misspelt = binary::stoa(&["sql", "-c", "SELECT 1"]).env("STOA_ISA", "avx1").output().unwrap();
+    assert_eq!(misspelt.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&misspelt.stderr);
+    assert!(said.contains("STOA_ISA is 'avx1'") && said.contains("scalar, avx2 or avx512"), "{said}");
     fails(&sql(folder.path(), "SELECT\n  nothing FROM nowhere"), "nowhere");
     fails(&sql(folder.path(), "SELEC 1"), "line 1");
     fails(&sql(folder.path(), "CREATE TABLE t (a INT); SELECT b FROM t"), "line 1, column 32");
