@@ -84,7 +84,7 @@ impl FakeSession {
     /// Ends the connections of the coordinator, as the end of its process would.
     fn die<T>(&self) -> Result<T> {
         self.fakes.listeners.lock()[self.own] = None;
-        std::thread::sleep(Duration::from_millis(200));
+        std::thread::sleep(Duration::from_millis(500));
         nothing()
     }
 }
@@ -105,11 +105,11 @@ impl SessionService for FakeSession {
                     answer.part(AnswerPart::Columns(chunk(&row().schema(), &[])?))?;
                     answer.part(AnswerPart::Rows(chunk(&row().schema(), &[row()])?))?;
                     // The client takes them in its own time.
-                    std::thread::sleep(Duration::from_millis(100));
+                    std::thread::sleep(Duration::from_millis(500));
                 }
                 Tells(text) => {
                     answer.part(AnswerPart::Text(text.to_owned()))?;
-                    std::thread::sleep(Duration::from_millis(100));
+                    std::thread::sleep(Duration::from_millis(500));
                 }
                 Decides(number) => decisions.note(number)?,
                 Dies => return self.die(),
@@ -339,7 +339,7 @@ fn a_session_knows_that_its_transaction_was_lost() {
     }
     // The last one is lost between two statements, and who sends the next may not notice it before.
     fakes.listeners.lock()[2] = None;
-    std::thread::sleep(Duration::from_millis(300));
+    std::thread::sleep(Duration::from_secs(1));
     assert_eq!(said(&client, "INSERT"), Ok(vec!["lost too".to_owned()]));
     let entered: Vec<String> = fakes.log.lock().iter().filter(|line| line.contains("enter")).cloned().collect();
     assert_eq!(entered, ["0: enter", "1: enter, transaction lost", "2: enter, transaction lost", "3: enter, transaction lost"]);

@@ -184,7 +184,8 @@ mod tests {
     fn there_is_an_end_to_it() {
         let (limit, cancel) = (RetryLimit(Duration::from_millis(200)), CancelToken::default());
         let (count, error) = tried(limit, FailureKind::Retryable, &cancel);
-        assert!(count == 3 && error.contains("leaf a is gone. It was tried for 200ms"), "{count}: {error}");
+        // Less often, if it pauses for longer than it means to.
+        assert!((2..=3).contains(&count) && error.contains("leaf a is gone. It was tried for 200ms"), "{count}: {error}");
         assert_eq!(tried(RetryLimit::NEVER, FailureKind::Retryable, &cancel), (1, "leaf a is gone".to_owned()));
         assert_eq!(tried(RetryLimit::NEVER, FailureKind::Conflict, &cancel).0, CONFLICTS + 1);
         assert_eq!(tried(limit, FailureKind::User, &cancel).0, 1);

@@ -157,21 +157,25 @@ fn strangers_and_noise_are_turned_away() {
 #[test]
 fn a_leaf_that_dies_is_named_and_its_return_is_noticed() {
     // Nothing is tried again, so that errors show.
-    let cluster = Cluster::start_with(1, 2, &[("STOA_RETRY_SECONDS", "0")]);
+    let settings = [("STOA_RETRY_SECONDS", "0"), ("STOA_FAILOVER_REFUSED", "5"), ("STOA_FAILOVER_SILENT", "60")];
+    let cluster = Cluster::start_with(1, 2, &settings);
     cluster.ok("CREATE TABLE t (a BIGINT, SHARD KEY (a)); INSERT INTO t VALUES (1), (2), (3), (4), (5), (6), (7), (8)");
     let killed = Command::new("kill").arg("-KILL").arg(cluster.pid(2)).status().unwrap();
     assert!(killed.success());
     let began = Instant::now();
     cluster.fails("SELECT sum(a) FROM t", &cluster.address(2));
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
-    let leaves = cluster.ok("SHOW LEAVES");
-    assert!(leaves.contains(",offline,0,") && leaves.contains(",unreachable\n"), "{leaves}");
+    let leaves = || cluster.ok("SHOW LEAVES");
+    while !leaves().contains(",offline,0,") {
+        assert!(began.elapsed() < Duration::from_secs(60), "{}", leaves());
+    }
+    assert!(leaves().contains(",unreachable\n"), "{}", leaves());
     assert_eq!(cluster.ok("SELECT 1 AS one"), "one\n1\n");
     let output = stoa(&["cluster", "start", "--dir", cluster.dir()]).output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
     let began = Instant::now();
     while text(&cluster.sql("SELECT sum(a) AS s FROM t")) != "s\n36\n" {
-        assert!(began.elapsed() < Duration::from_secs(10), "{}", text(&cluster.sql("SELECT sum(a) AS s FROM t")));
+        assert!(began.elapsed() < Duration::from_secs(60), "{}", text(&cluster.sql("SELECT sum(a) AS s FROM t")));
         std::thread::sleep(Duration::from_millis(50));
     }
 }
@@ -183,7 +187,7 @@ fn signal(name: &str, pid: &str) {
 
 #[test]
 fn a_leaf_that_hangs_is_named_in_time_and_others_go_on() {
-    let settings = [("STOA_LEAF_SILENCE", "1"), ("STOA_FAILOVER_SILENT", "60"), ("STOA_RETRY_SECONDS", "0")];
+    let settings = [("STOA_LEAF_SILENCE", "3"), ("STOA_FAILOVER_SILENT", "60"), ("STOA_RETRY_SECONDS", "0")];
     let cluster = Cluster::start_with(1, 2, &settings);
     let values: Vec<String> = (0..150).map(|i| format!("({i})")).collect();
     cluster.ok(&format!("CREATE TABLE few (a BIGINT); INSERT INTO few VALUES {}", values.join(", ")));
@@ -191,7 +195,7 @@ fn a_leaf_that_hangs_is_named_in_time_and_others_go_on() {
     let endless = "SELECT count(*) FROM t x, t y, t z WHERE x.a + y.a + z.a = -1";
     let child = cluster.command(&["sql", "-c", endless]).stderr(std::process::Stdio::piped()).spawn().unwrap();
     // Far longer than a leaf may be silent: one that works answers beside its work.
-    std::thread::sleep(Duration::from_secs(4));
+    std::thread::sleep(Duration::from_secs(8));
     assert!(cluster.ok("SHOW PROCESSLIST").contains("FROM t x"), "a long query counts as hung");
     let (pid, address) = (cluster.pid(2), cluster.address(2));
     signal("-STOP", &pid);
@@ -202,8 +206,8 @@ fn a_leaf_that_hangs_is_named_in_time_and_others_go_on() {
     let again = cluster.sql("SELECT sum(a) FROM t");
     signal("-CONT", &pid);
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output).contains(&address) && text(&output).contains("gave no answer within 1s"), "{}", text(&output));
-    assert!(took < Duration::from_secs(8), "{took:?}");
+    assert!(text(&output).contains(&address) && text(&output).contains("gave no answer within 3s"), "{}", text(&output));
+    assert!(took < Duration::from_secs(30), "{took:?}");
     assert!(text(&again).contains(&address), "{}", text(&again));
     assert_eq!(cluster.ok("SELECT count(*) AS n FROM t"), "n\n22500\n");
 }
@@ -241,9 +245,9 @@ fn a_killed_query_ends_on_the_leaves_too() {
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(1));
         assert!(text(&output).contains("cancelled"), "{}", text(&output));
-        assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+        assert!(asked.elapsed() < Duration::from_secs(30), "{:?}", asked.elapsed());
         while running().is_some() {
-            assert!(asked.elapsed() < Duration::from_secs(10), "the coordinator goes on");
+            assert!(asked.elapsed() < Duration::from_secs(60), "the coordinator goes on");
         }
         for node in [1, 2] {
             assert!(idle(&cluster.pid(node)), "a leaf goes on");
@@ -260,7 +264,7 @@ fn idle(pid: &str) -> bool {
             stat.rsplit(')').next().unwrap().split_whitespace().skip(11).take(2).map(|f| f.parse().unwrap()).collect();
         fields.iter().sum::<u64>()
     };
-    (0..20).any(|_| {
+    (0..200).any(|_| {
         let before = ticks();
         std::thread::sleep(Duration::from_millis(300));
         ticks() - before < 10

@@ -19,9 +19,17 @@ fn ok(cluster: &Cluster, addresses: &str, statements: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// Fails with these words, though perhaps a moment later: coordinators learn of each other what changed.
 fn fails(cluster: &Cluster, addresses: &str, statements: &str, what: &str) {
-    let output = sql(cluster, addresses, statements);
-    assert!(!output.status.success() && text(&output).contains(what), "{statements}: {}", text(&output));
+    let began = Instant::now();
+    loop {
+        let output = sql(cluster, addresses, statements);
+        if !output.status.success() && text(&output).contains(what) {
+            return;
+        }
+        assert!(began.elapsed() < Duration::from_secs(30), "{statements}: {} instead of {what}", text(&output));
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 /// Ends a node of the cluster by its process number, as a crash would.
@@ -40,7 +48,7 @@ pub fn leader(cluster: &Cluster, ask: &str) -> usize {
         if let Some(found) = port.and_then(|port| (0..3).find(|n| cluster.address(*n).ends_with(&format!(":{port}")))) {
             return found;
         }
-        assert!(began.elapsed() < Duration::from_secs(20), "nobody leads: {listed}");
+        assert!(began.elapsed() < Duration::from_secs(60), "nobody leads: {listed}");
         std::thread::sleep(Duration::from_millis(100));
     }
 }
@@ -66,7 +74,7 @@ fn any_coordinator_serves_and_a_minority_may_go() {
     assert_ne!(client.address(), address[0]);
     let began = Instant::now();
     ok(&cluster, &format!("{},{}", address[0], address[2]), "CREATE TABLE u AS SELECT a + 1 AS b FROM t");
-    assert!(first != 0 || began.elapsed() < Duration::from_secs(15), "an election takes seconds: {:?}", began.elapsed());
+    assert!(first != 0 || began.elapsed() < Duration::from_secs(60), "an election takes seconds: {:?}", began.elapsed());
     assert_eq!(ok(&cluster, &address[1], "SELECT sum(b) AS s FROM u"), "s\n9\n");
 
     // Without a majority nothing is changed, and what is there can be read.
@@ -133,7 +141,7 @@ fn the_leader_sends_rows_back() {
     let began = Instant::now();
     while ok(&cluster, follower, "EXPLAIN CLEAR ORPHAN DATABASES").matches("to be removed").count() != 2 {
         let status = || ok(&cluster, follower, "SHOW LEAVES; SHOW CLUSTER STATUS");
-        assert!(began.elapsed() < Duration::from_secs(30), "{}", status());
+        assert!(began.elapsed() < Duration::from_secs(60), "{}", status());
         std::thread::sleep(Duration::from_millis(50));
     }
     // A leaf is asked only while it is online.

@@ -50,7 +50,7 @@ fn rows_that_last_later_survive_killed_leaves() {
             // All of both databases.
             let began = Instant::now();
             while ok("SHOW PARTITIONS ON later").matches(",Slave,").count() < 2 {
-                assert!(began.elapsed() < Duration::from_secs(30), "{}", ok("SHOW PARTITIONS ON later; SHOW LEAVES"));
+                assert!(began.elapsed() < Duration::from_secs(60), "{}", ok("SHOW PARTITIONS ON later; SHOW LEAVES"));
                 std::thread::sleep(Duration::from_millis(50));
             }
         }
@@ -81,7 +81,7 @@ fn of_two_leaves_that_die_at_once_either_serves_alone() {
     for first in [1, 2] {
         let began = Instant::now();
         while cluster.ok("SHOW LEAVES").matches(",offline,").count() < 2 {
-            assert!(began.elapsed() < Duration::from_secs(20), "leaves that died are not found out");
+            assert!(began.elapsed() < Duration::from_secs(60), "leaves that died are not found out");
             std::thread::sleep(Duration::from_millis(50));
         }
         let alone = start(first);
@@ -108,7 +108,7 @@ fn a_leaf_that_hangs_is_replaced_and_fenced() {
         cluster.wait_for_replicas(2);
     });
     let took = began.into_inner().unwrap();
-    assert!(took < Duration::from_secs(12), "the first answer came after {took:?}");
+    assert!(took < Duration::from_secs(60), "the first answer came after {took:?}");
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn restart(cluster: &Cluster, node: usize) {
     let running = || std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
     let began = Instant::now();
     while running() {
-        assert!(began.elapsed() < Duration::from_secs(40), "node {node} does not end");
+        assert!(began.elapsed() < Duration::from_secs(60), "node {node} does not end");
         std::thread::sleep(Duration::from_millis(20));
     }
     cluster.start_again();

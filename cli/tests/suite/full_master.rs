@@ -53,6 +53,7 @@ fn masters_on_a_full_disk_lose_nothing_and_go_on_when_there_is_room() {
     let Some(leaf) = SmallNode::leaf(&cluster, "small", 24) else { return };
     cluster.ok(&format!("ADD LEAF '{}'; DROP DATABASE stoa; CREATE DATABASE stoa PARTITIONS 2 REDUNDANCY 2", leaf.address()));
     let port = leaf.address().rsplit(':').next().unwrap().to_owned();
+    cluster.wait_for_replicas(2);
     // Each leaf is the master of one partition and has the replica of the other.
     let stands = cluster.ok("SHOW PARTITIONS");
     assert!(stands.contains(&format!("{port},Master")) && stands.contains(&format!("{port},Slave")), "{stands}");

@@ -91,7 +91,7 @@ impl Cluster {
         let began = Instant::now();
         while self.ok("SHOW PARTITIONS").matches(",Slave,").count() < partitions {
             let stands = || format!("{}\n{}", self.ok("SHOW PARTITIONS; SHOW LEAVES"), self.logs());
-            assert!(began.elapsed() < Duration::from_secs(30), "{}", stands());
+            assert!(began.elapsed() < Duration::from_secs(120), "{}", stands());
             std::thread::sleep(Duration::from_millis(50));
         }
     }

@@ -95,7 +95,7 @@ fn a_coordinator_without_a_part_is_not_healthy() {
         if let Some(fields) = served {
             break fields["address"].as_str().unwrap().to_owned();
         }
-        assert!(began.elapsed() < Duration::from_secs(20), "{lines}");
+        assert!(began.elapsed() < Duration::from_secs(60), "{lines}");
         std::thread::sleep(Duration::from_millis(20));
     };
     let (status, why) = page(&address, "GET /health");
@@ -137,7 +137,7 @@ fn nodes_end_in_order_when_they_are_told_to() {
     let slow = "SELECT count(*) AS n FROM t AS x, t AS y WHERE x.a * 3 <> y.a * 7 + 1";
     let query = cluster.command(&["sql", "--format", "csv", "-c", slow]).stdout(Stdio::piped()).spawn().unwrap();
     let began = Instant::now();
-    while !cluster.ok("SHOW PROCESSLIST").contains("x.a * 3") && began.elapsed() < Duration::from_secs(5) {
+    while !cluster.ok("SHOW PROCESSLIST").contains("x.a * 3") && began.elapsed() < Duration::from_secs(60) {
         std::thread::sleep(Duration::from_millis(5));
     }
     let told = Command::new("kill").args(["-TERM", &cluster.pid(0)]).status().unwrap();
@@ -147,7 +147,7 @@ fn nodes_end_in_order_when_they_are_told_to() {
     assert!(output.status.success() && text(&output).starts_with("n\n"), "{}", text(&output));
     let began = Instant::now();
     while !log(&cluster, "coordinator1").contains("coordinator ends") {
-        assert!(began.elapsed() < Duration::from_secs(20), "{}", log(&cluster, "coordinator1"));
+        assert!(began.elapsed() < Duration::from_secs(60), "{}", log(&cluster, "coordinator1"));
         std::thread::sleep(Duration::from_millis(20));
     }
     assert!(!cluster.sql("SELECT 1").status.success());

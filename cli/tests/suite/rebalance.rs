@@ -62,7 +62,7 @@ pub fn wait_for_status(show: &dyn Fn(&str) -> String, status: &str) -> Vec<Row> 
         if all.iter().any(|row| row["Status"] == status) {
             return all;
         }
-        assert!(began.elapsed() < Duration::from_secs(30), "nothing is {status}: {said}");
+        assert!(began.elapsed() < Duration::from_secs(60), "nothing is {status}: {said}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }
@@ -85,7 +85,11 @@ fn copies_move_while_clients_read_and_write() {
         let planned = cluster.ok("EXPLAIN REBALANCE PARTITIONS ON stoa");
         assert!(planned.contains("COPY PARTITION"), "{planned}");
         cluster.ok("REBALANCE PARTITIONS ON stoa");
-        assert_eq!(cluster.ok("EXPLAIN REBALANCE PARTITIONS ON stoa").lines().count(), 1);
+        // A copy that ran ahead of a new master is made anew, and soon has its role again.
+        let (left, began) = (|| cluster.ok("EXPLAIN REBALANCE PARTITIONS ON stoa"), Instant::now());
+        while left().lines().count() > 1 {
+            assert!(began.elapsed() < Duration::from_secs(60), "{}", left());
+        }
         // The first two are emptied and go.
         cluster.ok(&format!("REMOVE LEAF '{first}'"));
         cluster.ok(&format!("DETACH LEAF '{second}'; ATTACH LEAF '{second}'"));

@@ -12,7 +12,7 @@ fn wait_for(cluster: &Cluster, coordinator: &str, sql: &str, expected: &str) {
         if output.status.success() && text(&output).contains(expected) {
             return;
         }
-        assert!(began.elapsed() < Duration::from_secs(30), "{sql}: {} instead of {expected}", text(&output));
+        assert!(began.elapsed() < Duration::from_secs(60), "{sql}: {} instead of {expected}", text(&output));
         std::thread::sleep(Duration::from_millis(50));
     }
 }
@@ -38,7 +38,7 @@ fn new_coordinators_take_over_the_leaves_of_lost_ones() {
     let began = Instant::now();
     let has_user = |leaf| std::fs::read(kept(leaf)).is_ok_and(|bytes| bytes.windows(3).any(|part| part == b"ada"));
     while !(1..4).all(has_user) {
-        assert!(began.elapsed() < Duration::from_secs(10), "the leaves keep no catalog");
+        assert!(began.elapsed() < Duration::from_secs(60), "the leaves keep no catalog");
         std::thread::sleep(Duration::from_millis(20));
     }
     cluster.signal(0, "KILL");
@@ -70,13 +70,13 @@ fn new_coordinators_take_over_the_leaves_of_lost_ones() {
     };
     let began = Instant::now();
     while ask("SELECT n, (SELECT sum(x) FROM r) AS x FROM v") != "n,x\n500,3\n" {
-        assert!(began.elapsed() < Duration::from_secs(20), "{}", ask("SELECT n, (SELECT sum(x) FROM r) AS x FROM v"));
+        assert!(began.elapsed() < Duration::from_secs(60), "{}", ask("SELECT n, (SELECT sum(x) FROM r) AS x FROM v"));
     }
     assert!(
         cluster.command_at(&new.address, &["sql", "-c", "SHOW LEAVES"]).output().is_ok_and(|output| !output.status.success())
     );
     while ask("SHOW PARTITIONS").matches(",Slave,").count() < 3 {
-        assert!(began.elapsed() < Duration::from_secs(30), "{}", ask("SHOW PARTITIONS; SHOW CLUSTER STATUS"));
+        assert!(began.elapsed() < Duration::from_secs(60), "{}", ask("SHOW PARTITIONS; SHOW CLUSTER STATUS"));
         std::thread::sleep(Duration::from_millis(50));
     }
     assert_eq!(ask("INSERT INTO t VALUES (1000); UPDATE r SET x = 7; CREATE TABLE later (a INT); SELECT n FROM v"), "n\n501\n");
@@ -86,7 +86,7 @@ fn new_coordinators_take_over_the_leaves_of_lost_ones() {
     cluster.signal(1, "KILL");
     let began = Instant::now();
     while ask("SELECT n FROM v") != "n\n501\n" {
-        assert!(began.elapsed() < Duration::from_secs(20), "{}", ask("SELECT n FROM v"));
+        assert!(began.elapsed() < Duration::from_secs(60), "{}", ask("SELECT n FROM v"));
     }
 }
 
@@ -94,16 +94,14 @@ fn new_coordinators_take_over_the_leaves_of_lost_ones() {
 fn copies_that_are_behind_or_alone_stay() {
     let cluster = Cluster::start(2);
     cluster.ok("CREATE TABLE t (a BIGINT PRIMARY KEY); INSERT INTO t VALUES (1), (2), (3), (4), (5), (6), (7), (8)");
+    cluster.wait_for_replicas(2);
     // One leaf misses rows: its copies end in an earlier term.
     cluster.signal(2, "KILL");
     let began = Instant::now();
     while !cluster.sql("INSERT INTO t VALUES (9), (10), (11), (12), (13), (14), (15), (16)").status.success() {
-        assert!(began.elapsed() < Duration::from_secs(20));
+        assert!(began.elapsed() < Duration::from_secs(120));
     }
     cluster.signal(0, "KILL");
-    for leaf in ["leaf1", "leaf2"] {
-        std::fs::remove_file(cluster.path().join(leaf).join("catalog")).unwrap();
-    }
     let record = cluster.record();
     let data = cluster.path().join("leaf2");
     let folder = tempfile::tempdir().unwrap();
@@ -117,6 +115,10 @@ fn copies_that_are_behind_or_alone_stay() {
     let args = ["coordinator", "--data", new_folder.to_str().unwrap(), "--listen", "127.0.0.1:0", "--bootstrap"];
     let new = Node::start(&cluster, &args, &log("new"));
     std::thread::sleep(Duration::from_secs(6));
+    // Nobody writes them any more.
+    for leaf in ["leaf1", "leaf2"] {
+        std::fs::remove_file(cluster.path().join(leaf).join("catalog")).unwrap();
+    }
     let leaves = format!("'{}', '{}'", cluster.address(1), back.address);
     let explain = format!("EXPLAIN RECOVER FROM LEAVES {leaves}");
     wait_for(&cluster, &new.address, &explain, "no leaf keeps a catalog");

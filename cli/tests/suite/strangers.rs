@@ -68,7 +68,7 @@ fn let_in(cluster: &Cluster) -> Client {
         let options = Options { addresses: vec![cluster.address(0)], login: Login::default(), security };
         match Client::connect(&options) {
             Ok(client) => return client,
-            Err(failure) => assert!(began.elapsed() < Duration::from_secs(10), "{failure}"),
+            Err(failure) => assert!(began.elapsed() < Duration::from_secs(60), "{failure}"),
         }
         std::thread::sleep(Duration::from_millis(20));
     }

@@ -88,7 +88,7 @@ fn a_client_that_does_not_read_costs_no_memory_and_no_place() {
     assert!(later.iter().all(|grown| *grown < 64), "megabytes more two seconds later: {later:?}");
     let asked = Instant::now();
     while running(&cluster).is_some() {
-        assert!(asked.elapsed() < Duration::from_secs(10), "the coordinator goes on");
+        assert!(asked.elapsed() < Duration::from_secs(60), "the coordinator goes on");
     }
 }
 
@@ -115,7 +115,7 @@ fn what_waits_for_its_client_can_be_killed() {
         let killed = Instant::now();
         cluster.ok(&format!("KILL QUERY {number}"));
         while running(&cluster).is_some() {
-            assert!(killed.elapsed() < Duration::from_secs(10), "it still waits");
+            assert!(killed.elapsed() < Duration::from_secs(60), "it still waits");
         }
         goes_on.send(()).unwrap();
         let (rows, ran) = reader.join().unwrap();
@@ -175,7 +175,7 @@ fn rows_come_in_order_and_a_limit_ends_the_leaves() {
     let (rows, ran) = read(&client, &format!("{LARGE} LIMIT 200000 OFFSET 10"), &mut |_| Ok(()));
     ran.unwrap();
     assert_eq!(rows, 200_000);
-    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
     // Rows are printed as they come: who reads no more ends the statement.
     let mut child =
         cluster.command(&["sql", "--format", "csv", "-c", LARGE]).stdout(std::process::Stdio::piped()).spawn().unwrap();
@@ -185,7 +185,7 @@ fn rows_come_in_order_and_a_limit_ends_the_leaves() {
     drop(child.stdout.take());
     let asked = Instant::now();
     while child.try_wait().unwrap().is_none() {
-        assert!(asked.elapsed() < Duration::from_secs(20), "the client goes on");
+        assert!(asked.elapsed() < Duration::from_secs(60), "the client goes on");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

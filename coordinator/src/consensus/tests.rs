@@ -63,11 +63,14 @@ fn has_leaf(catalog: &Catalog, n: usize) -> bool {
     catalog.leaf(&format!("leaf-{n}:3306")).is_some()
 }
 
-/// Waits until something holds; panics if it does not within the limit.
-fn eventually(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + limit;
+/// How long things may take that need no time to speak of: machines are slow at times.
+const LONG: Duration = Duration::from_secs(60);
+
+/// Waits until something holds; panics if it does not come about.
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LONG;
     while !holds() {
-        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
+        assert!(Instant::now() < deadline, "not within {LONG:?}: {what}");
         thread::sleep(Duration::from_millis(10));
     }
 }
@@ -109,7 +112,7 @@ impl Cluster {
 
     /// The node that leads and has been heard by a majority, among those that run and are not cut off.
     fn leader(&self) -> (u64, Arc<Consensus>) {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + LONG;
         loop {
             for (id, node) in &self.nodes {
                 if !self.network.cut.lock().contains(&address(*id)) && node.is_leader() && node.confirm_leader().is_ok() {
@@ -131,7 +134,7 @@ impl Cluster {
                     Err(_) => {}
                 }
             }
-            assert!(began.elapsed() < Duration::from_secs(15), "no leader took the command");
+            assert!(began.elapsed() < LONG, "no leader took the command");
             thread::sleep(Duration::from_millis(10));
         }
     }
@@ -139,9 +142,7 @@ impl Cluster {
     /// Waits until all nodes have the leaves 0 to n.
     fn all_have(&self, leaves: usize) {
         for (id, node) in &self.nodes {
-            eventually(Duration::from_secs(8), &format!("node {id} has all leaves"), || {
-                (0..leaves).all(|n| has_leaf(&node.catalog(), n))
-            });
+            eventually(&format!("node {id} has all leaves"), || (0..leaves).all(|n| has_leaf(&node.catalog(), n)));
         }
         let catalogs: Vec<Arc<Catalog>> = self.nodes.values().map(|node| node.catalog()).collect();
         assert!(catalogs.windows(2).all(|two| two[0] == two[1]), "nodes differ");
@@ -215,7 +216,7 @@ fn a_lost_leader_is_replaced_and_nothing_acknowledged_is_lost() {
     drop(node);
     cluster.stop(leader);
     let took = cluster.propose(&add_leaf(10));
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert!(took < Duration::from_secs(30), "{took:?}");
     cluster.all_have(11);
     // The old leader comes back with its disk and catches up.
     cluster.start(leader);
@@ -240,8 +241,9 @@ fn what_is_acknowledged_while_leaders_come_and_go_stays() {
             }
         })
     };
-    for _ in 0..2 {
-        thread::sleep(Duration::from_millis(200));
+    for round in 1..=2 {
+        // In the middle of it, however slow the machine is.
+        eventually("changes are acknowledged", || acknowledged.lock().len() > round * 6);
         let (leader, _) = cluster.leader();
         cluster.network.cut.lock().insert(address(leader));
         let (other, _) = cluster.leader();
@@ -251,7 +253,6 @@ fn what_is_acknowledged_while_leaders_come_and_go_stays() {
     done.store(true, Ordering::Relaxed);
     writer.join().unwrap();
     let acknowledged = acknowledged.lock().clone();
-    assert!(acknowledged.len() > 10, "{} were acknowledged", acknowledged.len());
     let ids: Vec<u64> = cluster.nodes.keys().copied().collect();
     for id in &ids {
         cluster.stop(*id);
@@ -266,7 +267,7 @@ fn what_is_acknowledged_while_leaders_come_and_go_stays() {
 
 #[test]
 fn a_minority_commits_nothing() {
-    let cluster = Cluster::of(3, Options { change_timeout: Duration::from_secs(2), ..options() });
+    let cluster = Cluster::of(3, Options { change_timeout: Duration::from_secs(5), ..options() });
     cluster.propose(&add_leaf(0));
     let (leader, node) = cluster.leader();
     let others: Vec<u64> = cluster.nodes.keys().copied().filter(|id| *id != leader).collect();
@@ -279,7 +280,7 @@ fn a_minority_commits_nothing() {
     cluster.propose(&add_leaf(2));
     // Leaf 1 may have come about by now; if so, on every node.
     cluster.propose(&add_leaf(3));
-    eventually(Duration::from_secs(8), "all nodes agree", || {
+    eventually("all nodes agree", || {
         let catalogs: Vec<Arc<Catalog>> = cluster.nodes.values().map(|node| node.catalog()).collect();
         has_leaf(&catalogs[0], 3) && catalogs.windows(2).all(|two| two[0] == two[1])
     });
@@ -294,7 +295,7 @@ fn snapshots_replace_the_log_at_restart_and_for_late_nodes() {
     }
     let node = cluster.nodes[&1].clone();
     let purged = |node: &Consensus| node.raft.metrics().borrow().purged.map_or(0, |purged| purged.index);
-    eventually(Duration::from_secs(5), "the log is cut", || purged(&node) >= 20);
+    eventually("the log is cut", || purged(&node) >= 20);
     drop(node);
     cluster.stop(1);
     let node = cluster.start(1);
@@ -307,7 +308,7 @@ fn snapshots_replace_the_log_at_restart_and_for_late_nodes() {
     cluster.all_have(60);
     cluster.stop(2);
     cluster.start(2);
-    eventually(Duration::from_secs(8), "node 2 has what it had", || has_leaf(&cluster.nodes[&2].catalog(), 59));
+    eventually("node 2 has what it had", || has_leaf(&cluster.nodes[&2].catalog(), 59));
 }
 
 #[test]

@@ -47,6 +47,10 @@ impl Control {
             self.membership.change(&Command::RemoveCoordinator { address: address.to_owned() })?;
         }
         if let Some(id) = known.or(member) {
+            if id != consensus.id() {
+                // It would serve for ever, if it never heard that it is removed.
+                consensus.wait_for_member(id);
+            }
             consensus.remove_voter(id)?;
         }
         Ok(format!("coordinator {address} removed"))

@@ -4,6 +4,11 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::CHUNK;
+
+/// Bytes that are sent at once at least, whatever the limit.
+const LEAST: u64 = 64 << 10;
+
 /// How much of what is known of earlier copies stays when another one is done.
 const MEMORY: f64 = 0.5;
 
@@ -31,17 +36,21 @@ impl Pace {
         }
     }
 
-    /// Waits until so many bytes may be sent.
+    /// Bytes to send at once: what a quarter of a second may bring, within bounds.
+    pub fn piece(&self) -> usize {
+        self.limit.map_or(CHUNK, |limit| (limit / 4).clamp(LEAST, CHUNK as u64) as usize)
+    }
+
+    /// So many bytes were sent: waits until they have had their time.
     pub fn wait(&self, bytes: u64) {
         let Some(limit) = self.limit else { return };
         let now = Instant::now();
-        let begin = {
+        let free = {
             let mut state = self.state.lock();
-            let begin = state.free.max(now);
-            state.free = begin + Duration::from_secs_f64(bytes as f64 / limit as f64);
-            begin
+            state.free = state.free.max(now) + Duration::from_secs_f64(bytes as f64 / limit as f64);
+            state.free
         };
-        std::thread::sleep(begin - now);
+        std::thread::sleep(free - now);
     }
 
     /// A copy of so many bytes is done.
@@ -72,8 +81,14 @@ mod tests {
                 scope.spawn(|| (0..4).for_each(|_| pace.wait(16 << 10)));
             }
         });
-        // 256 kB at 1 MB/s; the last bytes leave when those before them have had their time.
-        assert!(began.elapsed() >= Duration::from_millis(230), "{:?}", began.elapsed());
+        // 256 kB at 1 MB/s.
+        assert!(began.elapsed() >= Duration::from_millis(250), "{:?}", began.elapsed());
+    }
+
+    #[test]
+    fn slow_copies_go_in_small_pieces() {
+        let pieces = [None, Some(1), Some(1 << 20), Some(1 << 30)].map(|limit| Pace::new(limit).piece());
+        assert_eq!(pieces, [CHUNK, 64 << 10, 256 << 10, CHUNK]);
     }
 
     #[test]

@@ -257,32 +257,39 @@ impl Session<'_> {
     fn send(&self, copy: &dyn FedCopy, records: &[LogRecord]) -> Result<u64> {
         let mut message = Vec::new();
         let mut bytes = 0;
+        let piece = if self.new { self.shipping.target.outlet.pace.piece() } else { CHUNK };
         let last = records.last().map_or(0, |record| record.lsn);
         for record in records {
             for file in record.files() {
-                self.send_file(copy, &file.name, &file.path, &mut |bytes| self.pace(bytes))?;
+                self.send_file(copy, &file.name, &file.path, piece, &mut |bytes| self.pace(bytes))?;
             }
             let (lsn, term) = (record.lsn, record.term);
-            let parts = record.body.len().div_ceil(CHUNK).max(1);
+            let parts = record.body.len().div_ceil(piece).max(1);
             for part in 0..parts {
-                let body = record.body[part * CHUNK..record.body.len().min((part + 1) * CHUNK)].to_vec();
+                let body = record.body[part * piece..record.body.len().min((part + 1) * piece)].to_vec();
                 bytes += body.len();
                 message.push(Record { lsn, term, body, more: part + 1 < parts });
-                if bytes >= CHUNK {
-                    self.pace(bytes as u64);
+                if bytes >= piece {
                     copy.write(std::mem::take(&mut message))?;
+                    self.pace(bytes as u64)?;
                     bytes = 0;
                 }
             }
         }
-        self.stands(copy.write(message)?, last)
+        let position = copy.write(message)?;
+        self.pace(bytes as u64)?;
+        self.stands(position, last)
     }
 
-    /// Waits until so many bytes of a new copy may be sent. One that was away is brought up to date as fast as it goes.
-    fn pace(&self, bytes: u64) {
-        if self.new {
-            self.shipping.target.outlet.pace.wait(bytes);
-        }
+    /// So many bytes were sent: waits if they are of a new copy. One that was away is brought up to date as fast as it goes.
+    fn pace(&self, bytes: u64) -> Result<()> {
+        if self.new { self.pace_all(bytes) } else { Ok(()) }
+    }
+
+    /// Waits until so many bytes that were sent have had their time, unless nobody wants the copy any more.
+    fn pace_all(&self, bytes: u64) -> Result<()> {
+        self.shipping.target.outlet.pace.wait(bytes);
+        if self.shipping.wants(self.address, self.thread) { Ok(()) } else { Err(Failure::cancelled()) }
     }
 
     /// Gives the copy all that is shown; the record up to which it then has everything.
@@ -298,14 +305,11 @@ impl Session<'_> {
         copy.copy_anew()?;
         let mut done = 0;
         for file in &files {
-            self.send_file(copy, &file.name, &file.path, &mut |bytes| {
+            self.send_file(copy, &file.name, &file.path, pace.piece(), &mut |bytes| {
                 done += bytes;
                 progress(done);
-                pace.wait(bytes);
+                self.pace_all(bytes)
             })?;
-            if !self.shipping.wants(self.address, self.thread) {
-                return Err(Failure::cancelled());
-            }
         }
         let manifest = source.manifest().map_err(|e| storage_failure(&e))?;
         for part in manifest.chunks(CHUNK) {
@@ -319,15 +323,23 @@ impl Session<'_> {
         Ok(copy.finish_copy()?.lsn)
     }
 
-    fn send_file(&self, copy: &dyn FedCopy, name: &str, path: &Path, sent: &mut dyn FnMut(u64)) -> Result<()> {
+    /// Sends a file in pieces; each is told when it was sent, and may end it.
+    fn send_file(
+        &self,
+        copy: &dyn FedCopy,
+        name: &str,
+        path: &Path,
+        piece: usize,
+        sent: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<()> {
         let failed = |e: std::io::Error| Failure::new(FailureKind::Fatal, format!("{}: {e}", path.display()));
         let mut file = File::open(path).map_err(failed)?;
         loop {
-            let mut part = Vec::with_capacity(CHUNK);
-            let read = file.by_ref().take(CHUNK as u64).read_to_end(&mut part).map_err(failed)?;
-            copy.file(name, part, read < CHUNK)?;
-            sent(read as u64);
-            if read < CHUNK {
+            let mut part = Vec::with_capacity(piece);
+            let read = file.by_ref().take(piece as u64).read_to_end(&mut part).map_err(failed)?;
+            copy.file(name, part, read < piece)?;
+            sent(read as u64)?;
+            if read < piece {
                 return Ok(());
             }
         }

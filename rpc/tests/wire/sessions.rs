@@ -48,7 +48,7 @@ impl Scribe {
         answer.part(AnswerPart::Text(text.to_owned()))?;
         for word in text.split(' ').skip(1) {
             match word {
-                "pause" => std::thread::sleep(Duration::from_millis(200)),
+                "pause" => std::thread::sleep(Duration::from_secs(1)),
                 "chunk" => answer.part(AnswerPart::Rows(vec![7; 60_000]))?,
                 "fail" => return nothing(),
                 _ => {}
