@@ -74,6 +74,15 @@ impl Error {
         }
     }
 
+    /// Something is missing or not allowed, as far as the catalog was known.
+    pub(crate) fn is_of_catalog(&self) -> bool {
+        match self {
+            Error::Sql(_) | Error::Storage(stoa_columnstore::Error::NoSuchTable(_)) => true,
+            Error::Node(failure) => failure.kind == FailureKind::Denied,
+            _ => false,
+        }
+    }
+
     /// The error as a failure of a call.
     #[must_use]
     pub fn into_failure(self) -> Failure {

@@ -81,6 +81,21 @@ impl Coordinator {
 impl CoordinatorService for Coordinator {
     fn enter(&self, login: &Login, knows_secret: bool) -> Result<Arc<dyn SessionService>> {
         self.ready()?;
+        let known = self.membership.catalog().version;
+        match self.let_in(login, knows_secret) {
+            // The user, or the database, may have been made a moment ago through another coordinator.
+            Err(_) if self.shared.control.catch_up(known) => self.let_in(login, knows_secret),
+            done => done,
+        }
+    }
+
+    fn peer(&self) -> Arc<dyn PeerService> {
+        Arc::new(self.clone())
+    }
+}
+
+impl Coordinator {
+    fn let_in(&self, login: &Login, knows_secret: bool) -> Result<Arc<dyn SessionService>> {
         let name = if login.database.is_empty() { DEFAULT_DATABASE } else { &login.database };
         let user = if login.user.is_empty() { ROOT } else { &login.user };
         access::enter(&self.membership.catalog(), user, &login.password, knows_secret).map_err(Error::into_failure)?;
@@ -97,10 +112,6 @@ impl CoordinatorService for Coordinator {
             session.lose();
         }
         Ok(Arc::new(ClientSession { session, cluster, membership, statements, user, database }))
-    }
-
-    fn peer(&self) -> Arc<dyn PeerService> {
-        Arc::new(self.clone())
     }
 }
 
@@ -193,8 +204,11 @@ impl SessionService for ClientSession {
     }
 
     fn load(&self, table: &str, statement: u64) -> Result<Box<dyn TableLoad>> {
-        self.asker().check_table(Privilege::Insert, table).map_err(Error::into_failure)?;
-        let begin = || self.cluster.beside(statement)?.rows(table);
+        let begin = || {
+            self.asker().check_table(Privilege::Insert, table)?;
+            self.cluster.beside(statement)?.rows(table)
+        };
+        let begin = || self.session.informed(begin);
         let rows = self.cluster.retry_limit().persist(&CancelToken::default(), begin).map_err(Error::into_failure)?;
         Ok(Box::new(ClientLoad { rows: Some(rows), file: String::new() }))
     }
@@ -228,8 +242,11 @@ impl SessionService for ClientSession {
     }
 
     fn describe(&self, table: &str) -> Result<Vec<u8>> {
-        self.asker().check_described(table).map_err(Error::into_failure)?;
-        let def = existing(&**self.session.store(), table).map_err(Error::into_failure)?;
+        let find = || {
+            self.asker().check_described(table)?;
+            existing(&**self.session.store(), table)
+        };
+        let def = self.session.informed(find).map_err(Error::into_failure)?;
         chunk(&def.described_schema(), &[])
     }
 

@@ -103,6 +103,17 @@ pub trait Store: Send + Sync {
         Ok(None)
     }
 
+    /// The version of the catalog that the store goes by.
+    fn version(&self) -> u64 {
+        0
+    }
+
+    /// Learns what others have decided: whether the catalog is newer than a version then.
+    fn catch_up(&self, known: u64) -> bool {
+        let _ = known;
+        false
+    }
+
     /// What EXPLAIN says of the partitions that a query reads, if they are not all.
     fn reads(&self, query: &Query) -> Option<String> {
         let _ = query;

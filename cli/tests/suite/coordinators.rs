@@ -4,7 +4,7 @@ use std::fs;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use stoa_client::{Client, Login, Options, Security};
+use stoa_client::{Cancelled, Client, Login, Options, Security};
 
 use crate::binary::stoa;
 use crate::nodes::{Cluster, Node, text};
@@ -94,6 +94,38 @@ fn any_coordinator_serves_and_a_minority_may_go() {
     ok(&cluster, &address[1], &format!("REMOVE AGGREGATOR '{}'", address[0]));
     fails(&cluster, &address[0], "SELECT 1", "was removed from it");
     assert_eq!(ok(&cluster, &address[1], "SHOW AGGREGATORS").lines().count(), 3);
+}
+
+/// What was made or allowed through one coordinator is there for whoever asks another one at once.
+#[test]
+fn coordinators_know_what_was_done_through_others() {
+    let cluster = Cluster::with(3, 1);
+    let leads = leader(&cluster, &cluster.address(0));
+    let connect = |node: usize, user: &str, password: &str| {
+        let login = Login { user: user.into(), password: password.into(), ..Login::default() };
+        let options = Options { addresses: vec![cluster.address(node)], login, security: Security::new(cluster.secret()) };
+        Client::connect(&options).unwrap_or_else(|failure| panic!("{user} through {node}: {failure}"))
+    };
+    let run = |client: &Client, sql: &str| {
+        client.execute(sql, &Cancelled::default(), &mut |_| Ok(())).unwrap_or_else(|failure| panic!("{sql}: {failure}"));
+    };
+    let (makes, others) = (connect(leads, "", ""), [(leads + 1) % 3, (leads + 2) % 3]);
+    let [one, other] = others.map(|node| connect(node, "", ""));
+    for round in 0..20 {
+        run(&makes, &format!("CREATE TABLE t{round} (a BIGINT)"));
+        let [first, second] = if round % 2 == 0 { [&one, &other] } else { [&other, &one] };
+        run(first, &format!("SELECT count(*) FROM t{round}"));
+        run(second, &format!("INSERT INTO t{round} VALUES (1)"));
+    }
+    run(&makes, "CREATE USER boss IDENTIFIED BY 'of boss'");
+    let makes = connect(leads, "boss", "of boss");
+    for round in 0..5 {
+        run(&makes, &format!("CREATE USER ada{round} IDENTIFIED BY 'of ada'; GRANT SELECT ON t1 TO ada{round}"));
+        let ada = others.map(|node| connect(node, &format!("ada{round}"), "of ada"));
+        run(&ada[0], "SELECT * FROM t1");
+        run(&makes, &format!("GRANT SELECT ON t2 TO ada{round}"));
+        run(&ada[1], "SELECT * FROM t2");
+    }
 }
 
 #[test]

@@ -271,6 +271,14 @@ impl Store for Cluster {
         self.shared.control.forward(&statement, cancel)
     }
 
+    fn version(&self) -> u64 {
+        self.shared.control.catalog().version
+    }
+
+    fn catch_up(&self, known: u64) -> bool {
+        self.shared.control.catch_up(known)
+    }
+
     fn reads(&self, query: &Query) -> Option<String> {
         let all = self.view().ok()?.masters.len();
         routing::partitions_read(query, all).map(|read| format!("reads {} of {all} partitions", read.len()))

@@ -96,6 +96,18 @@ impl Control {
         }
     }
 
+    /// Learns what the leader has decided so far, unless this coordinator leads: whether the catalog is newer than a version then. What is
+    /// missing here, or not allowed, may have been made a moment ago through another coordinator.
+    pub(crate) fn catch_up(&self, known: u64) -> bool {
+        let leader = self.membership.consensus().ok().filter(|consensus| !consensus.is_leader());
+        let leader = leader.and_then(|consensus| consensus.leader()).map(|leader| leader.address);
+        let said = self.ask_peers(leader, |peer| peer.status()).pop().and_then(|(_, status)| status);
+        if let Some(status) = said {
+            self.wait_for(status.version);
+        }
+        self.catalog().version > known
+    }
+
     fn wait_for(&self, version: u64) {
         let began = Instant::now();
         loop {

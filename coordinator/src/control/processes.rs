@@ -86,7 +86,7 @@ impl Control {
 
     /// Asks other coordinators all at once, and waits for a moment: what each says, by its address. One that does not know the question
     /// says nothing.
-    fn ask_peers<T: Send + 'static>(
+    pub(super) fn ask_peers<T: Send + 'static>(
         &self,
         addresses: impl IntoIterator<Item = String>,
         question: impl Fn(&dyn PeerService) -> stoa_rpc::Result<T> + Clone + Send + 'static,

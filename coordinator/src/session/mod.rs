@@ -185,7 +185,7 @@ impl Session {
     fn planned<T>(&self, cancel: &CancelToken, mut run: impl FnMut() -> Result<T>) -> Result<T> {
         let mut tries = self.store.retry_limit().tries();
         loop {
-            match self.guarded(&mut run) {
+            match self.guarded(|| self.informed(&mut run)) {
                 Err(error) if error.is_altered() => {
                     if tries.after_alter(error, cancel)? {
                         self.store.tell_tables();
@@ -193,6 +193,16 @@ impl Session {
                 }
                 done => return done,
             }
+        }
+    }
+
+    /// Runs what has no effect if it fails: again if it lacked something that another coordinator had made or allowed before.
+    pub(crate) fn informed<T>(&self, mut run: impl FnMut() -> Result<T>) -> Result<T> {
+        let known = self.store.version();
+        match run() {
+            // What is open goes by what it has seen.
+            Err(error) if error.is_of_catalog() && self.open.lock().is_none() && self.store.catch_up(known) => run(),
+            done => done,
         }
     }
 
