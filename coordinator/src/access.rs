@@ -7,7 +7,6 @@ use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use parking_lot::Mutex;
-use stoa_rpc::{Failure, FailureKind};
 use stoa_sql::{ClusterStatement, Insert, OnDuplicate, Statement, UserStatement};
 
 use crate::catalog::{Catalog, Privilege, Scope};
@@ -41,15 +40,11 @@ fn fits(password: &str, hash: &str) -> bool {
 pub(crate) fn enter(catalog: &Catalog, user: &str, password: &str, knows_secret: bool) -> Result<()> {
     if catalog.users.is_empty() {
         let what = "the cluster has no users yet: whoever enters needs its secret";
-        return if knows_secret { Ok(()) } else { Err(denied(what.into())) };
+        return if knows_secret { Ok(()) } else { Err(Error::Denied(what.into())) };
     }
     let known = catalog.user(user);
     let right = fits(password, known.map_or(NOBODY, |user| &user.password_hash));
-    if right && known.is_some() { Ok(()) } else { Err(denied(format!("user '{user}' or the password is wrong"))) }
-}
-
-fn denied(message: String) -> Error {
-    Error::Node(Failure::new(FailureKind::Denied, message))
+    if right && known.is_some() { Ok(()) } else { Err(Error::Denied(format!("user '{user}' or the password is wrong"))) }
 }
 
 /// What a user of a database asks of the catalog.
@@ -71,10 +66,10 @@ impl Asker<'_> {
             return Ok(());
         }
         if self.catalog.user(self.user).is_none() {
-            return Err(denied(format!("there is no user '{}' any more: log in as another one", self.user)));
+            return Err(Error::Denied(format!("there is no user '{}' any more: log in as another one", self.user)));
         }
         let way_out = format!("GRANT {privilege} ON {scope} TO '{}'", self.user);
-        Err(denied(format!("user '{}' may not {privilege} on {scope}: {way_out} allows it", self.user)))
+        Err(Error::Denied(format!("user '{}' may not {privilege} on {scope}: {way_out} allows it", self.user)))
     }
 
     /// The user may do something with a table or view of the database.
@@ -162,6 +157,8 @@ impl Asker<'_> {
 
 #[cfg(test)]
 mod tests {
+    use stoa_rpc::FailureKind;
+
     use super::*;
     use crate::catalog::Command;
 

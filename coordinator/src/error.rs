@@ -32,6 +32,9 @@ pub enum Error {
     /// What was asked for cannot be done.
     #[error("{0}")]
     Invalid(String),
+    /// Who asks may not, by the catalog that is known here.
+    #[error("{0}")]
+    Denied(String),
 }
 
 /// Result of a statement.
@@ -74,13 +77,9 @@ impl Error {
         }
     }
 
-    /// Something is missing or not allowed, as far as the catalog was known.
+    /// Something is missing or not allowed by the catalog that is known here.
     pub(crate) fn is_of_catalog(&self) -> bool {
-        match self {
-            Error::Sql(_) | Error::Storage(stoa_columnstore::Error::NoSuchTable(_)) => true,
-            Error::Node(failure) => failure.kind == FailureKind::Denied,
-            _ => false,
-        }
+        matches!(self, Error::Sql(_) | Error::Denied(_) | Error::Storage(stoa_columnstore::Error::NoSuchTable(_)))
     }
 
     /// The error as a failure of a call.
@@ -97,6 +96,7 @@ impl Error {
                 Severity::Fatal => FailureKind::Fatal,
             },
             Error::Unknown(_) | Error::Delivered(_) => FailureKind::Retryable,
+            Error::Denied(_) => FailureKind::Denied,
             Error::Sql(_) | Error::Plan(_) | Error::Invalid(_) => FailureKind::User,
             Error::Storage(stoa_columnstore::Error::Conflict(_)) => FailureKind::Conflict,
             Error::Storage(stoa_columnstore::Error::DuplicateKey(_)) => FailureKind::DuplicateKey,

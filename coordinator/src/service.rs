@@ -81,10 +81,12 @@ impl Coordinator {
 impl CoordinatorService for Coordinator {
     fn enter(&self, login: &Login, knows_secret: bool) -> Result<Arc<dyn SessionService>> {
         self.ready()?;
-        let known = self.membership.catalog().version;
+        let catalog = self.membership.catalog();
         match self.let_in(login, knows_secret) {
+            // Strangers cost nobody anything else before there are users.
+            Err(failure) if !knows_secret && catalog.users.is_empty() => Err(failure),
             // The user, or the database, may have been made a moment ago through another coordinator.
-            Err(_) if self.shared.control.catch_up(known) => self.let_in(login, knows_secret),
+            Err(_) if self.shared.control.catch_up(catalog.version) => self.let_in(login, knows_secret),
             done => done,
         }
     }

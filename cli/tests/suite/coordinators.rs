@@ -117,6 +117,12 @@ fn coordinators_know_what_was_done_through_others() {
         run(first, &format!("SELECT count(*) FROM t{round}"));
         run(second, &format!("INSERT INTO t{round} VALUES (1)"));
     }
+    // What had an effect is not run again.
+    for client in [&makes, &one] {
+        run(&makes, "CREATE TABLE made (a BIGINT)");
+        let failure = client.execute("DROP TABLE made, missing", &Cancelled::default(), &mut |_| Ok(())).unwrap_err();
+        assert!(failure.message.contains("'missing'"), "{failure}");
+    }
     run(&makes, "CREATE USER boss IDENTIFIED BY 'of boss'");
     let makes = connect(leads, "boss", "of boss");
     for round in 0..5 {

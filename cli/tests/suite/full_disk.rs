@@ -125,7 +125,6 @@ fn a_rebalance_onto_a_full_disk_is_refused_before_anything_moves() {
 #[test]
 fn a_copy_that_cannot_be_finished_says_why_until_it_can() {
     let cluster = Cluster::start_with(1, 1, &[("STOA_COPY_RATE", "150000")]);
-    // Several copies: the first one of a leaf does not wait for anything.
     cluster.ok("DROP DATABASE stoa; CREATE DATABASE stoa PARTITIONS 8 REDUNDANCY 1");
     load_rows(&cluster, 40_000);
     let Some(leaf) = SmallNode::leaf(&cluster, "small", 24) else { return };

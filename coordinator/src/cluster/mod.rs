@@ -11,6 +11,7 @@ mod in_doubt;
 mod load;
 mod numbers;
 mod outcome;
+mod queries;
 mod reader;
 mod routing;
 mod statistics;
@@ -18,13 +19,10 @@ mod transaction;
 mod witness;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use stoa_columnstore::{AlterTable, Clock, MergeState, MergeStatus, Table, TableDef, encode_definition};
-use stoa_exec::{
-    Admission, CancelToken, Profile, Progress, QueryContext, QueryResult, Settings, TakeResult, execute_on_leaves,
-    stream_on_leaves,
-};
+use stoa_exec::{Admission, CancelToken, Profile, Progress, QueryResult, Settings, TakeResult};
 use stoa_plan::distribute::{self, Net};
 use stoa_plan::{Query, TableStatistics};
 use stoa_rpc::leaf::{Change, OptimizeHow, REFERENCE};
@@ -40,13 +38,12 @@ use crate::session::{PlanBasis, Plans};
 use crate::store::existing;
 use crate::{Control, Error, Outcome, Result, RetryLimit, Rows, Store, Transaction};
 pub use database::Database;
-use fragments::QueryOnLeaves;
 pub(crate) use fragments::{at, in_parallel};
 pub use in_doubt::{Transactions, Watch};
 use load::ClusterRows;
 pub use numbers::QueryNumbers;
 pub use statistics::Summaries;
-use transaction::{ClusterTransaction, Participants};
+use transaction::ClusterTransaction;
 pub(crate) use witness::Witness;
 
 /// How often a table is altered or dropped on a leaf while transactions are about to commit.
@@ -430,75 +427,5 @@ impl Store for Cluster {
 
     fn restore(&self, database: Option<&str>, new_name: Option<&str>, from: &str, cancel: &CancelToken) -> Result<String> {
         self.shared.control.restore(database.unwrap_or(&self.database), new_name, from, cancel)
-    }
-}
-
-impl Shared {
-    fn context(&self, cancel: &CancelToken) -> QueryContext {
-        QueryContext {
-            settings: self.settings.clone(),
-            cancel: cancel.clone(),
-            memory: self.admission.memory().part(self.query_memory),
-        }
-    }
-
-    /// Runs a query, within a transaction or over what is committed.
-    fn run(
-        &self,
-        database: Arc<Database>,
-        query: &Query,
-        within: Option<&Participants>,
-        cancel: &CancelToken,
-        progress: &Progress,
-    ) -> Result<QueryResult> {
-        let _pass = self.admission.enter(cancel)?;
-        let context = self.context(cancel);
-        self.on_leaves((database, within), query, progress, |leaves| execute_on_leaves(query, leaves, &context, progress))
-    }
-
-    /// As [`Shared::run`], and hands the rows on as they come. A query that waits until they are taken does not count as one that runs.
-    fn stream(
-        &self,
-        over: (Arc<Database>, Option<&Participants>),
-        query: &Query,
-        cancel: &CancelToken,
-        progress: &Progress,
-        take: &mut TakeResult<'_>,
-    ) -> Result<Profile> {
-        let pass = self.admission.enter(cancel)?;
-        let context = self.context(cancel);
-        let mut delivered = false;
-        let mut take = |schema: &_, batches| {
-            delivered = true;
-            pass.lend(|| take(schema, batches))
-        };
-        let run = |leaves: &QueryOnLeaves<'_>| stream_on_leaves(query, leaves, &context, progress, &mut take);
-        let ran = self.on_leaves(over, query, progress, run);
-        ran.map_err(|error| if delivered && cancel.check().is_ok() { error.after_delivery() } else { error })
-    }
-
-    /// Begins a query and ends it.
-    fn on_leaves<T>(
-        &self,
-        (mut database, within): (Arc<Database>, Option<&Participants>),
-        query: &Query,
-        progress: &Progress,
-        run: impl FnOnce(&QueryOnLeaves<'_>) -> stoa_exec::Result<T>,
-    ) -> Result<T> {
-        // In a transaction addresses of REFERENCE tables must be of the same leaf, whatever else is read.
-        let anywhere = within.is_none() || !routing::reads_reference(query);
-        if let Some(read) = routing::partitions_read(query, database.masters.len()).filter(|_| anywhere) {
-            database = Arc::new(database.only(&read));
-        }
-        let (number, began) = (self.numbers.next(self.control.node()), Instant::now());
-        let leaves = QueryOnLeaves::new(database, self, number, within);
-        progress.follow(leaves.how_far());
-        let result = run(&leaves).map_err(|error| leaves.explained(error));
-        // The leaves log the same number.
-        match &result {
-            Ok(_) => tracing::debug!(query = number, wall = ?began.elapsed(), "query done"),
-            Err(error) => tracing::debug!(query = number, %error, "query failed"),
-        }
-        result
     }
 }

@@ -21,9 +21,6 @@ use super::store::Store;
 use super::{ConsensusError, Member, Options, Raft, Result};
 use crate::catalog::{Catalog, Command, NodeId};
 
-/// How long a member that is removed may take to have what is decided.
-const MEMBER: Duration = Duration::from_secs(2);
-
 /// How long the runtime's threads have to end.
 const STOP: Duration = Duration::from_secs(5);
 
@@ -239,20 +236,6 @@ impl Consensus {
             Some(_) => self.change_members(ChangeMembers::RemoveNodes(ids)),
             None => Ok(()),
         }
-    }
-
-    /// Waits until another member has everything that is decided, but not for long: it may be gone. Whoever is removed should know it.
-    pub fn wait_for_member(&self, id: NodeId) {
-        let (mut metrics, heartbeat) = (self.raft.metrics(), self.options.heartbeat);
-        let decided = metrics.borrow().last_applied;
-        let waits = async move {
-            let has = |all: &BTreeMap<u64, Option<openraft::LogId<u64>>>| all.get(&id.0).is_some_and(|has| *has >= decided);
-            if metrics.wait_for(|metrics| metrics.replication.as_ref().is_some_and(has)).await.is_ok() {
-                // It has the records; with the next message it hears that they are decided.
-                tokio::time::sleep(2 * heartbeat).await;
-            }
-        };
-        let _ = self.run(MEMBER, waits);
     }
 
     fn change_members(&self, change: ChangeMembers<u64, BasicNode>) -> Result<()> {

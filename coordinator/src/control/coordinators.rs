@@ -1,8 +1,13 @@
 //! Coordinators that join and leave.
 
+use std::time::{Duration, Instant};
+
 use super::Control;
 use crate::catalog::Command;
 use crate::{Error, Result};
+
+/// How long one that is removed may take to have what is decided.
+const GONE: Duration = Duration::from_secs(2);
 
 impl Control {
     /// Adds a coordinator that runs and has no part in a cluster. One that lost its disk comes back under a new number: its old one may
@@ -48,12 +53,24 @@ impl Control {
         }
         if let Some(id) = known.or(member) {
             if id != consensus.id() {
-                // It would serve for ever, if it never heard that it is removed.
-                consensus.wait_for_member(id);
+                self.wait_for_member(address);
             }
             consensus.remove_voter(id)?;
         }
         Ok(format!("coordinator {address} removed"))
+    }
+
+    /// Waits until another coordinator has heard of what is decided, but not for long: it may be gone. One that never hears that it is
+    /// removed would serve for ever.
+    fn wait_for_member(&self, address: &str) {
+        let (version, until) = (self.catalog().version, Instant::now() + GONE);
+        let has = || {
+            let said = self.ask_peers([address.to_owned()], GONE, |peer| peer.status()).pop();
+            said.and_then(|(_, status)| status).is_some_and(|status| status.version >= version)
+        };
+        while !has() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 

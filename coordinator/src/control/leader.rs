@@ -1,5 +1,6 @@
 //! Statements that change the cluster run on the coordinator that leads: whichever was asked has that one run them.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -9,11 +10,13 @@ use stoa_rpc::peer::{Decided, ForLeader};
 use stoa_rpc::session::Cancelled;
 
 use super::Control;
-use crate::consensus::ConsensusError;
+use crate::consensus::{Consensus, ConsensusError};
 use crate::{Error, Outcome, Result};
 
 /// How long a statement waits for a leader: an election takes a few seconds.
 const ELECTION: Duration = Duration::from_secs(15);
+/// How long the leader is asked, and how long its answer is waited for, before something is said to be missing or not allowed.
+const CATCH_UP: Duration = Duration::from_millis(1500);
 /// How long a coordinator may be behind the leader before a session goes on without the change that it made.
 const BEHIND: Duration = Duration::from_secs(5);
 
@@ -42,7 +45,7 @@ impl Control {
             match self.ask_leader(statement, cancel)? {
                 Asked::Here => return Ok(None),
                 Asked::Done { outcome, version } => {
-                    self.wait_for(version);
+                    self.wait_for(version, BEHIND);
                     return Ok(Some(outcome));
                 }
                 Asked::Nobody(why) if began.elapsed() > ELECTION => return Err(Error::retryable(why)),
@@ -99,19 +102,21 @@ impl Control {
     /// Learns what the leader has decided so far, unless this coordinator leads: whether the catalog is newer than a version then. What is
     /// missing here, or not allowed, may have been made a moment ago through another coordinator.
     pub(crate) fn catch_up(&self, known: u64) -> bool {
-        let leader = self.membership.consensus().ok().filter(|consensus| !consensus.is_leader());
-        let leader = leader.and_then(|consensus| consensus.leader()).map(|leader| leader.address);
-        let said = self.ask_peers(leader, |peer| peer.status()).pop().and_then(|(_, status)| status);
+        // One that leads knows everything; one whose disk failed learns nothing any more.
+        let learns = |consensus: &Arc<Consensus>| !consensus.is_leader() && consensus.failure().is_none();
+        let consensus = self.membership.consensus().ok().filter(learns);
+        let leader = consensus.and_then(|consensus| consensus.leader()).map(|leader| leader.address);
+        let said = self.ask_peers(leader, CATCH_UP, |peer| peer.status()).pop().and_then(|(_, status)| status);
         if let Some(status) = said {
-            self.wait_for(status.version);
+            self.wait_for(status.version, CATCH_UP);
         }
         self.catalog().version > known
     }
 
-    fn wait_for(&self, version: u64) {
+    fn wait_for(&self, version: u64, limit: Duration) {
         let began = Instant::now();
         loop {
-            let (now, left) = (self.catalog().version, BEHIND.saturating_sub(began.elapsed()));
+            let (now, left) = (self.catalog().version, limit.saturating_sub(began.elapsed()));
             if now >= version || left.is_zero() {
                 return;
             }

@@ -43,7 +43,7 @@ impl Control {
         let (catalog, own) = (self.catalog(), NodeId(self.node()));
         let others = catalog.coordinators.iter().filter(|(id, _)| **id != own);
         let user = asker.user.to_owned();
-        let asked = self.ask_peers(others.map(|(_, other)| other.address.clone()), move |peer| peer.processes(&user));
+        let asked = self.ask_peers(others.map(|(_, other)| other.address.clone()), PATIENCE, move |peer| peer.processes(&user));
         let here = (self.membership.address().to_owned(), Some(self.own_processes(asker)));
         let mut rows = Vec::new();
         for (address, processes) in std::iter::once(here).chain(asked) {
@@ -74,7 +74,7 @@ impl Control {
         let (catalog, user) = (self.catalog(), asker.user.to_owned());
         let owner = node_of(number).filter(|node| *node != self.node());
         let Some(owner) = owner.and_then(|node| catalog.coordinators.get(&NodeId(node))) else { return nothing() };
-        match self.ask_peers([owner.address.clone()], move |peer| peer.kill(&user, number)).pop() {
+        match self.ask_peers([owner.address.clone()], PATIENCE, move |peer| peer.kill(&user, number)).pop() {
             Some((_, Some(true))) => done(),
             Some((_, Some(false))) => nothing(),
             _ => {
@@ -84,14 +84,15 @@ impl Control {
         }
     }
 
-    /// Asks other coordinators all at once, and waits for a moment: what each says, by its address. One that does not know the question
+    /// Asks other coordinators all at once, and waits for so long: what each says, by its address. One that does not know the question
     /// says nothing.
     pub(super) fn ask_peers<T: Send + 'static>(
         &self,
         addresses: impl IntoIterator<Item = String>,
+        limit: Duration,
         question: impl Fn(&dyn PeerService) -> stoa_rpc::Result<T> + Clone + Send + 'static,
     ) -> Vec<(String, Option<T>)> {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + limit;
         let asked: Vec<_> = addresses
             .into_iter()
             .map(|address| {

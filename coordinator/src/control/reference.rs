@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use stoa_columnstore::{TableDef, encode_definition};
 use stoa_exec::CancelToken;
+use stoa_rpc::FailureKind;
 use stoa_rpc::ipc::write_chunks;
 use stoa_rpc::leaf::{Change, LeafService, REFERENCE};
 
@@ -74,10 +75,13 @@ fn not_for_long(error: Error) -> Error {
 /// Why a leaf does not get a REFERENCE table. The error of one that no leaf has any more stays until somebody acts.
 fn not_copied(database: &Database, table: &TableDef, error: &Error) -> Error {
     let what = format!("REFERENCE table '{}' of database '{}' cannot be copied: {error}", table.name, database.name);
-    if error.is_retryable() || is_conflict(error) {
-        return Error::retryable(what);
+    match error {
+        error if error.is_retryable() || is_conflict(error) => Error::retryable(what),
+        Error::Node(failure) if failure.kind == FailureKind::User => Error::Invalid(format!(
+            "{what}; if no leaf has it any more, drop it, or drop the database and restore it from a backup"
+        )),
+        _ => Error::Invalid(what),
     }
-    Error::Invalid(format!("{what}; if no leaf has it any more, drop it, or drop the database and restore it from a backup"))
 }
 
 /// Gives a leaf the REFERENCE tables of a database, with their rows, instead of those that it may have.

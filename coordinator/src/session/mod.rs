@@ -88,7 +88,8 @@ impl Session {
         }
         let statements = stoa_sql::split(sql)?;
         if let [(Statement::Query(query), _)] = &statements[..] {
-            return self.planned(cancel, || self.rows(&*self.plan_to_keep(query, sql)?, cancel, progress, out));
+            let mut run = || self.rows(&*self.plan_to_keep(query, sql)?, cancel, progress, out);
+            return self.planned(cancel, || self.informed(&mut run));
         }
         for (statement, text) in statements {
             self.planned(cancel, || self.anywhere(&statement, &text, cancel, progress, out))?;
@@ -121,11 +122,12 @@ impl Session {
         each: &mut dyn FnMut(Outcome) -> std::result::Result<(), E>,
     ) -> std::result::Result<(), E> {
         telling(each, |out| {
-            self.planned(cancel, || {
+            let mut run = || {
                 let mut query = query.clone();
                 self.check_submitted(&mut query)?;
                 self.rows(&self.physical(query)?, cancel, progress, &mut *out)
-            })
+            };
+            self.planned(cancel, || self.informed(&mut run))
         })
     }
 
@@ -185,7 +187,7 @@ impl Session {
     fn planned<T>(&self, cancel: &CancelToken, mut run: impl FnMut() -> Result<T>) -> Result<T> {
         let mut tries = self.store.retry_limit().tries();
         loop {
-            match self.guarded(|| self.informed(&mut run)) {
+            match self.guarded(&mut run) {
                 Err(error) if error.is_altered() => {
                     if tries.after_alter(error, cancel)? {
                         self.store.tell_tables();
@@ -196,12 +198,12 @@ impl Session {
         }
     }
 
-    /// Runs what has no effect if it fails: again if it lacked something that another coordinator had made or allowed before.
+    /// Runs what leaves the catalog as it is and has no effect if it lacks something there: again if another coordinator had made or
+    /// allowed that before. In a transaction it goes by what that has seen.
     pub(crate) fn informed<T>(&self, mut run: impl FnMut() -> Result<T>) -> Result<T> {
-        let known = self.store.version();
+        let (known, free) = (self.store.version(), self.open.try_lock().is_some_and(|open| open.is_none()));
         match run() {
-            // What is open goes by what it has seen.
-            Err(error) if error.is_of_catalog() && self.open.lock().is_none() && self.store.catch_up(known) => run(),
+            Err(error) if free && error.is_of_catalog() && self.store.catch_up(known) => run(),
             done => done,
         }
     }
@@ -215,17 +217,18 @@ impl Session {
         progress: &Progress,
         out: &mut Out<'_>,
     ) -> Result<()> {
-        self.store.check(statement)?;
-        if statement.changes_catalog() && self.open.lock().is_some() {
+        self.informed(|| self.store.check(statement))?;
+        if !statement.changes_catalog() {
+            return self.informed(|| self.execute(statement, cancel, progress, &mut *out));
+        }
+        if self.open.lock().is_some() {
             let way_out = "COMMIT or ROLLBACK first";
             return Err(Error::Invalid(format!("a transaction is open, and this statement cannot be part of one: {way_out}")));
         }
-        if statement.changes_catalog()
-            && let Some(outcome) = self.store.forward(text, cancel)?
-        {
-            return out(outcome);
+        match self.store.forward(text, cancel)? {
+            Some(outcome) => out(outcome),
+            None => self.execute(statement, cancel, progress, out),
         }
-        self.execute(statement, cancel, progress, out)
     }
 
     fn execute(&self, statement: &Statement, cancel: &CancelToken, progress: &Progress, out: &mut Out<'_>) -> Result<()> {

@@ -119,7 +119,7 @@ impl Shipping {
                 self.pause();
                 continue;
             };
-            let mut session = Session { shipping: &self, log, address, thread, fed: false, new: false };
+            let mut session = Session { shipping: &self, log, address, thread, fed: false, paced: 0 };
             let result = session.run();
             failures = if session.fed { 1 } else { failures + 1 };
             if let Err(failure) = result {
@@ -210,8 +210,9 @@ struct Session<'a> {
     thread: u64,
     /// It took something.
     fed: bool,
-    /// It began with nothing and has not had everything yet: it is made anew, be it by records.
-    new: bool,
+    /// Records up to this one keep to the pace: those that there were when the copy began with nothing. Those that are written meanwhile
+    /// do not, or it would never catch up.
+    paced: u64,
 }
 
 impl Session<'_> {
@@ -223,16 +224,16 @@ impl Session<'_> {
             return Err(Failure::new(FailureKind::Fatal, format!("{} has lost what it had", self.address)));
         }
         let known = self.log.has(received(position)).map_err(|e| storage_failure(&e))?;
-        self.new = position.lsn == 0;
-        let mut at = if known { position.lsn } else { self.copy_anew(copy)? };
+        self.paced = if position.lsn == 0 { self.log.position().lsn } else { 0 };
+        let mut at = if known { position.lsn } else { self.copied_anew(copy)? };
         while self.shipping.wants(self.address, self.thread) {
             match self.log.records_after(at, BATCH).map_err(|e| storage_failure(&e))? {
-                None => at = self.copy_anew(copy)?,
+                None => at = self.copied_anew(copy)?,
                 Some(records) if records.is_empty() => {
                     // Also finds out whether it is still there.
                     at = self.stands(copy.write(vec![])?, at)?;
                     self.shipping.update(self.address, self.thread, |copies| copies.acknowledge(self.address, at));
-                    (self.fed, self.new) = (true, false);
+                    self.fed = true;
                     self.shipping.wait_for_more(at);
                 }
                 Some(records) => {
@@ -257,11 +258,14 @@ impl Session<'_> {
     fn send(&self, copy: &dyn FedCopy, records: &[LogRecord]) -> Result<u64> {
         let mut message = Vec::new();
         let mut bytes = 0;
-        let piece = if self.new { self.shipping.target.outlet.pace.piece() } else { CHUNK };
         let last = records.last().map_or(0, |record| record.lsn);
+        // Commits wait for one that counts.
+        let paced = last <= self.paced && !self.shipping.counts(self.address);
+        let piece = if paced { self.shipping.target.outlet.pace.piece() } else { CHUNK };
+        let pace = |bytes: u64| if paced { self.pace(bytes) } else { Ok(()) };
         for record in records {
             for file in record.files() {
-                self.send_file(copy, &file.name, &file.path, piece, &mut |bytes| self.pace(bytes))?;
+                self.send_file(copy, &file.name, &file.path, piece, &mut |bytes| pace(bytes))?;
             }
             let (lsn, term) = (record.lsn, record.term);
             let parts = record.body.len().div_ceil(piece).max(1);
@@ -271,25 +275,27 @@ impl Session<'_> {
                 message.push(Record { lsn, term, body, more: part + 1 < parts });
                 if bytes >= piece {
                     copy.write(std::mem::take(&mut message))?;
-                    self.pace(bytes as u64)?;
+                    pace(bytes as u64)?;
                     bytes = 0;
                 }
             }
         }
         let position = copy.write(message)?;
-        self.pace(bytes as u64)?;
+        pace(bytes as u64)?;
         self.stands(position, last)
     }
 
-    /// So many bytes were sent: waits if they are of a new copy. One that was away is brought up to date as fast as it goes.
+    /// Waits until so many bytes that were sent of a new copy have had their time, unless nobody wants it any more. One that was away is
+    /// brought up to date as fast as it goes.
     fn pace(&self, bytes: u64) -> Result<()> {
-        if self.new { self.pace_all(bytes) } else { Ok(()) }
-    }
-
-    /// Waits until so many bytes that were sent have had their time, unless nobody wants the copy any more.
-    fn pace_all(&self, bytes: u64) -> Result<()> {
         self.shipping.target.outlet.pace.wait(bytes);
         if self.shipping.wants(self.address, self.thread) { Ok(()) } else { Err(Failure::cancelled()) }
+    }
+
+    /// As [`Session::copy_anew`], after which the records that are left do not keep to the pace.
+    fn copied_anew(&mut self, copy: &dyn FedCopy) -> Result<u64> {
+        self.paced = 0;
+        self.copy_anew(copy)
     }
 
     /// Gives the copy all that is shown; the record up to which it then has everything.
@@ -308,7 +314,7 @@ impl Session<'_> {
             self.send_file(copy, &file.name, &file.path, pace.piece(), &mut |bytes| {
                 done += bytes;
                 progress(done);
-                self.pace_all(bytes)
+                self.pace(bytes)
             })?;
         }
         let manifest = source.manifest().map_err(|e| storage_failure(&e))?;
