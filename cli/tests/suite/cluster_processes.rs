@@ -207,7 +207,7 @@ fn a_leaf_that_hangs_is_named_in_time_and_others_go_on() {
     signal("-CONT", &pid);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output).contains(&address) && text(&output).contains("gave no answer within 3s"), "{}", text(&output));
-    assert!(took < Duration::from_secs(30), "{took:?}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
     assert!(text(&again).contains(&address), "{}", text(&again));
     assert_eq!(cluster.ok("SELECT count(*) AS n FROM t"), "n\n22500\n");
 }
@@ -245,9 +245,9 @@ fn a_killed_query_ends_on_the_leaves_too() {
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(1));
         assert!(text(&output).contains("cancelled"), "{}", text(&output));
-        assert!(asked.elapsed() < Duration::from_secs(30), "{:?}", asked.elapsed());
+        assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
         while running().is_some() {
-            assert!(asked.elapsed() < Duration::from_secs(60), "the coordinator goes on");
+            assert!(asked.elapsed() < Duration::from_secs(10), "the coordinator goes on");
         }
         for node in [1, 2] {
             assert!(idle(&cluster.pid(node)), "a leaf goes on");
@@ -264,7 +264,7 @@ fn idle(pid: &str) -> bool {
             stat.rsplit(')').next().unwrap().split_whitespace().skip(11).take(2).map(|f| f.parse().unwrap()).collect();
         fields.iter().sum::<u64>()
     };
-    (0..200).any(|_| {
+    (0..20).any(|_| {
         let before = ticks();
         std::thread::sleep(Duration::from_millis(300));
         ticks() - before < 10

@@ -24,10 +24,11 @@ fn fails(cluster: &Cluster, addresses: &str, statements: &str, what: &str) {
     let began = Instant::now();
     loop {
         let output = sql(cluster, addresses, statements);
-        if !output.status.success() && text(&output).contains(what) {
+        let said = text(&output);
+        assert!(!output.status.success() && began.elapsed() < Duration::from_secs(30), "{statements}: {said} instead of {what}");
+        if said.contains(what) {
             return;
         }
-        assert!(began.elapsed() < Duration::from_secs(30), "{statements}: {} instead of {what}", text(&output));
         std::thread::sleep(Duration::from_millis(50));
     }
 }
@@ -74,7 +75,7 @@ fn any_coordinator_serves_and_a_minority_may_go() {
     assert_ne!(client.address(), address[0]);
     let began = Instant::now();
     ok(&cluster, &format!("{},{}", address[0], address[2]), "CREATE TABLE u AS SELECT a + 1 AS b FROM t");
-    assert!(first != 0 || began.elapsed() < Duration::from_secs(60), "an election takes seconds: {:?}", began.elapsed());
+    assert!(first != 0 || began.elapsed() < Duration::from_secs(15), "an election takes seconds: {:?}", began.elapsed());
     assert_eq!(ok(&cluster, &address[1], "SELECT sum(b) AS s FROM u"), "s\n9\n");
 
     // Without a majority nothing is changed, and what is there can be read.

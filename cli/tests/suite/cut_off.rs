@@ -30,7 +30,7 @@ fn a_leaf_that_is_cut_off_costs_time_and_nothing_else() {
             whole();
         }
     });
-    assert!(took.iter().all(|took| *took < Duration::from_secs(60)), "first answers after {took:?}");
+    assert!(took.iter().all(|took| *took < Duration::from_secs(15)), "first answers after {took:?}");
 }
 
 #[test]
@@ -42,8 +42,10 @@ fn the_coordinators_go_on_without_a_leader_that_is_cut_off() {
     network.wait_for(&coordinators, "SHOW AGGREGATORS", "online", 3, LIMIT);
     // The first one leads. A client that knows it finds the next one.
     network.cut(0);
+    let began = Instant::now();
     let sql = "CREATE OR REPLACE VIEW v AS SELECT 1 AS one; INSERT INTO t VALUES (2); SELECT one FROM v";
     network.wait_for(&coordinators, sql, "one\n1\n", 1, LIMIT);
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
     let written = network.sql(&coordinators, "SELECT count(*) AS n FROM t WHERE a = 2").unwrap();
     // Alone it decides nothing.
     let alone = network.within(0, &["sql", "--connect", &network.address(0), "-c", "CREATE TABLE u (a INT)"]);
